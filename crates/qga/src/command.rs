@@ -1,0 +1,91 @@
+//! What a command is: its arguments, its reply, and what the agent must know before running it.
+//!
+//! A command is a plain data type that serialises to its `arguments` object. Everything that decides how it is
+//! dispatched stands in its [`Spec`], so that no code anywhere matches on a command's name.
+//! Behaviour is missing on purpose: the agent adds it with a trait of its own, a client needs none.
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::commands::Listed;
+
+/// One command of the protocol. The implementing type holds the command's arguments.
+///
+/// Only types named in the one list of [`crate::commands`] can implement it.
+pub trait Command: Listed + Serialize + DeserializeOwned + Send + 'static {
+    /// Name, class and how the agent must treat it.
+    const SPEC: Spec;
+    /// What a success carries in `return`.
+    type Reply: Serialize + DeserializeOwned + Send + 'static;
+}
+
+/// What a command is about; policy, audit and default deadlines key on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Keeps the conversation going: sync, ping, info.
+    Session,
+    /// Reports a fact about the guest and changes nothing.
+    Query,
+    /// Changes the state of the machine: power, clock, freeze, hardware.
+    Control,
+    /// Reads or writes the guest's files.
+    File,
+    /// Runs programs in the guest.
+    Exec,
+    /// Changes accounts, passwords or keys.
+    Account,
+}
+
+/// Longest a query may take: a host that polls gives up after five seconds, an administrator's patience ends here.
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// What the dispatcher must know of a command before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// What it is about.
+    pub class: Class,
+    /// Whether it is served while file systems are frozen.
+    pub while_frozen: bool,
+    /// Whether a success is silent: no reply at all, not even for a request with an `id`.
+    pub silent: bool,
+    /// Whether a successful reply is preceded by the byte 0xFF.
+    pub delimited: bool,
+    /// Whether it can never block, and so runs on the agent's I/O thread.
+    pub inline: bool,
+    /// How long it may run before the host gets an error instead; scaled by the agent's `command-timeout`.
+    pub deadline: Duration,
+}
+
+impl Spec {
+    /// A command that replies, is refused while frozen, may block, and has the default deadline.
+    pub const fn new(name: &'static str, class: Class) -> Self {
+        Self { name, class, while_frozen: false, silent: false, delimited: false, inline: false, deadline: QUERY_DEADLINE }
+    }
+
+    /// Served while file systems are frozen.
+    #[must_use]
+    pub const fn while_frozen(self) -> Self {
+        Self { while_frozen: true, ..self }
+    }
+
+    /// Never answers a success.
+    #[must_use]
+    pub const fn silent(self) -> Self {
+        Self { silent: true, ..self }
+    }
+
+    /// A successful reply follows a 0xFF.
+    #[must_use]
+    pub const fn delimited(self) -> Self {
+        Self { delimited: true, ..self }
+    }
+
+    /// Never blocks: no file, no program, no name service.
+    #[must_use]
+    pub const fn inline(self) -> Self {
+        Self { inline: true, ..self }
+    }
+}
