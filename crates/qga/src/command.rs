@@ -62,7 +62,15 @@ pub struct Spec {
 impl Spec {
     /// A command that replies, is refused while frozen, may block, and has the default deadline.
     pub const fn new(name: &'static str, class: Class) -> Self {
-        Self { name, class, while_frozen: false, silent: false, delimited: false, inline: false, deadline: QUERY_DEADLINE }
+        Self {
+            name,
+            class,
+            while_frozen: false,
+            silent: false,
+            delimited: false,
+            inline: false,
+            deadline: QUERY_DEADLINE,
+        }
     }
 
     /// Served while file systems are frozen.

@@ -1,0 +1,171 @@
+//! The host's side of a conversation, with any agent that speaks the protocol.
+//!
+//! A [`Client`] owns a byte stream, typically the unix socket behind a VM's serial port, and carries out one command
+//! at a time, each with a deadline. Lines left over from an earlier peer never reach a caller: the first command, and
+//! the first one after a time-out, is preceded by a sync. A reply is bounded by [`MAX_REPLY_BYTES`], because the guest
+//! may be hostile. Reconnecting is the caller's business: only it knows where the stream came from.
+
+mod error;
+mod transport;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Instant,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    command::Command,
+    commands::session::{Sync, SyncDelimited},
+    wire::{json, message::SENTINEL},
+};
+
+pub use self::{error::Error, transport::Transport};
+
+use self::transport::Lines;
+
+/// Longest reply line: a 48 MiB file read is 64 MiB of base64, and no reply of the protocol is larger.
+pub const MAX_REPLY_BYTES: usize = 80 * 1024 * 1024;
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// A conversation with an agent over a byte stream.
+#[derive(Debug)]
+pub struct Client<T> {
+    lines: Lines<T>,
+    /// Whether the next line from the agent can only be the reply to the next request.
+    in_step: bool,
+    next_sync_id: i64,
+}
+
+impl<T: Transport> Client<T> {
+    /// Begins a conversation; nothing is sent yet.
+    pub fn new(transport: T) -> Self {
+        // Ids must differ from those of earlier clients of the same channel, and stay exact as floating point numbers.
+        let random = RandomState::new().hash_one(std::process::id()) >> 12;
+        Self { lines: Lines::new(transport), in_step: false, next_sync_id: i64::try_from(random).unwrap_or(1) }
+    }
+
+    /// Runs a command and returns its reply.
+    ///
+    /// # Errors
+    /// When the agent refuses the command, the deadline passes or the stream breaks.
+    pub fn call<C: Command>(&mut self, command: &C, deadline: Instant) -> Result<C::Reply> {
+        self.exchange(C::SPEC.name, command, deadline)
+    }
+
+    /// Runs a command by its name, also one this library does not know.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn call_raw(
+        &mut self,
+        command: &str,
+        arguments: &serde_json::Map<String, serde_json::Value>,
+        deadline: Instant,
+    ) -> Result<serde_json::Value> {
+        self.exchange(command, arguments, deadline)
+    }
+
+    /// Brings the conversation in step: the agent forgets half a message, and stale replies are skipped.
+    ///
+    /// Callers need it only to find out whether an agent listens: every call does it when it must.
+    ///
+    /// # Errors
+    /// When the deadline passes or the stream breaks.
+    pub fn sync(&mut self, deadline: Instant) -> Result<()> {
+        self.in_step = false;
+        let id = self.new_sync_id();
+        let mut request = vec![SENTINEL];
+        request.extend(spell_request(SyncDelimited::SPEC.name, &SyncDelimited { id }));
+        self.lines.send(&request, deadline)?;
+        loop {
+            self.lines.skip_past(SENTINEL, deadline)?;
+            if is_sync_reply(&self.lines.receive(deadline)?, id) {
+                self.in_step = true;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Brings the conversation in step without the byte 0xFF, for a channel that only carries text.
+    ///
+    /// Half a message that an earlier peer left with the agent swallows this one; callers then try once more.
+    ///
+    /// # Errors
+    /// When the deadline passes or the stream breaks.
+    pub fn sync_undelimited(&mut self, deadline: Instant) -> Result<()> {
+        self.in_step = false;
+        let id = self.new_sync_id();
+        self.lines.send(&spell_request(Sync::SPEC.name, &Sync { id }), deadline)?;
+        while !is_sync_reply(&self.lines.receive(deadline)?, id) {}
+        self.in_step = true;
+        Ok(())
+    }
+
+    /// The stream below, for instance to close one half of it.
+    pub fn transport(&mut self) -> &mut T {
+        self.lines.transport()
+    }
+
+    fn exchange<A: Serialize + ?Sized, R: DeserializeOwned>(
+        &mut self,
+        command: &str,
+        arguments: &A,
+        deadline: Instant,
+    ) -> Result<R> {
+        if !self.in_step {
+            self.sync(deadline)?;
+        }
+        // Until the reply is read, a failure leaves it in the stream.
+        self.in_step = false;
+        self.lines.send(&spell_request(command, arguments), deadline)?;
+        let line = self.lines.receive(deadline)?;
+        let reply: Reply<R> = serde_json::from_slice(&line)
+            .map_err(|error| Error::Garbled(format!("{error}: {}", Error::quote(&line))))?;
+        self.in_step = true;
+        match (reply.success, reply.failure) {
+            (Some(value), None) => Ok(value),
+            (None, Some(Failure { class, desc })) => Err(Error::Refused { class, desc }),
+            _ => Err(Error::Garbled(format!("neither a result nor an error: {}", Error::quote(&line)))),
+        }
+    }
+
+    fn new_sync_id(&mut self) -> i64 {
+        self.next_sync_id += 1;
+        self.next_sync_id
+    }
+}
+
+fn spell_request<A: Serialize + ?Sized>(command: &str, arguments: &A) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Request<'a, A: ?Sized> {
+        execute: &'a str,
+        arguments: &'a A,
+    }
+    let mut line = json::to_vec(&Request { execute: command, arguments });
+    line.push(b'\n');
+    line
+}
+
+/// What a line from the agent says. Members this library does not know are ignored.
+#[derive(Deserialize)]
+struct Reply<R> {
+    #[serde(rename = "return")]
+    success: Option<R>,
+    #[serde(rename = "error")]
+    failure: Option<Failure>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    #[serde(default)]
+    class: String,
+    #[serde(default)]
+    desc: String,
+}
+
+fn is_sync_reply(line: &[u8], id: i64) -> bool {
+    serde_json::from_slice(line).is_ok_and(|reply: Reply<serde_json::Value>| reply.success == Some(id.into()))
+}

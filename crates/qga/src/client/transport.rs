@@ -1,0 +1,129 @@
+//! A byte stream with time-outs, and the lines it carries.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use memchr::memchr;
+
+use super::{Error, MAX_REPLY_BYTES, Result};
+
+/// How much is read at a time: large enough for bulk replies to cost few calls.
+const CHUNK: usize = 256 * 1024;
+
+/// A byte stream to an agent.
+pub trait Transport: Read + Write {
+    /// Bounds each following read and write; `None` lets them wait for ever.
+    ///
+    /// # Errors
+    /// When the stream cannot do so.
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+impl Transport for UnixStream {
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(timeout)?;
+        self.set_write_timeout(timeout)
+    }
+}
+
+impl Transport for TcpStream {
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(timeout)?;
+        self.set_write_timeout(timeout)
+    }
+}
+
+/// Lines in, bytes out, each by a deadline.
+#[derive(Debug)]
+pub(super) struct Lines<T> {
+    transport: T,
+    /// Received and not yet consumed.
+    buffer: Vec<u8>,
+    /// Where each read puts its bytes.
+    chunk: Box<[u8]>,
+}
+
+impl<T: Transport> Lines<T> {
+    pub(super) fn new(transport: T) -> Self {
+        Self { transport, buffer: Vec::new(), chunk: vec![0; CHUNK].into() }
+    }
+
+    pub(super) fn transport(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    pub(super) fn send(&mut self, mut bytes: &[u8], deadline: Instant) -> Result<()> {
+        while !bytes.is_empty() {
+            self.bound_by(deadline)?;
+            match self.transport.write(bytes) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line, without its end.
+    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Vec<u8>> {
+        let end = self.find(b'\n', deadline)?;
+        let rest = self.buffer.split_off(end + 1);
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        line.pop();
+        Ok(line)
+    }
+
+    /// Drops everything up to the next such byte, and that byte.
+    pub(super) fn skip_past(&mut self, byte: u8, deadline: Instant) -> Result<()> {
+        while memchr(byte, &self.buffer).is_none() {
+            self.buffer.clear();
+            self.fill(deadline)?;
+        }
+        let end = self.find(byte, deadline)?;
+        self.buffer.drain(..=end);
+        Ok(())
+    }
+
+    /// Where the next such byte stands in the buffer, which is filled as needed.
+    fn find(&mut self, byte: u8, deadline: Instant) -> Result<usize> {
+        let mut searched = 0;
+        loop {
+            if let Some(found) = memchr(byte, &self.buffer[searched..]) {
+                return Ok(searched + found);
+            }
+            searched = self.buffer.len();
+            if searched > MAX_REPLY_BYTES {
+                return Err(Error::Garbled(format!("a line of more than {MAX_REPLY_BYTES} bytes")));
+            }
+            self.fill(deadline)?;
+        }
+    }
+
+    fn fill(&mut self, deadline: Instant) -> Result<()> {
+        loop {
+            self.bound_by(deadline)?;
+            match self.transport.read(&mut self.chunk) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(read) => {
+                    self.buffer.extend_from_slice(&self.chunk[..read]);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn bound_by(&mut self, deadline: Instant) -> Result<()> {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            return Err(Error::TimedOut);
+        }
+        Ok(self.transport.set_timeout(Some(remaining))?)
+    }
+}

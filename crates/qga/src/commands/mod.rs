@@ -1,0 +1,64 @@
+//! The contract: what every command takes and gives, one file a topic, data and documentation only.
+//!
+//! [`for_each_command!`](crate::for_each_command) is the one list. The agent's dispatch table, `guest-info`, the
+//! printed list of commands, docs/commands.* and the tests that loop over all commands are derived from it.
+//! A command that is not listed does not compile, because [`Command`] asks for [`Listed`].
+
+pub mod clock;
+pub mod session;
+pub mod system;
+
+use crate::command::{Command, Spec};
+
+/// Applies a macro to the types of all commands, in the protocol's order: `apply! { A, B, C }`.
+///
+/// `guest-info` and the printed list of commands show this order, or its reverse.
+#[macro_export]
+macro_rules! for_each_command {
+    ($apply:ident) => {
+        $apply! {
+            $crate::commands::session::SyncDelimited,
+            $crate::commands::session::Sync,
+            $crate::commands::session::Ping,
+            $crate::commands::clock::GetTime,
+            $crate::commands::session::Info,
+            $crate::commands::system::GetHostName,
+            $crate::commands::clock::GetTimezone,
+            $crate::commands::system::GetOsinfo,
+        }
+    };
+}
+
+/// Marks the types of the one list; implemented nowhere else.
+pub trait Listed {}
+
+macro_rules! list {
+    ($($command:path),* $(,)?) => {
+        $(impl Listed for $command {})*
+
+        /// What the dispatcher knows of every command, in the protocol's order.
+        pub const SPECS: &[Spec] = &[$(<$command as Command>::SPEC),*];
+    };
+}
+
+for_each_command!(list);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::SPECS;
+
+    #[test]
+    fn every_name_is_used_once() {
+        let names: HashSet<_> = SPECS.iter().map(|spec| spec.name).collect();
+        assert_eq!(names.len(), SPECS.len());
+    }
+
+    #[test]
+    fn a_command_that_never_blocks_is_served_while_frozen_or_is_a_mere_fact() {
+        for spec in SPECS.iter().filter(|spec| spec.inline) {
+            assert!(!spec.silent, "{} changes the machine and cannot be inline", spec.name);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Typed arguments, with the protocol's refusals.
+//!
+//! A serde deserializer over a parsed object, so that a command is a plain `#[derive(Deserialize)]` type. Members are
+//! read in the type's own order and the first that is missing or of the wrong type is named by its path
+//! (`vcpus[0].online`); then members the type does not have are refused. An `Option` may be absent, but `null` is a
+//! value of the wrong type like any other.
+
+use std::fmt::{self, Display};
+
+use serde::{
+    Deserialize,
+    de::{
+        self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+    },
+    forward_to_deserialize_any,
+};
+
+use super::{
+    message::Error,
+    value::{Object, Value},
+};
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Reads a command's arguments.
+///
+/// # Errors
+/// With the protocol's text, for the first argument that is missing, of the wrong type or not the command's.
+pub fn read<'de, T: Deserialize<'de>>(arguments: &'de Object<'de>) -> Result<T> {
+    T::deserialize(Root(arguments))
+}
+
+impl de::Error for Error {
+    fn custom<T: Display>(message: T) -> Self {
+        Self::generic(message.to_string())
+    }
+}
+
+/// The arguments object itself, which has no name.
+struct Root<'de>(&'de Object<'de>);
+
+impl<'de> Deserializer<'de> for Root<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        read_struct(self.0, &[], None, visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        read_struct(self.0, fields, None, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn read_struct<'de, V: Visitor<'de>>(
+    members: &'de Object<'de>,
+    fields: &'static [&'static str],
+    parent: Option<&Path<'_>>,
+    visitor: V,
+) -> Result<V::Value> {
+    let value = visitor.visit_map(Members { members, fields, parent, next: 0 })?;
+    match members.keys().find(|name| !fields.contains(&name.as_ref())) {
+        Some(surplus) => {
+            let path = Path { parent, step: PathStep::Member(surplus) };
+            Err(Error::generic(format!("Parameter '{path}' is unexpected")))
+        }
+        None => Ok(value),
+    }
+}
+
+/// Where an argument stands: `vcpus[0].online`.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: PathStep<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum PathStep<'a> {
+    Member(&'a str),
+    Element(usize),
+}
+
+impl Display for Path<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(formatter)?;
+        }
+        match self.step {
+            PathStep::Element(index) => write!(formatter, "[{index}]"),
+            PathStep::Member(name) if self.parent.is_some() => write!(formatter, ".{name}"),
+            PathStep::Member(name) => formatter.write_str(name),
+        }
+    }
+}
+
+/// An object's members in the order of the type's fields; absent ones are offered too.
+struct Members<'de, 'p> {
+    members: &'de Object<'de>,
+    fields: &'static [&'static str],
+    parent: Option<&'p Path<'p>>,
+    next: usize,
+}
+
+impl<'de> MapAccess<'de> for Members<'de, '_> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        let Some(field) = self.fields.get(self.next) else { return Ok(None) };
+        self.next += 1;
+        seed.deserialize((*field).into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        let field = self.fields[self.next - 1];
+        let path = Path { parent: self.parent, step: PathStep::Member(field) };
+        seed.deserialize(Argument { value: self.members.get(field), path })
+    }
+}
+
+struct Elements<'de, 'p> {
+    elements: std::iter::Enumerate<std::slice::Iter<'de, Value<'de>>>,
+    parent: &'p Path<'p>,
+}
+
+impl<'de> SeqAccess<'de> for Elements<'de, '_> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        let Some((index, value)) = self.elements.next() else { return Ok(None) };
+        let path = Path { parent: Some(self.parent), step: PathStep::Element(index) };
+        seed.deserialize(Argument { value: Some(value), path }).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.elements.len())
+    }
+}
+
+/// One argument, which may be absent.
+struct Argument<'de, 'p> {
+    value: Option<&'de Value<'de>>,
+    path: Path<'p>,
+}
+
+impl<'de> Argument<'de, '_> {
+    fn present(&self) -> Result<&'de Value<'de>> {
+        self.value.ok_or_else(|| Error::generic(format!("Parameter '{}' is missing", self.path)))
+    }
+
+    fn wrong_type(&self, expected: &str) -> Error {
+        Error::generic(format!("Invalid parameter type for '{}', expected: {expected}", self.path))
+    }
+
+    fn string(&self) -> Result<&'de str> {
+        match self.present()? {
+            Value::String(text) => Ok(text),
+            _ => Err(self.wrong_type("string")),
+        }
+    }
+}
+
+impl<'de> Deserializer<'de> for Argument<'de, '_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
+        Err(Error::generic(format!("Parameter '{}' has no type", self.path)))
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.present()? {
+            Value::Bool(value) => visitor.visit_bool(*value),
+            _ => Err(self.wrong_type("boolean")),
+        }
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.present()? {
+            Value::Int(value) => visitor.visit_i64(*value),
+            _ => Err(self.wrong_type("integer")),
+        }
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.present()? {
+            Value::UInt(value) => visitor.visit_u64(*value),
+            // Hosts send large sizes as negative numbers: libvirt's 64 bits have a sign.
+            Value::Int(value) => visitor.visit_u64(value.cast_unsigned()),
+            _ => Err(Error::generic(format!("Parameter '{}' expects uint64", self.path))),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_borrowed_str(self.string()?)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.value {
+            None => visitor.visit_none(),
+            Some(_) => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.present()? {
+            Value::Array(values) => {
+                visitor.visit_seq(Elements { elements: values.iter().enumerate(), parent: &self.path })
+            }
+            _ => Err(self.wrong_type("array")),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        match self.present()? {
+            Value::Object(members) => read_struct(members, fields, Some(&self.path), visitor),
+            _ => Err(self.wrong_type("object")),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        let word = self.string()?;
+        if !variants.contains(&word) {
+            return Err(Error::generic(format!("Parameter '{}' does not accept value '{word}'", self.path)));
+        }
+        visitor.visit_enum(Word(word))
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 u8 u16 u32 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct map identifier ignored_any
+    }
+}
+
+/// A word of an enumeration.
+struct Word<'de>(&'de str);
+
+impl<'de> EnumAccess<'de> for Word<'de> {
+    type Error = Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self)> {
+        Ok((seed.deserialize(self.0.into_deserializer())?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Word<'de> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<()> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value> {
+        Err(de::Error::custom("a word carries no value"))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value> {
+        Err(de::Error::custom("a word carries no values"))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value> {
+        Err(de::Error::custom("a word carries no members"))
+    }
+}

@@ -1,0 +1,368 @@
+//! How output is spelled: one line, `": "` and `", "` between tokens, ASCII only, as hosts have always seen it.
+//!
+//! A serde serializer that appends to a buffer. Everything the contract's types hold can be spelled, so writing cannot
+//! fail; a number that JSON has no spelling for (infinite, or not a number) becomes `null`.
+
+use std::fmt;
+
+use serde::ser::{self, Impossible, Serialize};
+
+/// Spells a value.
+pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out, value);
+    out
+}
+
+/// Appends a value's spelling to `out`.
+///
+/// # Panics
+/// When the type maps something other than strings, which no type of the contract does.
+pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    value.serialize(Writer { out }).expect("the contract's types have a spelling");
+}
+
+struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+/// The type cannot be spelled.
+#[derive(Debug)]
+struct Unspellable(String);
+
+impl fmt::Display for Unspellable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unspellable {}
+
+impl ser::Error for Unspellable {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self(message.to_string())
+    }
+}
+
+type Written = Result<(), Unspellable>;
+
+impl Writer<'_> {
+    #[expect(clippy::unnecessary_wraps, reason = "every caller returns it")]
+    fn raw(self, text: impl AsRef<[u8]>) -> Written {
+        self.out.extend_from_slice(text.as_ref());
+        Ok(())
+    }
+}
+
+impl<'a> ser::Serializer for Writer<'a> {
+    type Ok = ();
+    type Error = Unspellable;
+    type SerializeSeq = Compound<'a>;
+    type SerializeTuple = Compound<'a>;
+    type SerializeTupleStruct = Compound<'a>;
+    type SerializeTupleVariant = Impossible<(), Unspellable>;
+    type SerializeMap = Compound<'a>;
+    type SerializeStruct = Compound<'a>;
+    type SerializeStructVariant = Impossible<(), Unspellable>;
+
+    fn serialize_bool(self, value: bool) -> Written {
+        self.raw(if value { "true" } else { "false" })
+    }
+
+    fn serialize_i8(self, value: i8) -> Written {
+        self.serialize_i64(value.into())
+    }
+
+    fn serialize_i16(self, value: i16) -> Written {
+        self.serialize_i64(value.into())
+    }
+
+    fn serialize_i32(self, value: i32) -> Written {
+        self.serialize_i64(value.into())
+    }
+
+    fn serialize_i64(self, value: i64) -> Written {
+        self.raw(value.to_string())
+    }
+
+    fn serialize_u8(self, value: u8) -> Written {
+        self.serialize_u64(value.into())
+    }
+
+    fn serialize_u16(self, value: u16) -> Written {
+        self.serialize_u64(value.into())
+    }
+
+    fn serialize_u32(self, value: u32) -> Written {
+        self.serialize_u64(value.into())
+    }
+
+    fn serialize_u64(self, value: u64) -> Written {
+        self.raw(value.to_string())
+    }
+
+    fn serialize_f32(self, value: f32) -> Written {
+        self.serialize_f64(value.into())
+    }
+
+    fn serialize_f64(self, value: f64) -> Written {
+        self.raw(spell_double(value))
+    }
+
+    fn serialize_char(self, value: char) -> Written {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_str(self, value: &str) -> Written {
+        write_string(self.out, value);
+        Ok(())
+    }
+
+    fn serialize_bytes(self, _: &[u8]) -> Written {
+        Err(ser::Error::custom("bytes have no spelling"))
+    }
+
+    fn serialize_none(self) -> Written {
+        self.serialize_unit()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Written {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Written {
+        self.raw("null")
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Written {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Written {
+        self.serialize_str(variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Written {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Written {
+        let mut object = self.serialize_map(Some(1))?;
+        ser::SerializeMap::serialize_entry(&mut object, variant, value)?;
+        ser::SerializeMap::end(object)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a>, Unspellable> {
+        Ok(Compound::begin(self.out, b'[', b']'))
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Compound<'a>, Unspellable> {
+        Ok(Compound::begin(self.out, b'[', b']'))
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Unspellable> {
+        Ok(Compound::begin(self.out, b'[', b']'))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, Unspellable> {
+        Err(ser::Error::custom(format!("{name} has a variant with several values")))
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a>, Unspellable> {
+        Ok(Compound::begin(self.out, b'{', b'}'))
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Unspellable> {
+        Ok(Compound::begin(self.out, b'{', b'}'))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, Unspellable> {
+        Err(ser::Error::custom(format!("{name} has a variant with members")))
+    }
+}
+
+/// An array or object whose elements are being written.
+struct Compound<'a> {
+    out: &'a mut Vec<u8>,
+    is_empty: bool,
+    close: u8,
+}
+
+impl<'a> Compound<'a> {
+    fn begin(out: &'a mut Vec<u8>, open: u8, close: u8) -> Self {
+        out.push(open);
+        Self { out, is_empty: true, close }
+    }
+
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+        self.separate();
+        value.serialize(Writer { out: self.out })
+    }
+
+    fn member<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
+        self.separate();
+        write_string(self.out, name);
+        self.out.extend_from_slice(b": ");
+        value.serialize(Writer { out: self.out })
+    }
+
+    fn separate(&mut self) {
+        if !self.is_empty {
+            self.out.extend_from_slice(b", ");
+        }
+        self.is_empty = false;
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "serde's signature")]
+    fn finish(self) -> Written {
+        self.out.push(self.close);
+        Ok(())
+    }
+}
+
+impl ser::SerializeSeq for Compound<'_> {
+    type Ok = ();
+    type Error = Unspellable;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+        self.element(value)
+    }
+
+    fn end(self) -> Written {
+        self.finish()
+    }
+}
+
+impl ser::SerializeTuple for Compound<'_> {
+    type Ok = ();
+    type Error = Unspellable;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+        self.element(value)
+    }
+
+    fn end(self) -> Written {
+        self.finish()
+    }
+}
+
+impl ser::SerializeTupleStruct for Compound<'_> {
+    type Ok = ();
+    type Error = Unspellable;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+        self.element(value)
+    }
+
+    fn end(self) -> Written {
+        self.finish()
+    }
+}
+
+impl ser::SerializeMap for Compound<'_> {
+    type Ok = ();
+    type Error = Unspellable;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, name: &T) -> Written {
+        self.element(name)
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
+        self.out.extend_from_slice(b": ");
+        value.serialize(Writer { out: self.out })
+    }
+
+    fn end(self) -> Written {
+        self.finish()
+    }
+}
+
+impl ser::SerializeStruct for Compound<'_> {
+    type Ok = ();
+    type Error = Unspellable;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
+        self.member(name, value)
+    }
+
+    fn end(self) -> Written {
+        self.finish()
+    }
+}
+
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut rest = text;
+    while let Some(special) = rest.bytes().position(needs_escape) {
+        out.extend_from_slice(&rest.as_bytes()[..special]);
+        let mut characters = rest[special..].chars();
+        if let Some(character) = characters.next() {
+            write_escaped(out, character);
+        }
+        rest = characters.as_str();
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out.push(b'"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    !(0x20..0x7F).contains(&byte) || byte == b'"' || byte == b'\\'
+}
+
+fn write_escaped(out: &mut Vec<u8>, character: char) {
+    let short: &[u8] = match character {
+        '"' => br#"\""#,
+        '\\' => br"\\",
+        '\u{8}' => br"\b",
+        '\u{C}' => br"\f",
+        '\n' => br"\n",
+        '\r' => br"\r",
+        '\t' => br"\t",
+        _ => {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                out.extend_from_slice(format!("\\u{unit:04X}").as_bytes());
+            }
+            return;
+        }
+    };
+    out.extend_from_slice(short);
+}
+
+/// As C's `%.17g`: the shortest of fixed and scientific notation at 17 significant digits, no trailing zeros.
+fn spell_double(value: f64) -> String {
+    const DIGITS: i32 = 17;
+    if !value.is_finite() {
+        return "null".into();
+    }
+    let scientific = format!("{value:.16e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let without_trailing_zeros = |digits: &str| match digits.contains('.') {
+        true => digits.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => digits.to_owned(),
+    };
+    if (-4..DIGITS).contains(&exponent) {
+        let decimals = usize::try_from(DIGITS - 1 - exponent).unwrap_or(0);
+        return without_trailing_zeros(&format!("{value:.decimals$}"));
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", without_trailing_zeros(mantissa), exponent.abs())
+}

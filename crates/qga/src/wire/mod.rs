@@ -1,0 +1,12 @@
+//! What travels: bytes to messages, messages to arguments, replies to bytes. Knows no command.
+//!
+//! In: [`frame`] cuts a byte stream into messages, [`parse`] makes a [`value`] of one, [`message`] checks its envelope
+//! and [`args`] reads typed arguments out of it. Out: [`json`] spells replies, [`message`] frames them.
+//! The reading side is ours because the protocol's dialect and the texts of its refusals are what hosts depend on.
+
+pub mod args;
+pub mod frame;
+pub mod json;
+pub mod message;
+pub mod parse;
+pub mod value;
