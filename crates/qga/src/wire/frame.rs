@@ -16,7 +16,7 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024 - 1;
 /// Most tokens in one message: brackets, commas, colons and scalars.
 pub const MAX_TOKENS: usize = 1 << 21;
 /// Deepest nesting of arrays and objects.
-pub const MAX_DEPTH: usize = 1024;
+pub const MAX_DEPTH: i64 = 1024;
 
 /// What the framer found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,9 @@ pub struct Framer {
     /// White space was dropped since the last token.
     blank_pending: bool,
     tokens: usize,
-    depth: usize,
+    /// Braces and brackets opened and not closed, each negative after one too many.
+    braces: i64,
+    brackets: i64,
     /// The message went beyond a limit: it is followed to its end, but not kept.
     oversized: bool,
 }
@@ -64,7 +66,7 @@ enum State {
 
 /// How much of a number was read, by what may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
+pub(super) enum Number {
     Minus,
     Zero,
     Integer,
@@ -76,7 +78,7 @@ enum Number {
 }
 
 /// What a byte means to a number.
-enum Step {
+pub(super) enum Step {
     Continues(Number),
     /// The number ended before this byte.
     Ends,
@@ -84,7 +86,17 @@ enum Step {
 }
 
 impl Number {
-    fn step(self, byte: u8) -> Step {
+    /// A number that begins with this byte.
+    pub(super) fn begin(byte: u8) -> Option<Self> {
+        match byte {
+            b'-' => Some(Self::Minus),
+            b'0' => Some(Self::Zero),
+            b'1'..=b'9' => Some(Self::Integer),
+            _ => None,
+        }
+    }
+
+    pub(super) fn step(self, byte: u8) -> Step {
         use Number::{Exponent, ExponentDigits, ExponentSign, Fraction, Integer, Minus, Point, Zero};
         match (self, byte) {
             (Minus, b'0') => Step::Continues(Zero),
@@ -124,7 +136,7 @@ impl Framer {
 
     /// Whether a message has begun and not ended.
     pub fn is_within_message(&self) -> bool {
-        self.depth > 0 || !matches!(self.state, State::Between | State::Recovering)
+        self.tokens > 0 || !matches!(self.state, State::Between | State::Recovering)
     }
 
     fn begin_token(&mut self, byte: u8, input: &mut &[u8]) -> Option<Frame> {
@@ -141,13 +153,13 @@ impl Framer {
         }
         self.blank_pending = false;
         self.token_start = self.message.len();
-        self.state = match byte {
-            b'{' | b'}' | b'[' | b']' | b',' | b':' => return self.take(1, input).or_else(|| self.end_token(byte)),
-            b'"' | b'\'' => State::String { quote: byte },
-            b'-' => State::Number(Number::Minus),
-            b'0' => State::Number(Number::Zero),
-            b'1'..=b'9' => State::Number(Number::Integer),
-            b'a'..=b'z' => State::Keyword,
+        self.state = match (byte, Number::begin(byte)) {
+            (_, Some(number)) => State::Number(number),
+            (b'{' | b'}' | b'[' | b']' | b',' | b':', _) => {
+                return self.take(1, input).or_else(|| self.end_token(byte));
+            }
+            (b'"' | b'\'', _) => State::String { quote: byte },
+            (b'a'..=b'z', _) => State::Keyword,
             _ => return Some(self.stray(input)),
         };
         self.take(1, input)
@@ -219,19 +231,14 @@ impl Framer {
     fn end_token(&mut self, kind: u8) -> Option<Frame> {
         self.state = State::Between;
         self.tokens += 1;
-        let mut closes_message = self.depth == 0;
         match kind {
-            b'{' | b'[' => {
-                self.depth += 1;
-                closes_message = false;
-            }
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                closes_message = self.depth == 0;
-            }
+            b'{' => self.braces += 1,
+            b'}' => self.braces -= 1,
+            b'[' => self.brackets += 1,
+            b']' => self.brackets -= 1,
             _ => {}
         }
-        if closes_message {
+        if self.braces < 0 || self.brackets < 0 || (self.braces, self.brackets) == (0, 0) {
             let (message, oversized) = (std::mem::take(&mut self.message), self.oversized);
             self.reset(State::Between);
             return (!oversized).then_some(Frame::Message(message));
@@ -239,7 +246,7 @@ impl Framer {
         if self.oversized {
             return None;
         }
-        if self.depth > MAX_DEPTH {
+        if self.braces + self.brackets > MAX_DEPTH {
             return Some(self.go_beyond("nesting depth"));
         }
         if self.tokens > MAX_TOKENS {
@@ -253,10 +260,11 @@ impl Framer {
         let (byte, rest) = input.split_at(1);
         let mut text = self.message.split_off(self.token_start.min(self.message.len()));
         text.extend_from_slice(byte);
-        // A byte from which the stream can be picked up again is looked at once more, unless it is the reset itself.
         *input = rest;
         self.reset(State::Recovering);
-        Frame::Invalid(Error::parse(&[b"stray '", text.as_slice(), b"'"].concat()))
+        // Hosts know these texts from an agent written in C, where a NUL ends a string.
+        let quoted = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        Frame::Invalid(Error::parse(&[b"stray '", quoted, b"'"].concat()))
     }
 
     fn go_beyond(&mut self, limit: &str) -> Frame {

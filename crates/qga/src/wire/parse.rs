@@ -9,6 +9,7 @@ use std::{borrow::Cow, collections::btree_map::Entry};
 use memchr::memchr2;
 
 use super::{
+    frame::{Number, Step},
     message::Error,
     value::{Object, Value},
 };
@@ -102,12 +103,22 @@ impl<'a> Parser<'a> {
         let body = &self.text[start..end];
         match std::str::from_utf8(body) {
             Ok(text) if !has_escapes && (body.is_ascii() || text.chars().all(is_character)) => Ok(Cow::Borrowed(text)),
-            _ => unescape(body).map(Cow::Owned),
+            _ => unescape(body, quote).map(Cow::Owned),
         }
     }
 
     fn number(&mut self) -> Result<Value<'a>> {
-        let text = self.run(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
+        let mut number = None;
+        let text = self.run(|byte| {
+            number = match number {
+                None => Number::begin(byte),
+                Some(begun) => match Number::step(begun, byte) {
+                    Step::Continues(further) => Some(further),
+                    Step::Ends | Step::Breaks => None,
+                },
+            };
+            number.is_some()
+        });
         let text = String::from_utf8_lossy(text);
         if let Ok(value) = text.parse() {
             return Ok(Value::Int(value));
@@ -131,7 +142,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Takes the bytes of a token that is made of these.
-    fn run(&mut self, belongs: impl Fn(u8) -> bool) -> &'a [u8] {
+    fn run(&mut self, mut belongs: impl FnMut(u8) -> bool) -> &'a [u8] {
         let rest = &self.text[self.position..];
         let length = rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len());
         self.position += length;
@@ -162,12 +173,12 @@ fn is_character(character: char) -> bool {
 }
 
 /// Resolves escapes, and the two bytes C0 80 that stand for U+0000 in modified UTF-8.
-fn unescape(body: &[u8]) -> Result<String> {
+fn unescape(body: &[u8], quote: u8) -> Result<String> {
     let mut text = String::with_capacity(body.len());
     let mut rest = body;
     while let Some(&byte) = rest.first() {
         if byte == b'\\' {
-            rest = unescape_one(rest, &mut text)?;
+            rest = unescape_one(rest, quote, &mut text)?;
         } else if let Some(behind) = rest.strip_prefix(b"\xC0\x80") {
             text.push('\0');
             rest = behind;
@@ -183,7 +194,7 @@ fn unescape(body: &[u8]) -> Result<String> {
 }
 
 /// Resolves the escape that `rest` begins with, and returns what follows it.
-fn unescape_one<'a>(rest: &'a [u8], text: &mut String) -> Result<&'a [u8]> {
+fn unescape_one<'a>(rest: &'a [u8], quote: u8, text: &mut String) -> Result<&'a [u8]> {
     let character = match rest.get(1) {
         Some(b'b') => '\u{8}',
         Some(b'f') => '\u{C}',
@@ -192,7 +203,7 @@ fn unescape_one<'a>(rest: &'a [u8], text: &mut String) -> Result<&'a [u8]> {
         Some(b't') => '\t',
         Some(&quoted @ (b'"' | b'\'' | b'\\' | b'/')) => char::from(quoted),
         Some(b'u') => {
-            let (character, behind) = unescape_unicode(rest)?;
+            let (character, behind) = unescape_unicode(rest, quote)?;
             text.push(character);
             return Ok(behind);
         }
@@ -203,19 +214,21 @@ fn unescape_one<'a>(rest: &'a [u8], text: &mut String) -> Result<&'a [u8]> {
 }
 
 /// Resolves `\uXXXX`, or two of them that make a surrogate pair.
-fn unescape_unicode(rest: &[u8]) -> Result<(char, &[u8])> {
+fn unescape_unicode(rest: &[u8], quote: u8) -> Result<(char, &[u8])> {
     const UNIT: usize = r"\uXXXX".len();
     let refuse = |length: usize| {
-        let escape = &rest[..length.min(rest.len())];
-        Error::parse(&[escape, b" is not a valid Unicode character"].concat())
+        // An escape cut short by the end of the string is quoted with it.
+        let escape: Vec<u8> = rest.iter().copied().chain([quote]).take(length).collect();
+        Error::parse(&[&escape, b" is not a valid Unicode character".as_slice()].concat())
     };
     let first = utf16_unit(rest).ok_or_else(|| refuse(UNIT))?;
-    if let Some(character) = char::from_u32(first.into()).filter(|&character| is_character(character)) {
-        return Ok((character, &rest[UNIT..]));
+    if let Some(character) = char::from_u32(first.into()) {
+        return if is_character(character) { Ok((character, &rest[UNIT..])) } else { Err(refuse(UNIT)) };
     }
     let second = utf16_unit(&rest[UNIT..]).ok_or_else(|| refuse(UNIT))?;
     match char::decode_utf16([first, second]).next() {
         Some(Ok(character)) if is_character(character) => Ok((character, &rest[2 * UNIT..])),
+        Some(Ok(_)) => Err(refuse(2 * UNIT)),
         _ => Err(refuse(UNIT)),
     }
 }

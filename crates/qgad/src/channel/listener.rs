@@ -1,0 +1,114 @@
+//! Listening sockets: unix, vsock, or one that the service manager opened.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, accept4, bind, listen, socket,
+    },
+};
+
+/// Peers that wait to be accepted, beyond those that are served.
+const BACKLOG: i32 = 16;
+
+/// A socket that peers connect to.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: OwnedFd,
+}
+
+impl Listener {
+    /// A socket that listens already and does not block.
+    pub(crate) fn inherited(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Listens at a path of the file system. What stands there is removed.
+    pub(crate) fn unix(path: &Path) -> Result<Self, String> {
+        let address = UnixAddr::new(path).map_err(|_| format!("UNIX socket path '{}' is too long", path.display()))?;
+        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), error.desc());
+        if !path.as_os_str().as_bytes().is_empty() {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    log::warn!("failed to remove {}: {error}", path.display());
+                }
+                _ => {}
+            }
+        }
+        Self::bind(AddressFamily::Unix, &address).map_err(failed)
+    }
+
+    /// Listens on a vsock address, `CID:PORT`, both decimal.
+    pub(crate) fn vsock(address: &str) -> Result<Self, String> {
+        let (cid, port) = parse_vsock_address(address)?;
+        Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port))
+            .map_err(|error| format!("Failed to bind socket: {}", error.desc()))
+    }
+
+    fn bind(family: AddressFamily, address: &dyn SockaddrLike) -> nix::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(family, SockType::Stream, flags, None)?;
+        bind(socket.as_raw_fd(), address)?;
+        listen(&socket, Backlog::new(BACKLOG)?)?;
+        Ok(Self { socket })
+    }
+
+    /// The next peer that waits; `None` when there is none.
+    pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        loop {
+            match accept4(self.socket.as_raw_fd(), flags) {
+                Ok(peer) => return Ok(Some(crate::sys::fd::take(peer))),
+                Err(Errno::EAGAIN) => return Ok(None),
+                // The peer left while it waited.
+                Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn parse_vsock_address(address: &str) -> Result<(u32, u32), String> {
+    let (cid, port) = address.split_once(':').ok_or_else(|| format!("error parsing address '{address}'"))?;
+    let number = |what: &str, text: &str| {
+        let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| is_decimal).ok_or_else(|| format!("Failed to parse {what} '{text}'"))
+    };
+    Ok((number("cid", cid)?, number("port", port)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vsock_address_is_two_decimal_numbers() {
+        assert_eq!(parse_vsock_address("3:1234"), Ok((3, 1234)));
+        assert_eq!(parse_vsock_address("4294967295:1"), Ok((u32::MAX, 1)));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_vsock_address_is_said() {
+        let check = |address, message: &str| assert_eq!(parse_vsock_address(address), Err(message.into()));
+        check("abc", "error parsing address 'abc'");
+        check("abc:1", "Failed to parse cid 'abc'");
+        check("1:", "Failed to parse port ''");
+        check("1:+2", "Failed to parse port '+2'");
+        check("4294967296:1", "Failed to parse cid '4294967296'");
+        check("1:2:3", "Failed to parse port '2:3'");
+    }
+}

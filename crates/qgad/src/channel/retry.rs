@@ -1,0 +1,59 @@
+//! Waiting for a port that is not there.
+//!
+//! While the path does not exist the nearest directory that does is watched, so that waiting costs nothing and the port
+//! is opened the moment it appears. When the path exists but cannot be opened there is nothing to watch, and it is
+//! tried again every [`RETRY_INTERVAL`].
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+/// How often a path that exists and cannot be opened is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One wait for a path.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    inotify: Inotify,
+    /// When to try again in any case.
+    at: Option<Instant>,
+}
+
+impl Retry {
+    /// Begins to wait for a path to appear, or for the time to try again.
+    pub(crate) fn watch(path: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // In this order: what appears in between is there when the path is looked at.
+        let is_watched = watch_nearest_directory(&inotify, path);
+        let waits_for_event = is_watched && path.symlink_metadata().is_err();
+        Ok(Self { inotify, at: (!waits_for_event).then(|| Instant::now() + RETRY_INTERVAL) })
+    }
+
+    /// When to try again even if nothing happened.
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.at
+    }
+}
+
+fn watch_nearest_directory(inotify: &Inotify, path: &Path) -> bool {
+    let events = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_ONLYDIR;
+    path.ancestors().skip(1).any(|directory| {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        inotify.add_watch(directory, events).is_ok()
+    })
+}
+
+impl AsFd for Retry {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}

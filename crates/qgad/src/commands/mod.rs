@@ -1,0 +1,10 @@
+//! The behaviour: the same topics, in files of the same names, as the contract in `qga::commands`.
+
+mod clock;
+mod session;
+mod system;
+
+use qga::wire::message::Error;
+
+/// What every command returns.
+type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,42 @@
+//! Keeping the conversation in step.
+//!
+//! `guest-info` lists every command, refused ones included, last of the protocol's order first: hosts take a command
+//! that is not listed for one that does not exist.
+
+use qga::commands::session::{AgentInfo, CommandInfo, Info, Nothing, Ping, Sync, SyncDelimited};
+
+use super::Result;
+use crate::{dispatch::Run, guest::Guest};
+
+impl Run for SyncDelimited {
+    fn run(self, _: &Guest) -> Result<i64> {
+        Ok(self.id)
+    }
+}
+
+impl Run for Sync {
+    fn run(self, _: &Guest) -> Result<i64> {
+        Ok(self.id)
+    }
+}
+
+impl Run for Ping {
+    fn run(self, _: &Guest) -> Result<Nothing> {
+        Ok(Nothing {})
+    }
+}
+
+impl Run for Info {
+    fn run(self, guest: &Guest) -> Result<AgentInfo> {
+        let is_frozen = guest.is_frozen();
+        let describe = |spec: &qga::Spec| CommandInfo {
+            name: spec.name.into(),
+            enabled: guest.policy.decide(spec, is_frozen).is_ok(),
+            success_response: !spec.silent,
+        };
+        Ok(AgentInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            supported_commands: guest.handlers.iter().rev().map(|handler| describe(&handler.spec)).collect(),
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! A session on a byte stream.
+//!
+//! The stream is watched edge-triggered: an event says "try again", and trying goes on until the stream says no. So a
+//! port whose host side is closed, which is readable and hung up for ever, wakes nobody. Input is read only when the
+//! session takes it; what it leaves of one read is kept, which is all that is ever kept.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use qga::wire::message;
+
+use crate::{
+    executor::{Executor, Ticket},
+    guest::Guest,
+    session::Session,
+};
+
+/// How much is read at a time.
+pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What the end of a stream's input means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndOfInput {
+    /// The peer is done: what it asked for is answered, then the connection closes. A socket.
+    Closes,
+    /// The peer is gone, and the next one will use the same stream. A virtio port whose host side is closed.
+    PeerLeft,
+    /// The stream is of no more use. A terminal that hung up.
+    Breaks,
+}
+
+/// What a connection waits for.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// An event of the stream, or the end of its running job.
+    Waits,
+    /// Nothing: it is over, in order.
+    Over,
+}
+
+/// A stream and the conversation on it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: File,
+    end_of_input: EndOfInput,
+    session: Session,
+    /// Input the session has not taken yet.
+    leftover: Vec<u8>,
+    /// The job whose reply is due next.
+    running: Option<Ticket>,
+    may_read: bool,
+    may_write: bool,
+    /// Nobody is at the other side.
+    is_hung_up: bool,
+    has_ended: bool,
+}
+
+impl Connection {
+    /// A conversation that begins; the stream must be non-blocking.
+    pub(crate) fn new(stream: OwnedFd, end_of_input: EndOfInput) -> Self {
+        Self {
+            stream: stream.into(),
+            end_of_input,
+            session: Session::default(),
+            leftover: Vec::new(),
+            running: None,
+            may_read: true,
+            may_write: true,
+            is_hung_up: false,
+            has_ended: false,
+        }
+    }
+
+    /// The job whose reply is due next.
+    pub(crate) fn running(&self) -> Option<Ticket> {
+        self.running
+    }
+
+    /// The stream may have become readable or writable, or its other side may have been opened or closed.
+    pub(crate) fn wake(&mut self, is_hung_up: bool) {
+        self.may_read = true;
+        self.may_write = true;
+        self.is_hung_up = is_hung_up;
+    }
+
+    /// The running job has ended.
+    pub(crate) fn complete(&mut self, reply: Option<Vec<u8>>) {
+        self.running = None;
+        self.session.answer(reply);
+    }
+
+    /// Does all that can be done without waiting.
+    ///
+    /// # Errors
+    /// When the stream breaks.
+    pub(crate) fn advance(&mut self, guest: &Guest, executor: &mut Executor, chunk: &mut [u8]) -> io::Result<Progress> {
+        loop {
+            self.send()?;
+            if self.running.is_some() || !self.session.is_ready() {
+                return Ok(Progress::Waits);
+            }
+            if !self.leftover.is_empty() {
+                let leftover = std::mem::take(&mut self.leftover);
+                self.take_input(&leftover, guest, executor);
+            } else if self.has_ended {
+                return Ok(if self.session.output().len() > 0 { Progress::Waits } else { Progress::Over });
+            } else if self.may_read {
+                match self.stream.read(chunk) {
+                    Ok(0) => self.end()?,
+                    Ok(count) => self.take_input(&chunk[..count], guest, executor),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            } else {
+                return Ok(Progress::Waits);
+            }
+        }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        if self.is_hung_up && self.end_of_input == EndOfInput::PeerLeft {
+            // Nobody is there to read it, and the next peer must not get half a reply.
+            self.session.output().clear();
+        }
+        if !self.may_write {
+            return Ok(());
+        }
+        match self.session.output().send(|bytes| (&self.stream).write(bytes)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.may_write = false;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn take_input(&mut self, mut input: &[u8], guest: &Guest, executor: &mut Executor) {
+        if let Some(job) = self.session.receive(&mut input, guest) {
+            let id = job.id.clone();
+            match executor.start(job) {
+                Ok(ticket) => self.running = Some(ticket),
+                Err(error) => self.session.answer(Some(message::refusal(&error, id.as_ref()))),
+            }
+        }
+        self.leftover.extend_from_slice(input);
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.may_read = false;
+        match self.end_of_input {
+            EndOfInput::Closes => self.has_ended = true,
+            EndOfInput::PeerLeft => self.session = Session::default(),
+            EndOfInput::Breaks => return Err(ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

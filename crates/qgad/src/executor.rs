@@ -1,0 +1,206 @@
+//! Runs commands off the I/O thread, each with its deadline.
+//!
+//! A command that can block runs on a worker thread. One that passes its deadline is given up: its peer gets an error
+//! now, what it returns later is dropped, and its thread is not used again. Threads given up are bounded by
+//! [`MAX_ABANDONED`]; beyond that, commands that can block are refused until some return. A command that panics is
+//! answered with an error and costs nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use qga::wire::message::{self, Error, Id};
+
+use crate::{dispatch::Prepared, guest::Guest};
+
+/// Most threads stuck in commands that were given up: what hung mounts may cost in memory before the agent says stop.
+pub(crate) const MAX_ABANDONED: usize = 32;
+/// Threads kept for the next command; a host that polls one guest needs one.
+const MAX_IDLE_WORKERS: usize = 2;
+/// Stack of a worker: name services load modules of their own, which are not modest.
+const WORKER_STACK_BYTES: usize = 1024 * 1024;
+
+/// A command ready to run, and what its reply needs.
+pub(crate) struct Job {
+    /// The command's name, for errors and the log.
+    pub(crate) name: &'static str,
+    /// Its behaviour, arguments included.
+    pub(crate) prepared: Prepared,
+    /// The request's id.
+    pub(crate) id: Option<Id>,
+    /// How long it may run.
+    pub(crate) deadline: Duration,
+}
+
+impl Job {
+    /// Runs to the end and returns the reply, if there is one.
+    pub(crate) fn run(self, guest: &Guest) -> Option<Vec<u8>> {
+        let Self { name, prepared, id, .. } = self;
+        catch_unwind(AssertUnwindSafe(|| prepared(guest, id.as_ref()))).unwrap_or_else(|_| {
+            let error = Error::generic(format!("{name} failed because of a bug in the agent, which its log describes"));
+            Some(message::refusal(&error, id.as_ref()))
+        })
+    }
+}
+
+/// Identifies a running job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ticket(u64);
+
+/// The end of a job: by itself, or at its deadline.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    /// Which job.
+    pub(crate) ticket: Ticket,
+    /// The reply line; nothing for a silent success.
+    pub(crate) reply: Option<Vec<u8>>,
+}
+
+/// The worker threads, and the jobs they run.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    guest: Arc<Guest>,
+    running: Vec<Running>,
+    idle: Vec<Worker>,
+    abandoned: usize,
+    next_ticket: u64,
+    returned: Receiver<Completion>,
+    returning: Sender<Completion>,
+    wake_up: Arc<EventFd>,
+}
+
+/// A thread's mailbox; dropping it ends the thread once it is done.
+type Worker = Sender<(Ticket, Job)>;
+
+#[derive(Debug)]
+struct Running {
+    ticket: Ticket,
+    name: &'static str,
+    id: Option<Id>,
+    allowed: Duration,
+    deadline: Instant,
+    worker: Worker,
+}
+
+impl Executor {
+    /// An executor with no threads yet.
+    pub(crate) fn new(guest: Arc<Guest>) -> nix::Result<Self> {
+        let (returning, returned) = mpsc::channel();
+        let wake_up = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self {
+            guest,
+            running: Vec::new(),
+            idle: Vec::new(),
+            abandoned: 0,
+            next_ticket: 0,
+            returned,
+            returning,
+            wake_up: Arc::new(wake_up),
+        })
+    }
+
+    /// Readable when [`Self::completions`] has something to say.
+    pub(crate) fn wake_up(&self) -> BorrowedFd<'_> {
+        self.wake_up.as_fd()
+    }
+
+    /// When [`Self::completions`] must be called even if nothing wakes the caller.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.running.iter().map(|running| running.deadline).min()
+    }
+
+    /// Starts a job on a thread.
+    ///
+    /// # Errors
+    /// When too many threads are stuck, or the system gives no further one; the job is lost.
+    pub(crate) fn start(&mut self, job: Job) -> Result<Ticket, Error> {
+        if self.abandoned >= MAX_ABANDONED {
+            return Err(Error::generic(format!(
+                "{} cannot run: {MAX_ABANDONED} earlier commands are still stuck",
+                job.name
+            )));
+        }
+        let worker = match self.idle.pop() {
+            Some(worker) => worker,
+            None => self.spawn_worker().map_err(|error| Error::generic(format!("{} cannot run: {error}", job.name)))?,
+        };
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        let (name, id, allowed) = (job.name, job.id.clone(), job.deadline);
+        worker.send((ticket, job)).map_err(|_| Error::generic(format!("{name} cannot run: its thread is gone")))?;
+        self.running.push(Running { ticket, name, id, allowed, deadline: Instant::now() + allowed, worker });
+        Ok(ticket)
+    }
+
+    /// The jobs that have ended since the last call, and those whose deadline has passed.
+    pub(crate) fn completions(&mut self) -> Vec<Completion> {
+        // Reset before looking, so that a job that ends meanwhile wakes the caller again.
+        let _ = self.wake_up.read();
+        let returned: Vec<_> = self.returned.try_iter().collect();
+        let mut completions: Vec<_> =
+            returned.into_iter().filter(|completion| self.take_back(completion.ticket)).collect();
+        completions.extend(self.expire(Instant::now()));
+        completions
+    }
+
+    /// Whether anybody still waits for this job; its thread becomes free for the next one.
+    fn take_back(&mut self, ticket: Ticket) -> bool {
+        let Some(index) = self.running.iter().position(|running| running.ticket == ticket) else {
+            self.abandoned -= 1;
+            log::info!("a command that was given up has ended, {} are still stuck", self.abandoned);
+            return false;
+        };
+        let worker = self.running.swap_remove(index).worker;
+        if self.idle.len() < MAX_IDLE_WORKERS {
+            self.idle.push(worker);
+        }
+        true
+    }
+
+    fn expire(&mut self, now: Instant) -> Vec<Completion> {
+        let expired: Vec<_> = self.running.extract_if(.., |running| running.deadline <= now).collect();
+        self.abandoned += expired.len();
+        for running in &expired {
+            log::warn!(
+                "{} was given up after {:?}, {} commands are stuck",
+                running.name,
+                running.allowed,
+                self.abandoned
+            );
+        }
+        expired.iter().map(Running::timed_out).collect()
+    }
+
+    fn spawn_worker(&self) -> io::Result<Worker> {
+        let (worker, jobs) = mpsc::channel::<(Ticket, Job)>();
+        let (guest, returning, wake_up) = (Arc::clone(&self.guest), self.returning.clone(), Arc::clone(&self.wake_up));
+        let serve = move || {
+            for (ticket, job) in jobs {
+                let reply = job.run(&guest);
+                if returning.send(Completion { ticket, reply }).is_err() {
+                    return;
+                }
+                // Fails only when the counter is full, and then the loop is awake anyway.
+                let _ = wake_up.write(1);
+            }
+        };
+        thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK_BYTES).spawn(serve)?;
+        Ok(worker)
+    }
+}
+
+impl Running {
+    fn timed_out(&self) -> Completion {
+        let error = Error::generic(format!("{} timed out after {} s", self.name, self.allowed.as_secs_f64()));
+        Completion { ticket: self.ticket, reply: Some(message::refusal(&error, self.id.as_ref())) }
+    }
+}

@@ -1,0 +1,83 @@
+//! The only way to a path.
+//!
+//! A [`Root`] is a directory that plays the machine's `/`: the real one in production, a directory of files in a test.
+//! Links are resolved inside it and errors name the guest's path, so that a command cannot tell the difference.
+//! What is read whole is bounded by [`MAX_FILE_BYTES`].
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    sys::stat::Mode,
+};
+
+/// Largest file that is read whole; tables of the kernel with ten thousands of lines are a few mebibytes.
+pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A directory that plays `/`.
+#[derive(Debug)]
+pub(crate) struct Root {
+    directory: PathBuf,
+}
+
+impl Root {
+    /// The machine's own root.
+    pub(crate) fn machine() -> Self {
+        Self { directory: "/".into() }
+    }
+
+    /// A directory in place of the machine's root.
+    #[cfg(test)]
+    pub(crate) fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Opens a file by its absolute path.
+    pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
+        let flags = flags | OFlag::O_CLOEXEC;
+        if self.directory == Path::new("/") {
+            return Ok(open(path.as_ref(), flags, Mode::empty())?);
+        }
+        let directory = open(&self.directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        Ok(openat2(directory, path.as_ref(), how)?)
+    }
+
+    /// Reads a whole file.
+    pub(crate) fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let mut contents = Vec::new();
+        File::from(self.open(path, OFlag::O_RDONLY)?).take(MAX_FILE_BYTES + 1).read_to_end(&mut contents)?;
+        if contents.len() as u64 > MAX_FILE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {MAX_FILE_BYTES} bytes")));
+        }
+        Ok(contents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_with_an_absolute_target_stays_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("etc")).unwrap();
+        std::fs::write(directory.path().join("etc/qgad-target"), "inside").unwrap();
+        symlink("/etc/qgad-target", directory.path().join("etc/link")).unwrap();
+        assert_eq!(Root::at(directory.path()).read("/etc/link").unwrap(), b"inside");
+    }
+
+    #[test]
+    fn a_path_with_dots_stays_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Root::at(directory.path()).read("/../../../../etc/passwd").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,280 @@
+//! The I/O loop: one thread that never blocks and never runs a command that could.
+//!
+//! It sleeps until a stream, a signal, the end of a job or a deadline has something for it, and has no timer of its own:
+//! an idle agent never wakes up. SIGTERM and SIGINT end it at once, whatever commands are doing.
+//! At most [`MAX_CONNECTIONS`] peers are served at once; further ones wait in the socket's backlog.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+
+use crate::{
+    channel::{Channel, Listener, Port, Retry},
+    connection::{CHUNK_BYTES, Connection, EndOfInput, Progress},
+    executor::Executor,
+    guest::Guest,
+};
+
+/// Most peers served at once: each may hold a message of 64 MiB and a command's thread.
+pub(crate) const MAX_CONNECTIONS: usize = 16;
+
+const SIGNALS: u64 = 0;
+const JOBS: u64 = 1;
+const LISTENER: u64 = 2;
+const RETRY: u64 = 3;
+const FIRST_CONNECTION: u64 = 4;
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// SIGTERM or SIGINT.
+    BySignal,
+    /// The port broke, and is not to be waited for.
+    ByChannel,
+}
+
+/// The loop and all it looks after.
+#[derive(Debug)]
+pub(crate) struct Server {
+    epoll: Epoll,
+    signals: SignalFd,
+    guest: Arc<Guest>,
+    executor: Executor,
+    source: Source,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    chunk: Box<[u8]>,
+    ended: Option<Ended>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Listener { listener: Listener, may_accept: bool },
+    Port { port: Port, waits_for_it: bool, retry: Option<Retry>, last_failure: String },
+}
+
+impl Server {
+    /// Takes over a channel. With `waits_for_port` a port that is not there, or breaks, is opened when it comes.
+    ///
+    /// Blocks SIGTERM and SIGINT for this thread and those it starts: call it before there are any others.
+    pub(crate) fn new(channel: Channel, waits_for_port: bool, guest: Arc<Guest>) -> io::Result<Self> {
+        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        signals.thread_block()?;
+        let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let executor = Executor::new(Arc::clone(&guest))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
+        epoll.add(executor.wake_up(), EpollEvent::new(EpollFlags::EPOLLIN, JOBS))?;
+        let (source, opened) = match channel {
+            Channel::Listener(listener) => {
+                epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER))?;
+                (Source::Listener { listener, may_accept: false }, None)
+            }
+            Channel::Port(port, opened) => {
+                let last_failure = String::new();
+                (Source::Port { port, waits_for_it: waits_for_port, retry: None, last_failure }, Some(opened))
+            }
+        };
+        let mut server = Self {
+            epoll,
+            signals,
+            guest,
+            executor,
+            source,
+            connections: BTreeMap::new(),
+            next_connection: FIRST_CONNECTION,
+            chunk: vec![0; CHUNK_BYTES].into(),
+            ended: None,
+        };
+        match opened {
+            Some(Some(stream)) => server.serve_port(stream)?,
+            Some(None) => server.open_port()?,
+            None => {}
+        }
+        Ok(server)
+    }
+
+    /// Serves until there is a reason to stop.
+    pub(crate) fn run(mut self) -> io::Result<Ended> {
+        let mut events = [EpollEvent::empty(); 2 * MAX_CONNECTIONS];
+        loop {
+            let count = match self.epoll.wait(&mut events, self.time_to_sleep()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            for event in &events[..count] {
+                self.handle(*event)?;
+            }
+            self.handle_deadlines()?;
+            if let Some(ended) = self.ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn time_to_sleep(&self) -> EpollTimeout {
+        let retry = match &self.source {
+            Source::Port { retry: Some(retry), .. } => retry.at(),
+            _ => None,
+        };
+        let Some(next) = self.executor.next_deadline().into_iter().chain(retry).min() else {
+            return EpollTimeout::NONE;
+        };
+        // Rounded up, so that the deadline has passed when the loop looks.
+        let sleep = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        EpollTimeout::try_from(sleep).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn handle(&mut self, event: EpollEvent) -> io::Result<()> {
+        match event.data() {
+            SIGNALS => {
+                if let Ok(Some(signal)) = self.signals.read_signal() {
+                    log::info!("received signal {}, leaving", signal.ssi_signo);
+                    self.ended = Some(Ended::BySignal);
+                }
+            }
+            JOBS => self.handle_completions()?,
+            LISTENER => {
+                if let Source::Listener { may_accept, .. } = &mut self.source {
+                    *may_accept = true;
+                }
+                self.accept_peers()?;
+            }
+            RETRY => self.open_port()?,
+            key => {
+                if let Some(connection) = self.connections.get_mut(&key) {
+                    connection.wake(event.events().contains(EpollFlags::EPOLLHUP));
+                    self.advance(key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_deadlines(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if self.executor.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.handle_completions()?;
+        }
+        match &self.source {
+            Source::Port { retry: Some(retry), .. } if retry.at().is_some_and(|at| at <= now) => self.open_port(),
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_completions(&mut self) -> io::Result<()> {
+        for completion in self.executor.completions() {
+            let waiting = self.connections.iter_mut().find(|(_, one)| one.running() == Some(completion.ticket));
+            // A peer that left does not get its reply.
+            if let Some((&key, connection)) = waiting {
+                connection.complete(completion.reply);
+                self.advance(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, key: u64) -> io::Result<()> {
+        let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
+        let failure = match connection.advance(&self.guest, &mut self.executor, &mut self.chunk) {
+            Ok(Progress::Waits) => return Ok(()),
+            Ok(Progress::Over) => None,
+            Err(error) => Some(error),
+        };
+        self.connections.remove(&key);
+        match &mut self.source {
+            Source::Listener { may_accept, .. } => {
+                if let Some(error) = failure {
+                    log::debug!("a peer's connection failed: {error}");
+                }
+                *may_accept = true;
+                self.accept_peers()
+            }
+            Source::Port { port, waits_for_it, .. } => {
+                let reason = failure.map_or_else(|| "it ended".into(), |error| error.to_string());
+                log::error!("error reading channel '{}': {reason}", port.path().display());
+                if *waits_for_it {
+                    log::warn!("agent stopped unexpectedly, restarting...");
+                    return self.watch_port();
+                }
+                self.ended = Some(Ended::ByChannel);
+                Ok(())
+            }
+        }
+    }
+
+    fn accept_peers(&mut self) -> io::Result<()> {
+        while self.connections.len() < MAX_CONNECTIONS {
+            let Source::Listener { listener, may_accept: may_accept @ true } = &mut self.source else { return Ok(()) };
+            match listener.accept() {
+                Ok(Some(stream)) => self.serve(stream, EndOfInput::Closes)?,
+                Ok(None) => *may_accept = false,
+                Err(error) => {
+                    *may_accept = false;
+                    log::error!("failed to accept a peer: {error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the port, or waits until that may succeed.
+    fn open_port(&mut self) -> io::Result<()> {
+        let Source::Port { port, retry, last_failure, .. } = &mut self.source else { return Ok(()) };
+        *retry = None;
+        match port.open() {
+            Ok(stream) => {
+                last_failure.clear();
+                self.serve_port(stream)
+            }
+            Err(error) => {
+                let failure = format!("error opening channel '{}': {error}", port.path().display());
+                if *last_failure != failure {
+                    log::warn!("{failure}");
+                    log::warn!("waiting for channel path...");
+                    *last_failure = failure;
+                }
+                self.watch_port()
+            }
+        }
+    }
+
+    /// Waits until opening the port may succeed. A port that just broke is not opened at once: it may break again.
+    fn watch_port(&mut self) -> io::Result<()> {
+        let Source::Port { port, retry, .. } = &mut self.source else { return Ok(()) };
+        let watch = Retry::watch(port.path())?;
+        self.epoll.add(&watch, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, RETRY))?;
+        *retry = Some(watch);
+        Ok(())
+    }
+
+    fn serve_port(&mut self, stream: OwnedFd) -> io::Result<()> {
+        let Source::Port { port, .. } = &self.source else { return Ok(()) };
+        let end_of_input = port.end_of_input();
+        self.serve(stream, end_of_input)
+    }
+
+    fn serve(&mut self, stream: OwnedFd, end_of_input: EndOfInput) -> io::Result<()> {
+        let key = self.next_connection;
+        self.next_connection += 1;
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        let connection = Connection::new(stream, end_of_input);
+        self.epoll.add(&connection, EpollEvent::new(interest, key))?;
+        self.connections.insert(key, connection);
+        Ok(())
+    }
+}

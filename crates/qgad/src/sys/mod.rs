@@ -1,0 +1,4 @@
+//! Safe faces over system calls that `nix` has no safe face for. The only place with `unsafe`, one call a block.
+#![allow(unsafe_code, reason = "the one place for it")]
+
+pub(crate) mod fd;
