@@ -1,14 +1,14 @@
 //! What a command can see and reach: the machine, and the state that outlives a connection.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use qga::{Spec, command::QUERY_DEADLINE};
 
-use crate::{dispatch::Handler, policy::Policy, root::Root};
+use crate::{dispatch::Handler, policy::Policy, root::Root, state::State};
 
 /// The machine and the agent's own state, shared by all sessions.
 #[derive(Debug)]
@@ -23,18 +23,20 @@ pub(crate) struct Guest {
     pub(crate) policy: Policy,
     /// What the deadline of a query is to be; those of other commands stay in proportion.
     pub(crate) command_timeout: Duration,
+    /// What outlives the agent.
+    pub(crate) state: State,
     /// Whether file systems are frozen.
     pub(crate) is_frozen: AtomicBool,
 }
 
-/// The variables that commands depend on, read once at start.
+/// The environment as it was at start; the process's own is never looked at again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
-    /// `TZ`: the time zone, in place of /etc/localtime.
-    pub(crate) time_zone: Option<OsString>,
-    /// `QGA_OS_RELEASE`: the file that names the operating system, in place of the usual two.
-    pub(crate) os_release: Option<OsString>,
+    variables: Vec<(OsString, OsString)>,
 }
+
+/// Variables that are meant for this process and none that it starts.
+const OUR_OWN: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"];
 
 impl Guest {
     /// How long a command may run before its peer gets an error instead.
@@ -45,5 +47,41 @@ impl Guest {
     /// Whether file systems are frozen now.
     pub(crate) fn is_frozen(&self) -> bool {
         self.is_frozen.load(Ordering::Acquire)
+    }
+}
+
+impl Environment {
+    /// The process's variables.
+    pub(crate) fn of_process() -> Self {
+        Self { variables: std::env::vars_os().collect() }
+    }
+
+    /// A variable's value.
+    pub(crate) fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// A variable's value, if it is text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.variable(name).and_then(OsStr::to_str)
+    }
+
+    /// What a program gets that the agent starts.
+    pub(crate) fn for_children(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let inherited = self.variables.iter().filter(|(key, _)| OUR_OWN.iter().all(|own| key != own));
+        inherited.map(|(key, value)| (key.as_os_str(), value.as_os_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_do_not_get_what_is_meant_for_the_agent() {
+        let variables = [("PATH", "/bin"), ("LISTEN_FDS", "1"), ("NOTIFY_SOCKET", "/run/notify")];
+        let environment = Environment { variables: variables.map(|(key, value)| (key.into(), value.into())).into() };
+        assert_eq!(environment.for_children().collect::<Vec<_>>(), [(OsStr::new("PATH"), OsStr::new("/bin"))]);
+        assert_eq!(environment.text("LISTEN_FDS"), Some("1"));
     }
 }

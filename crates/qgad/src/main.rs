@@ -1,29 +1,154 @@
 //! The agent's start-up, in reading order.
+//!
+//! Settings are read and validated once. What can fail is opened before the agent leaves the foreground, so that
+//! whoever started it learns of it; threads are started after that.
 
 mod channel;
 mod commands;
 mod config;
 mod connection;
+mod daemon;
 mod dispatch;
 mod executor;
 mod guest;
+mod keyfile;
+mod logger;
+mod options;
 mod output;
 mod policy;
 mod root;
 mod server;
 mod session;
+mod settings;
+mod state;
 mod sys;
 
-fn main() {
-    let path = std::env::args().nth(1).unwrap();
-    let guest = std::sync::Arc::new(guest::Guest {
-        root: root::Root::machine(),
-        environment: guest::Environment::default(),
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use qga::commands::SPECS;
+
+use self::{
+    channel::{Activation, Channel},
+    config::Source,
+    guest::{Environment, Guest},
+    options::{Options, Outcome},
+    policy::Policy,
+    root::Root,
+    server::{Ended, Server},
+    settings::Settings,
+    state::State,
+};
+
+fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    logger::begin(environment.text("JOURNAL_STREAM"));
+    let program = std::env::args_os().next().unwrap_or_default();
+    let done = match options::parse(std::env::args_os()) {
+        Outcome::Print(text) => print(text.as_bytes()),
+        Outcome::Read(options) => start(&options, environment),
+        Outcome::Wrong(reason) => {
+            eprintln!("{reason}");
+            let hint = format!("Unknown option, try '{} --help' for more information.\n", program.display());
+            print(hint.as_bytes()).and(Err(Vec::new()))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reasons) => {
+            for reason in reasons {
+                log::error!("{reason}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the agent to its end, or says why it cannot, cause first.
+fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>> {
+    let activation = Activation::take(environment.variable("LISTEN_PID"), environment.variable("LISTEN_FDS"))
+        .map_err(|reason| vec![reason])?;
+    let settings = read_settings(options, &environment, activation.as_ref()).map_err(|reason| vec![reason])?;
+    if options.dump_conf {
+        return print(&settings.dump());
+    }
+    if settings.verbose {
+        logger::be_verbose();
+    }
+    let guest = prepare_guest(&settings, environment)
+        .map_err(|reason| vec![reason, "error initializing guest agent".into()])?;
+    let channel = open_channel(&settings, activation).map_err(|reason| {
+        let consequences = ["failed to create guest agent channel", "failed to initialize guest agent channel"];
+        [reason].into_iter().chain(consequences.map(Into::into)).collect::<Vec<_>>()
+    })?;
+    let _pid_file = match settings.daemon {
+        true => Some(daemon::daemonize(&settings.pidfile).map_err(|reason| vec![reason])?),
+        false => None,
+    };
+    log::info!("qgad {} started", env!("CARGO_PKG_VERSION"));
+    let served = Server::new(channel, settings.retry_path, Arc::new(guest)).and_then(Server::run);
+    match served {
+        Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
+        Err(error) => Err(vec![format!("the agent cannot go on: {error}")]),
+    }
+}
+
+/// Defaults, then the configuration file, then the command line; an inherited socket replaces the channel of all three.
+fn read_settings(
+    options: &Options,
+    environment: &Environment,
+    activation: Option<&Activation>,
+) -> Result<Settings, String> {
+    let mut settings = Settings::default();
+    Source::choose(options.config.clone(), environment.variable("QGA_CONF")).load(&mut settings)?;
+    options.apply(&mut settings)?;
+    match activation {
+        Some(activation) => {
+            settings.method = activation.method().into();
+            settings.path = None;
+            Ok(settings)
+        }
+        None => settings.complete(),
+    }
+}
+
+fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
+    if let Some(path) = &settings.logfile {
+        logger::append_to(path).map_err(|error| format!("unable to open specified log file: {error}"))?;
+    }
+    for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
+        if !SPECS.iter().any(|spec| spec.name == name) {
+            log::warn!("the block and allow lists name a command that does not exist: '{name}'");
+        }
+    }
+    // A daemon changes its directory.
+    let state_directory = std::path::absolute(&settings.statedir)
+        .map_err(|error| format!("the state directory {} cannot be used: {error}", settings.statedir.display()))?;
+    Ok(Guest {
+        root: Root::machine(),
+        environment,
         handlers: dispatch::HANDLERS,
-        policy: policy::Policy::default(),
-        command_timeout: qga::command::QUERY_DEADLINE,
+        policy: Policy::new(settings.allow_rpcs.clone(), settings.block_rpcs.clone()),
+        command_timeout: settings.command_timeout,
+        state: State::load(&state_directory)?,
         is_frozen: false.into(),
-    });
-    let channel = channel::Channel::Listener(channel::Listener::unix(path.as_ref()).unwrap());
-    server::Server::new(channel, false, guest).unwrap().run().unwrap();
+    })
+}
+
+fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<Channel, String> {
+    match activation {
+        Some(activation) => Ok(Channel::Listener(activation.into_listener())),
+        None => {
+            let path = settings.path.as_deref().unwrap_or(Path::new(""));
+            Channel::open(&settings.method, path, settings.retry_path)
+        }
+    }
+}
+
+fn print(text: &[u8]) -> Result<(), Vec<String>> {
+    io::stdout().write_all(text).map_err(|error| vec![format!("failed to write to standard output: {error}")])
 }

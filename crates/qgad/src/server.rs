@@ -241,8 +241,7 @@ impl Server {
                 last_failure.clear();
                 self.serve_port(stream)
             }
-            Err(error) => {
-                let failure = format!("error opening channel '{}': {error}", port.path().display());
+            Err(failure) => {
                 if *last_failure != failure {
                     log::warn!("{failure}");
                     log::warn!("waiting for channel path...");

@@ -3,13 +3,14 @@
 //! A serial port has one peer for ever and can be opened again when it comes back; a listening socket has several at
 //! once. Method names are checked here and nowhere earlier: a configuration is printed whatever it says.
 
+mod activation;
 mod listener;
 mod port;
 mod retry;
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
-pub(crate) use self::{listener::Listener, port::Port, retry::Retry};
+pub(crate) use self::{activation::Activation, listener::Listener, port::Port, retry::Retry};
 
 /// A source of peers.
 #[derive(Debug)]
@@ -18,4 +19,26 @@ pub(crate) enum Channel {
     Port(Port, Option<OwnedFd>),
     /// A listening socket.
     Listener(Listener),
+}
+
+impl Channel {
+    /// Opens a channel. A port that is to be waited for may be missing; everything else must be there.
+    pub(crate) fn open(method: &str, path: &Path, waits_for_port: bool) -> Result<Self, String> {
+        match method {
+            "virtio-serial" => Self::open_port(Port::virtio(path.into()), waits_for_port),
+            "isa-serial" => Self::open_port(Port::isa(path.into()), waits_for_port),
+            "unix-listen" => Listener::unix(path).map(Self::Listener),
+            "vsock-listen" => Listener::vsock(&path.to_string_lossy()).map(Self::Listener),
+            _ => Err(format!("unsupported channel method/type: {method}")),
+        }
+    }
+
+    fn open_port(port: Port, waits_for_it: bool) -> Result<Self, String> {
+        if waits_for_it {
+            // The loop opens it, now or later.
+            return Ok(Self::Port(port, None));
+        }
+        let stream = port.open()?;
+        Ok(Self::Port(port, Some(stream)))
+    }
 }

@@ -5,7 +5,6 @@
 //! terminal.
 
 use std::{
-    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -62,9 +61,10 @@ impl Port {
     }
 
     /// Opens it.
-    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self) -> Result<OwnedFd, String> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let port = open(&self.path, flags, Mode::empty())?;
+        let port = open(&self.path, flags, Mode::empty())
+            .map_err(|error| format!("error opening channel '{}': {}", self.path.display(), error.desc()))?;
         if self.kind == Kind::Isa {
             make_raw(&port);
         }

@@ -33,9 +33,8 @@ impl Run for GetTime {
 
 impl Run for GetTimezone {
     fn run(self, guest: &Guest) -> Result<Timezone> {
-        let time_zone = guest.environment.time_zone.as_ref().map(|zone| zone.to_string_lossy());
         let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
-        Ok(zone_at(&guest.root, time_zone.as_deref(), now))
+        Ok(zone_at(&guest.root, guest.environment.text("TZ"), now))
     }
 }
 

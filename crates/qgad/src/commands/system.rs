@@ -4,7 +4,7 @@
 //! usual ones that exists. A line that is no assignment is skipped and costs its own value only; the kernel's facts are
 //! there in any case.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use nix::sys::utsname::uname;
 use qga::{
@@ -40,8 +40,8 @@ impl Run for GetOsinfo {
 }
 
 fn os_release(guest: &Guest) -> Option<Vec<u8>> {
-    let chosen = guest.environment.os_release.as_ref();
-    let candidates = chosen.map_or_else(|| OS_RELEASE.map(Into::into).to_vec(), |path| vec![path.clone()]);
+    let chosen = guest.environment.variable("QGA_OS_RELEASE");
+    let candidates = chosen.map_or_else(|| OS_RELEASE.map(PathBuf::from).to_vec(), |path| vec![path.into()]);
     for path in candidates {
         match guest.root.read(&path) {
             Ok(contents) => return Some(contents),

@@ -2,3 +2,4 @@
 #![allow(unsafe_code, reason = "the one place for it")]
 
 pub(crate) mod fd;
+pub(crate) mod process;

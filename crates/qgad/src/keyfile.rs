@@ -1,0 +1,174 @@
+//! Key files: `[group]` lines, `key=value` lines, comments.
+//!
+//! The format of the configuration and of the state file, as GLib reads and writes it, with GLib's words for what is
+//! wrong, because administrators have met them. A key that is repeated has its last value. Localised keys (`key[de]`)
+//! are other keys. Errors say what stands in the file; the caller says in which.
+
+use std::collections::HashMap;
+
+/// The contents of a key file. Values are kept as they stand, escapes and all.
+#[derive(Debug, Default)]
+pub(crate) struct KeyFile {
+    values: HashMap<(String, String), Vec<u8>>,
+}
+
+impl KeyFile {
+    /// Reads a file's contents.
+    pub(crate) fn parse(contents: &[u8]) -> Result<Self, String> {
+        let mut file = Self::default();
+        let mut group = None;
+        for line in contents.split(|&byte| byte == b'\n') {
+            let line = line.trim_ascii_start();
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            if let Some(name) = group_name(line) {
+                group = Some(name);
+                continue;
+            }
+            let (key, value) = key_and_value(line).ok_or_else(|| {
+                let line = String::from_utf8_lossy(line);
+                format!("Key file contains line “{line}” which is not a key-value pair, group, or comment")
+            })?;
+            let group = group.clone().ok_or("Key file does not start with a group")?;
+            file.values.insert((group, key), value.to_vec());
+        }
+        Ok(file)
+    }
+
+    /// A key's value, escapes resolved. `None` when the group or the key is not there.
+    pub(crate) fn text(&self, group: &str, key: &str) -> Result<Option<String>, String> {
+        let Some(value) = self.values.get(&(group.to_owned(), key.to_owned())) else { return Ok(None) };
+        let text = str::from_utf8(value).map_err(|_| {
+            let value = String::from_utf8_lossy(value);
+            format!("Key file contains key “{key}” with value “{value}” which is not UTF-8")
+        })?;
+        unescape(text).map(Some).ok_or_else(|| cannot_be_interpreted(key))
+    }
+}
+
+/// What is said of a value that its key does not allow.
+pub(crate) fn cannot_be_interpreted(key: &str) -> String {
+    format!("Key file contains key “{key}” which has a value that cannot be interpreted.")
+}
+
+/// A value as it must be written to be read back the same.
+pub(crate) fn escape(value: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(value.len());
+    let mut is_leading = true;
+    for &byte in value {
+        match byte {
+            b' ' if is_leading => escaped.extend(br"\s"),
+            b'\t' if is_leading => escaped.extend(br"\t"),
+            b'\n' => escaped.extend(br"\n"),
+            b'\r' => escaped.extend(br"\r"),
+            b'\\' => escaped.extend(br"\\"),
+            _ => escaped.push(byte),
+        }
+        is_leading &= matches!(byte, b' ' | b'\t');
+    }
+    escaped
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut value = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        value.push(match character {
+            '\\' => match characters.next()? {
+                's' => ' ',
+                'n' => '\n',
+                't' => '\t',
+                'r' => '\r',
+                '\\' => '\\',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(value)
+}
+
+fn group_name(line: &[u8]) -> Option<String> {
+    let name = line.strip_prefix(b"[")?.trim_ascii_end().strip_suffix(b"]")?;
+    let is_valid = !name.is_empty() && !name.iter().any(|byte| matches!(byte, b'[' | b']') || byte.is_ascii_control());
+    is_valid.then(|| String::from_utf8(name.to_vec()).ok()).flatten()
+}
+
+fn key_and_value(line: &[u8]) -> Option<(String, &[u8])> {
+    let split = line.iter().position(|&byte| byte == b'=')?;
+    let key = str::from_utf8(line[..split].trim_ascii_end()).ok().filter(|key| !key.is_empty())?;
+    Some((key.to_owned(), line[split + 1..].trim_ascii_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(contents: &str, expected: Result<Option<&str>, &str>) {
+        let value = KeyFile::parse(contents.as_bytes()).and_then(|file| file.text("general", "key"));
+        assert_eq!(value, expected.map(|value| value.map(Into::into)).map_err(Into::into), "{contents:?}");
+    }
+
+    #[test]
+    fn a_value_is_what_follows_the_first_equals_sign() {
+        check("[general]\nkey=value\n", Ok(Some("value")));
+        check("[general]\n  key  =  a=b  ", Ok(Some("a=b  ")));
+        check("[general]\r\nkey=value\r\n", Ok(Some("value")));
+        check("[general]\nkey=\n", Ok(Some("")));
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_value_counts_also_across_groups_of_one_name() {
+        check("[general]\nkey=a\nkey=b\n[other]\nkey=x\n[general]\nkey=c\n", Ok(Some("c")));
+    }
+
+    #[test]
+    fn other_groups_keys_and_comments_are_passed_over() {
+        check("# comment\n\n[other]\nkey=x\n[general]\n#key=y\nkey[de]=z\nfoo=bar\n", Ok(None));
+        check("", Ok(None));
+    }
+
+    #[test]
+    fn escapes_are_resolved() {
+        check(
+            r"[general]
+key=\s\ta\\b\n\r",
+            Ok(Some(" \ta\\b\n\r")),
+        );
+        check("[general]\nkey=\\q\n", Err("Key file contains key “key” which has a value that cannot be interpreted."));
+        check("[general]\nkey=\\", Err("Key file contains key “key” which has a value that cannot be interpreted."));
+    }
+
+    #[test]
+    fn a_line_that_is_nothing_is_refused() {
+        let refusal = "Key file contains line “garbage” which is not a key-value pair, group, or comment";
+        check("[general]\ngarbage\n", Err(refusal));
+        check("garbage", Err(refusal));
+        check("[general", Err("Key file contains line “[general” which is not a key-value pair, group, or comment"));
+        check("[]", Err("Key file contains line “[]” which is not a key-value pair, group, or comment"));
+        check("[general]\n=x", Err("Key file contains line “=x” which is not a key-value pair, group, or comment"));
+    }
+
+    #[test]
+    fn a_key_before_any_group_is_refused() {
+        check("key=value\n", Err("Key file does not start with a group"));
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_refused_when_it_is_asked_for() {
+        let file = KeyFile::parse(b"[general]\nkey=\xFF\nother=x\n").unwrap();
+        assert_eq!(file.text("general", "other"), Ok(Some("x".into())));
+        let refusal = "Key file contains key “key” with value “\u{FFFD}” which is not UTF-8";
+        assert_eq!(file.text("general", "key"), Err(refusal.into()));
+    }
+
+    #[test]
+    fn what_is_escaped_reads_back_the_same() {
+        for value in ["", " leading", "\t \ttabs", "trailing ", "back\\slash", "line\nfeed\r"] {
+            let contents = [b"[general]\nkey=".as_slice(), &escape(value.as_bytes()), b"\n"].concat();
+            check(str::from_utf8(&contents).unwrap(), Ok(Some(value)));
+        }
+    }
+}
