@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    errno,
     keyfile::KeyFile,
     settings::{KEYS, Settings},
 };
@@ -42,7 +43,7 @@ impl Source {
         let contents = match read(&self.path) {
             Ok(contents) => contents,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => return Ok(()),
-            Err(error) => return Err(failed(describe(&error))),
+            Err(error) => return Err(failed(errno::words(error))),
         };
         apply(&contents, settings).map_err(failed)
     }
@@ -59,14 +60,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("the file is larger than {MAX_FILE_BYTES} bytes")));
     }
     Ok(contents)
-}
-
-/// The system's words for an error, without the number that Rust adds.
-fn describe(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().into(),
-        None => error.to_string(),
-    }
 }
 
 fn apply(contents: &[u8], settings: &mut Settings) -> Result<(), String> {

@@ -22,7 +22,7 @@ use nix::{
     unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid},
 };
 
-use crate::sys;
+use crate::{errno, sys};
 
 /// The pid file of this process; dropping it removes the file.
 #[derive(Debug)]
@@ -51,7 +51,8 @@ pub(crate) fn daemonize(pid_file: &Path) -> Result<PidFile, String> {
             setsid().map_err(failed)?;
             chdir("/").map_err(failed)?;
             let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-            let null = null.map_err(|error| format!("failed to become a daemon: /dev/null: {error}"))?;
+            let null =
+                null.map_err(|error| format!("failed to become a daemon: /dev/null: {}", errno::words(error)))?;
             dup2_stdin(&null).and(dup2_stdout(&null)).and(dup2_stderr(&null)).map_err(failed)?;
             // A parent that was killed meanwhile is not waiting.
             let _ = File::from(tell_ready).write_all(b"1");
@@ -65,7 +66,7 @@ impl PidFile {
         let file = Self::lock(path)?;
         file.set_len(0)
             .and_then(|()| writeln!(&file, "{}", std::process::id()))
-            .map_err(|error| format!("Failed to write pid file {}: {error}", path.display()))?;
+            .map_err(|error| format!("Failed to write pid file {}: {}", path.display(), errno::words(error)))?;
         Ok(Self { path: path.into(), _file: file })
     }
 
@@ -73,7 +74,8 @@ impl PidFile {
     fn lock(path: &Path) -> Result<File, String> {
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-            let file = file.map_err(|error| format!("Cannot open pid file {}: {error}", path.display()))?;
+            let file =
+                file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::words(error)))?;
             lock_whole(&file).map_err(|error| format!("Cannot lock pid file: {}", error.desc()))?;
             if is_at(&file, path) {
                 return Ok(file);
@@ -85,7 +87,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            log::warn!("failed to remove the pid file {}: {error}", self.path.display());
+            log::warn!("failed to remove the pid file {}: {}", self.path.display(), errno::words(error));
         }
     }
 }

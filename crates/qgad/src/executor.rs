@@ -204,3 +204,114 @@ impl Running {
         Completion { ticket: self.ticket, reply: Some(message::refusal(&error, self.id.as_ref())) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::guest;
+
+    /// How long a test waits for what must come.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Something that commands wait for.
+    #[derive(Default)]
+    struct Gate {
+        is_open: std::sync::Mutex<bool>,
+        opened: Condvar,
+    }
+
+    impl Gate {
+        fn pass(&self) {
+            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        }
+
+        fn open(&self) {
+            *self.is_open.lock().unwrap() = true;
+            self.opened.notify_all();
+        }
+    }
+
+    fn executor() -> Executor {
+        Executor::new(Arc::new(guest::tests::guest_without_a_machine())).unwrap()
+    }
+
+    fn job(deadline: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Job {
+        Job { name: "test-command", prepared: Box::new(move |_, _| behaviour()), id: None, deadline }
+    }
+
+    fn stuck_job(gate: &Arc<Gate>) -> Job {
+        let gate = Arc::clone(gate);
+        job(Duration::ZERO, move || {
+            gate.pass();
+            Some(b"late".to_vec())
+        })
+    }
+
+    /// The next job to end, as the loop would learn of it.
+    fn next(executor: &mut Executor) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(completion) = executor.completions().pop() {
+                return String::from_utf8(completion.reply.unwrap_or_default()).unwrap();
+            }
+            let until = executor.next_deadline().unwrap_or(end).min(end);
+            assert!(Instant::now() < end, "no command ended");
+            let timeout = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap();
+            poll(&mut [PollFd::new(executor.wake_up(), PollFlags::POLLIN)], timeout).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_command_past_its_deadline_is_answered_and_the_next_one_runs() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        executor.start(stuck_job(&gate)).unwrap();
+        assert_eq!(
+            next(&mut executor),
+            "{\"error\": {\"class\": \"GenericError\", \"desc\": \"test-command timed out after 0 s\"}}\n"
+        );
+        executor.start(job(PATIENCE, || Some(b"done".to_vec()))).unwrap();
+        assert_eq!(next(&mut executor), "done");
+        gate.open();
+    }
+
+    #[test]
+    fn a_result_that_comes_too_late_is_dropped_and_its_place_is_free_again() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        executor.start(stuck_job(&gate)).unwrap();
+        next(&mut executor);
+        assert_eq!(executor.abandoned, 1);
+        gate.open();
+        let end = Instant::now() + PATIENCE;
+        while executor.abandoned > 0 {
+            assert!(Instant::now() < end, "the late command did not end");
+            poll(&mut [PollFd::new(executor.wake_up(), PollFlags::POLLIN)], 1000_u16).unwrap();
+            assert!(executor.completions().is_empty());
+        }
+    }
+
+    #[test]
+    fn too_many_stuck_commands_are_refused_until_some_end() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        for _ in 0..MAX_ABANDONED {
+            executor.start(stuck_job(&gate)).unwrap();
+            next(&mut executor);
+        }
+        let refusal = executor.start(stuck_job(&gate)).unwrap_err();
+        assert_eq!(refusal.desc, "test-command cannot run: 32 earlier commands are still stuck");
+        gate.open();
+    }
+
+    #[test]
+    fn a_panic_is_answered_and_costs_nothing_else() {
+        let mut executor = executor();
+        executor.start(job(PATIENCE, || panic!("a bug"))).unwrap();
+        let answer = next(&mut executor);
+        assert!(answer.contains("test-command failed because of a bug in the agent"), "{answer}");
+        executor.start(job(PATIENCE, || Some(b"done".to_vec()))).unwrap();
+        assert_eq!(next(&mut executor), "done");
+    }
+}

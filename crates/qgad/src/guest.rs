@@ -74,8 +74,22 @@ impl Environment {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A guest for tests of what lies above the commands.
+    pub(crate) fn guest_without_a_machine() -> Guest {
+        let state_directory = tempfile::tempdir().unwrap();
+        Guest {
+            root: Root::at(state_directory.path()),
+            environment: Environment::default(),
+            handlers: crate::dispatch::HANDLERS,
+            policy: Policy::default(),
+            command_timeout: QUERY_DEADLINE,
+            state: State::load(state_directory.path()).unwrap(),
+            is_frozen: false.into(),
+        }
+    }
 
     #[test]
     fn children_do_not_get_what_is_meant_for_the_agent() {

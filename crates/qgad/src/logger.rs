@@ -31,7 +31,7 @@ enum Sink {
     File(File),
 }
 
-/// Begins to log to standard error. `journal_stream` is the variable by which systemd names the journal's stream.
+/// Begins to log to standard error, what a panic says included. `journal_stream` is the variable by which systemd names the journal's stream.
 pub(crate) fn begin(journal_stream: Option<&str>) {
     if journal_stream.is_some_and(is_standard_error) {
         LOGGER.replace_sink(Sink::Journal);
@@ -39,6 +39,7 @@ pub(crate) fn begin(journal_stream: Option<&str>) {
     log::set_max_level(LevelFilter::Warn);
     // Fails only when it was done before.
     let _ = log::set_logger(&LOGGER);
+    std::panic::set_hook(Box::new(|bug| log::error!("a bug in the agent: {bug}")));
 }
 
 /// Logs everything from now on.

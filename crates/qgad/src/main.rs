@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod daemon;
 mod dispatch;
+mod errno;
 mod executor;
 mod guest;
 mod keyfile;
@@ -93,7 +94,7 @@ fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>>
     let served = Server::new(channel, settings.retry_path, Arc::new(guest)).and_then(Server::run);
     match served {
         Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
-        Err(error) => Err(vec![format!("the agent cannot go on: {error}")]),
+        Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::words(error))]),
     }
 }
 
@@ -118,7 +119,8 @@ fn read_settings(
 
 fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
     if let Some(path) = &settings.logfile {
-        logger::append_to(path).map_err(|error| format!("unable to open specified log file: {error}"))?;
+        logger::append_to(path)
+            .map_err(|error| format!("unable to open specified log file: {}", errno::words(error)))?;
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
         if !SPECS.iter().any(|spec| spec.name == name) {
@@ -126,8 +128,9 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         }
     }
     // A daemon changes its directory.
-    let state_directory = std::path::absolute(&settings.statedir)
-        .map_err(|error| format!("the state directory {} cannot be used: {error}", settings.statedir.display()))?;
+    let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
+        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
+    })?;
     Ok(Guest {
         root: Root::machine(),
         environment,
@@ -150,5 +153,7 @@ fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<C
 }
 
 fn print(text: &[u8]) -> Result<(), Vec<String>> {
-    io::stdout().write_all(text).map_err(|error| vec![format!("failed to write to standard output: {error}")])
+    io::stdout()
+        .write_all(text)
+        .map_err(|error| vec![format!("failed to write to standard output: {}", errno::words(error))])
 }

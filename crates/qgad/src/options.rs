@@ -11,6 +11,9 @@ use qga::commands::SPECS;
 
 use crate::settings::{KEYS, Key, Settings, Takes};
 
+/// Where the help text of an option begins.
+const HELP_COLUMN: usize = 20;
+
 /// What the command line asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
@@ -229,8 +232,18 @@ fn help(program: &str) -> String {
     for (short, long, lines) in rows {
         let short = short.map_or_else(|| "    ".into(), |letter| format!("-{letter}, "));
         let option = format!("  {short}--{long}");
-        for (index, line) in lines.iter().enumerate() {
-            let _ = writeln!(text, "{:<20}{line}", if index == 0 { option.as_str() } else { "" });
+        let (mut left, mut lines) = (option.as_str(), lines.iter());
+        if left.len() < HELP_COLUMN
+            && let Some(line) = lines.next()
+        {
+            let _ = writeln!(text, "{left:<HELP_COLUMN$}{line}");
+            left = "";
+        }
+        if !left.is_empty() {
+            let _ = writeln!(text, "{left}");
+        }
+        for line in lines {
+            let _ = writeln!(text, "{:HELP_COLUMN$}{line}", "");
         }
     }
     text
@@ -305,6 +318,8 @@ mod tests {
     #[test]
     fn the_help_names_every_option() {
         let text = outcome(&["-h"]).unwrap();
+        let about_the_hook = text.lines().rfind(|line| line.contains("fsfreeze-hook")).unwrap();
+        assert!(about_the_hook.ends_with("/etc/qemu/fsfreeze-hook)"), "hosts' test suites read the default here");
         for name in KEYS.iter().filter_map(|key| key.long.first()) {
             assert!(text.contains(&format!("--{name}")), "{name}");
         }

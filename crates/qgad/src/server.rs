@@ -277,3 +277,100 @@ impl Server {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        os::unix::net::UnixStream,
+        path::Path,
+        thread,
+    };
+
+    use qga::{Class, Spec};
+
+    use super::*;
+    use crate::{
+        dispatch::{HANDLERS, Handler},
+        guest::tests::guest_without_a_machine,
+    };
+
+    /// How long a test waits for what must come.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const PONG: &str = "{\"return\": {}}\n";
+
+    /// Serves on a socket, with one more command that never returns, until the test program ends.
+    fn serve(socket: &Path) {
+        const HANG: Spec = Spec { deadline: Duration::from_millis(50), ..Spec::new("test-hang", Class::Query) };
+        let hang = Handler {
+            spec: HANG,
+            prepare: |_| {
+                Ok(Box::new(|_, _| {
+                    loop {
+                        thread::park();
+                    }
+                }))
+            },
+        };
+        let handlers = HANDLERS.iter().map(|handler| Handler { spec: handler.spec, prepare: handler.prepare });
+        let handlers = Box::leak(handlers.chain([hang]).collect());
+        let guest = Guest { handlers, ..guest_without_a_machine() };
+        let listener = Listener::unix(socket).unwrap();
+        thread::spawn(move || Server::new(Channel::Listener(listener), false, Arc::new(guest)).unwrap().run());
+    }
+
+    fn connect(socket: &Path, request: &str) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    fn next_line(peer: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        peer.read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_answered_in_its_turn_and_delays_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        serve(&socket);
+        let mut stuck = connect(&socket, r#"{"execute":"test-hang","id":1}{"execute":"guest-ping"}"#);
+        let mut other = connect(&socket, r#"{"execute":"guest-ping"}"#);
+        assert_eq!(next_line(&mut other), PONG);
+        let refusal = r#"{"id": 1, "error": {"class": "GenericError", "desc": "test-hang timed out after 0.05 s"}}"#;
+        assert_eq!(next_line(&mut stuck), format!("{refusal}\n"));
+        assert_eq!(next_line(&mut stuck), PONG);
+    }
+
+    #[test]
+    fn a_peer_that_leaves_while_its_command_runs_costs_the_others_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        serve(&socket);
+        drop(connect(&socket, r#"{"execute":"test-hang"}"#));
+        assert_eq!(next_line(&mut connect(&socket, r#"{"execute":"guest-ping"}"#)), PONG);
+    }
+
+    #[test]
+    fn peers_beyond_the_limit_wait_until_another_leaves() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        serve(&socket);
+        let mut served: Vec<_> =
+            (0..MAX_CONNECTIONS).map(|_| connect(&socket, r#"{"execute":"guest-ping"}"#)).collect();
+        served.iter_mut().for_each(|peer| assert_eq!(next_line(peer), PONG));
+        let mut waiting = connect(&socket, r#"{"execute":"guest-ping"}"#);
+        // After a whole round of another peer, the loop has looked at everything.
+        let mut leaving = served.pop().unwrap();
+        leaving.get_mut().write_all(br#"{"execute":"guest-ping"}"#).unwrap();
+        assert_eq!(next_line(&mut leaving), PONG);
+        waiting.get_ref().set_nonblocking(true).unwrap();
+        assert_eq!(waiting.fill_buf().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        waiting.get_ref().set_nonblocking(false).unwrap();
+        drop(leaving);
+        assert_eq!(next_line(&mut waiting), PONG);
+    }
+}

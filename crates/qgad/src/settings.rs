@@ -160,6 +160,7 @@ pub(crate) static KEYS: &[Key] = &[
             "run a program, with the argument 'freeze' or 'thaw',",
             "before a freeze and after a thaw; a path must be glued",
             "to the option, as in -F/path/to/hook",
+            "(the default for fsfreeze-hook is /etc/qemu/fsfreeze-hook)",
         ],
         set: |settings, value| optional_path(&mut settings.fsfreeze_hook, value),
         show: |settings| settings.fsfreeze_hook.clone().map(Into::into),

@@ -10,14 +10,14 @@ use std::{
     fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
 use qga::wire::message::Error;
 
-use crate::keyfile::KeyFile;
+use crate::{errno, keyfile::KeyFile};
 
 /// The first handle ever: numbers that hosts take for standard streams, or nothing, are avoided.
 const FIRST_HANDLE: i64 = 1000;
@@ -31,9 +31,10 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the state kept in a directory, and writes it where there is none yet.
-    pub(crate) fn load(directory: &std::path::Path) -> Result<Self, String> {
+    pub(crate) fn load(directory: &Path) -> Result<Self, String> {
         let file = directory.join("qga.state");
-        let failed = |what: &str, error: &io::Error| format!("failed to {what} {}: {error}", file.display());
+        let failed =
+            |what: &str, error: io::Error| format!("failed to {what} {}: {}", file.display(), errno::words(error));
         let (next_handle, is_stored) = match fs::read(&file) {
             Ok(contents) => match read_counter(&contents) {
                 Ok(next_handle) => (next_handle, true),
@@ -43,11 +44,11 @@ impl State {
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => (FIRST_HANDLE, false),
-            Err(error) => return Err(failed("read", &error)),
+            Err(error) => return Err(failed("read", error)),
         };
         let state = Self { file: file.clone(), next_handle: Mutex::new(next_handle) };
         if !is_stored {
-            state.save(next_handle).map_err(|error| failed("write", &error))?;
+            state.save(next_handle).map_err(|error| failed("write", error))?;
         }
         Ok(state)
     }
@@ -59,7 +60,7 @@ impl State {
         let handle = *next_handle;
         *next_handle += 1;
         self.save(*next_handle).map_err(|error| {
-            log::error!("failed to write {}: {error}", self.file.display());
+            log::error!("failed to write {}: {}", self.file.display(), errno::words(error));
             Error::generic("failed to commit persistent state to disk")
         })?;
         Ok(handle)
@@ -142,6 +143,6 @@ mod tests {
     #[test]
     fn the_directory_must_be_there() {
         let error = State::load("/nonexistent".as_ref()).unwrap_err();
-        assert!(error.starts_with("failed to write /nonexistent/qga.state: "), "{error}");
+        assert_eq!(error, "failed to write /nonexistent/qga.state: No such file or directory");
     }
 }

@@ -1,0 +1,27 @@
+//! What went wrong, in the words of the C library: those that hosts and administrators know, and match.
+
+use std::io;
+
+/// The words for an error of the system, without its number.
+pub(crate) fn words(error: impl Into<io::Error>) -> String {
+    let error = error.into();
+    let text = error.to_string();
+    match error.raw_os_error().and_then(|number| text.strip_suffix(&format!(" (os error {number})"))) {
+        Some(words) => words.into(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_the_c_librarys() {
+        assert_eq!(words(Errno::EAGAIN), "Resource temporarily unavailable");
+        assert_eq!(words(Errno::EIO), "Input/output error");
+        assert_eq!(words(io::Error::other("the disk is gone")), "the disk is gone");
+    }
+}
