@@ -1,1 +1,15 @@
-//! x
+//! Boots throwaway VMs with an agent inside.
+//!
+//! A VM is QEMU's software emulation, Debian's kernel (unpacked, not installed) and an initramfs made here: static
+//! busybox, the agents with their shared libraries, and an init of our own. Nothing of the machine the tests run on is
+//! changed, and a VM dies with the test that started it. What it printed, what QEMU was asked, and every byte to and
+//! from the agent stay in a folder per test. VMs have no network on purpose.
+
+pub mod control;
+pub mod cpio;
+pub mod image;
+pub mod kernel;
+pub mod needs;
+pub mod qmp;
+pub mod transcript;
+pub mod vm;

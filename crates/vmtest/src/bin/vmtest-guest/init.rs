@@ -1,0 +1,52 @@
+//! Brings the guest up: file systems, modules, links to ports, the agent, the control channel.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    kmod::{ModuleInitFlags, finit_module},
+    mount::{MsFlags, mount},
+    unistd::sethostname,
+};
+use vmtest::{
+    control::{self, PORT_NAME},
+    image::MODULE_LIST,
+};
+
+use crate::{links, service};
+
+const FILE_SYSTEMS: &[(&str, &str)] =
+    &[("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")];
+
+/// Runs until the host is gone. The agent is started if its command line is given.
+pub(crate) fn run(agent: &[String]) -> Result<()> {
+    for (kind, place) in FILE_SYSTEMS {
+        mount(Some(*kind), *place, Some(*kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("failed to mount {place}"))?;
+    }
+    symlink("/proc/self/fd", "/dev/fd")?;
+    sethostname(fs::read_to_string("/etc/hostname")?.trim())?;
+    // Before the modules: their devices are announced to whoever listens.
+    let watch = links::Watch::new()?;
+    for path in fs::read_to_string(MODULE_LIST)?.lines() {
+        load(path).with_context(|| format!("failed to load {path}"))?;
+    }
+    let port = Path::new(links::DIRECTORY).join(PORT_NAME);
+    watch.wait_for(&port)?;
+    thread::spawn(move || watch.run());
+    if !agent.is_empty() {
+        service::start(agent.to_vec())?;
+    }
+    let port = File::options().read(true).write(true).open(port)?;
+    control::serve(port.try_clone()?, port)
+}
+
+fn load(path: &str) -> Result<()> {
+    Ok(finit_module(File::open(path)?, &CString::default(), ModuleInitFlags::empty())?)
+}

@@ -1,0 +1,98 @@
+//! What must be there before a VM can boot.
+//!
+//! All of it is looked for before anything boots, and all that is missing is said at once, each with how to get it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::kernel::Kernel;
+
+/// Debian's agent, which ours is compared with where it is installed.
+const REFERENCE: &str = "/usr/sbin/qemu-ga";
+
+/// Everything a VM is made of.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// The kernel to boot.
+    pub kernel: Kernel,
+    /// The guest's shell and tools, linked statically.
+    pub busybox: PathBuf,
+    /// The guest's init.
+    pub init: PathBuf,
+    /// The agent under test: the program named by `QGAD`, or else the one built beside this program.
+    pub agent: PathBuf,
+    /// Debian's agent, if it is installed.
+    pub reference: Option<PathBuf>,
+}
+
+impl Needs {
+    /// Looks for everything.
+    ///
+    /// # Errors
+    /// What is missing, a sentence each.
+    pub fn collect() -> Result<Self, Vec<String>> {
+        let mut missing = Vec::new();
+        let mut note = |found: Result<PathBuf>| match found {
+            Ok(path) => path,
+            Err(error) => {
+                missing.push(error.to_string());
+                PathBuf::new()
+            }
+        };
+        let qemu = note(on_path("qemu-system-x86_64", "run tools/install-needs vm"));
+        let busybox = note(on_path("busybox", "run tools/install-needs vm"));
+        let init = note(beside_us("vmtest-guest"));
+        let agent = note(agent());
+        let kernel = Kernel::find(&target_directory().join("vmtest/kernel"));
+        let reference = Some(PathBuf::from(REFERENCE)).filter(|path| path.exists());
+        match kernel {
+            Ok(kernel) if missing.is_empty() => Ok(Self { qemu, kernel, busybox, init, agent, reference }),
+            Ok(_) => Err(missing),
+            Err(error) => {
+                missing.push(error.to_string());
+                Err(missing)
+            }
+        }
+    }
+}
+
+/// The folder of the test or run of this name, below cargo's target directory.
+pub fn run_folder(name: &str) -> PathBuf {
+    target_directory().join("vmtest/runs").join(name)
+}
+
+fn agent() -> Result<PathBuf> {
+    let Some(named) = env::var_os("QGAD").map(PathBuf::from) else { return beside_us("qgad") };
+    if named.exists() { Ok(named) } else { Err(anyhow!("no {} (named by QGAD)", named.display())) }
+}
+
+fn on_path(program: &str, how: &str) -> Result<PathBuf> {
+    env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {program} on the path ({how})"))
+}
+
+/// A program that cargo put where this one or, for a test, its parent stands.
+fn beside_us(program: &str) -> Result<PathBuf> {
+    let us = env::current_exe()?;
+    us.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {program} beside {} (run cargo build --workspace)", us.display()))
+}
+
+/// Cargo's target directory, found as `tools/fetch-kernel` finds it.
+fn target_directory() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let named = env::var_os("CARGO_TARGET_DIR").filter(|named| !named.is_empty());
+    workspace.join(named.unwrap_or_else(|| "target".into()))
+}
