@@ -288,3 +288,143 @@ impl<'de> VariantAccess<'de> for Word<'de> {
         Err(de::Error::custom("a word carries no members"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::parse::parse;
+
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[serde(rename_all = "kebab-case")]
+    struct Everything {
+        number: Option<i64>,
+        size: Option<u64>,
+        flag: Option<bool>,
+        text: Option<String>,
+        word: Option<Word>,
+        list: Option<Vec<String>>,
+        #[serde(rename = "item")]
+        items: Option<Vec<Item>>,
+        nested: Option<Item>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "kebab-case")]
+    enum Word {
+        Short,
+        TwoWords,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "kebab-case")]
+    struct Item {
+        logical_id: i64,
+        online: bool,
+        label: Option<Wrapped>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Wrapped(String);
+
+    fn read_text<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
+        match parse(text.as_bytes()) {
+            Ok(Value::Object(arguments)) => read(&arguments),
+            other => panic!("{text} is no object but {other:?}"),
+        }
+    }
+
+    fn check(text: &str, expected: Everything) {
+        assert_eq!(read_text(text), Ok(expected), "{text}");
+    }
+
+    fn check_refused(text: &str, desc: &str) {
+        assert_eq!(read_text::<Everything>(text), Err(Error::generic(desc)), "{text}");
+    }
+
+    #[test]
+    fn optional_arguments_may_be_absent() {
+        check("{}", Everything::default());
+    }
+
+    #[test]
+    fn every_type_is_read() {
+        check(
+            "{'number':-1,'size':1,'flag':true,'text':'t','word':'two-words','list':['a','b'],\
+             'item':[{'logical-id':1,'online':false,'label':'l'}],'nested':{'online':true,'logical-id':2}}",
+            Everything {
+                number: Some(-1),
+                size: Some(1),
+                flag: Some(true),
+                text: Some("t".into()),
+                word: Some(Word::TwoWords),
+                list: Some(vec!["a".into(), "b".into()]),
+                items: Some(vec![Item { logical_id: 1, online: false, label: Some(Wrapped("l".into())) }]),
+                nested: Some(Item { logical_id: 2, online: true, label: None }),
+            },
+        );
+    }
+
+    #[test]
+    fn an_integer_has_64_bits_and_no_fraction() {
+        check("{'number':9223372036854775807}", Everything { number: Some(i64::MAX), ..Everything::default() });
+        check("{'number':-9223372036854775808}", Everything { number: Some(i64::MIN), ..Everything::default() });
+        for number in ["9223372036854775808", "-9223372036854775809", "1.0", "1e3", "'1'", "true", "null", "[]", "{}"] {
+            let text = format!("{{'number':{number}}}");
+            check_refused(&text, "Invalid parameter type for 'number', expected: integer");
+        }
+    }
+
+    #[test]
+    fn an_unsigned_integer_may_be_sent_as_a_negative_one() {
+        check("{'size':18446744073709551615}", Everything { size: Some(u64::MAX), ..Everything::default() });
+        check("{'size':-1}", Everything { size: Some(u64::MAX), ..Everything::default() });
+        for size in ["18446744073709551616", "1.0", "'1'", "null"] {
+            check_refused(&format!("{{'size':{size}}}"), "Parameter 'size' expects uint64");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_named_with_the_right_one() {
+        check_refused("{'flag':1}", "Invalid parameter type for 'flag', expected: boolean");
+        check_refused("{'text':1}", "Invalid parameter type for 'text', expected: string");
+        check_refused("{'word':1}", "Invalid parameter type for 'word', expected: string");
+        check_refused("{'list':'a'}", "Invalid parameter type for 'list', expected: array");
+        check_refused("{'nested':[]}", "Invalid parameter type for 'nested', expected: object");
+    }
+
+    #[test]
+    fn null_is_not_absent() {
+        check_refused("{'flag':null}", "Invalid parameter type for 'flag', expected: boolean");
+        check_refused("{'nested':null}", "Invalid parameter type for 'nested', expected: object");
+    }
+
+    #[test]
+    fn an_unknown_word_is_quoted() {
+        check_refused("{'word':'foo'}", "Parameter 'word' does not accept value 'foo'");
+        check_refused("{'word':'Short'}", "Parameter 'word' does not accept value 'Short'");
+    }
+
+    #[test]
+    fn arguments_inside_others_are_named_by_their_path() {
+        check_refused("{'list':['a',1]}", "Invalid parameter type for 'list[1]', expected: string");
+        check_refused("{'item':[{'logical-id':1}]}", "Parameter 'item[0].online' is missing");
+        check_refused("{'item':[[]]}", "Invalid parameter type for 'item[0]', expected: object");
+        check_refused(
+            "{'nested':{'logical-id':'x'}}",
+            "Invalid parameter type for 'nested.logical-id', expected: integer",
+        );
+        check_refused("{'nested':{'logical-id':1,'online':true,'x':1}}", "Parameter 'nested.x' is unexpected");
+        check_refused(
+            "{'nested':{'logical-id':1,'online':true,'label':1}}",
+            "Invalid parameter type for 'nested.label', expected: string",
+        );
+    }
+
+    #[test]
+    fn the_first_fault_in_the_types_order_is_named_and_surplus_names_come_last() {
+        check_refused("{'list':1,'flag':1,'x':1}", "Invalid parameter type for 'flag', expected: boolean");
+        check_refused("{'x':1}", "Parameter 'x' is unexpected");
+        check_refused("{'Number':1}", "Parameter 'Number' is unexpected");
+        assert_eq!(read_text::<Item>("{'online':1,'x':1}"), Err(Error::generic("Parameter 'logical-id' is missing")));
+    }
+}

@@ -45,6 +45,8 @@ pub struct Framer {
     brackets: i64,
     /// The message went beyond a limit: it is followed to its end, but not kept.
     oversized: bool,
+    /// The limit that was just passed and that the peer does not know of yet.
+    unreported: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +129,9 @@ impl Framer {
                     None
                 }
             };
+            if let Some(limit) = self.unreported.take() {
+                return Some(Frame::Invalid(Error::generic(format!("JSON {limit} limit exceeded"))));
+            }
             if frame.is_some() {
                 return frame;
             }
@@ -156,26 +161,34 @@ impl Framer {
         self.state = match (byte, Number::begin(byte)) {
             (_, Some(number)) => State::Number(number),
             (b'{' | b'}' | b'[' | b']' | b',' | b':', _) => {
-                return self.take(1, input).or_else(|| self.end_token(byte));
+                self.take(1, input);
+                return self.end_token(byte);
             }
             (b'"' | b'\'', _) => State::String { quote: byte },
             (b'a'..=b'z', _) => State::Keyword,
             _ => return Some(self.stray(input)),
         };
-        self.take(1, input)
+        self.take(1, input);
+        None
     }
 
     fn continue_string(&mut self, quote: u8, input: &mut &[u8]) -> Option<Frame> {
         let end = memchr2(quote, b'\\', input).unwrap_or(input.len());
         if let Some(forbidden) = first_forbidden_in_string(&input[..end]) {
-            return self.take(forbidden, input).or_else(|| Some(self.stray(input)));
+            self.take(forbidden, input);
+            // One frame at a time: a limit passed just now comes first, and this byte is met again.
+            return if self.unreported.is_some() { None } else { Some(self.stray(input)) };
         }
-        let Some(&delimiter) = input.get(end) else { return self.take(end, input) };
+        let Some(&delimiter) = input.get(end) else {
+            self.take(end, input);
+            return None;
+        };
+        self.take(end + 1, input);
         if delimiter == quote {
-            return self.take(end + 1, input).or_else(|| self.end_token(quote));
+            return self.end_token(quote);
         }
         self.state = State::Escape { quote };
-        self.take(end + 1, input)
+        None
     }
 
     fn continue_escape(&mut self, quote: u8, byte: u8, input: &mut &[u8]) -> Option<Frame> {
@@ -183,20 +196,23 @@ impl Framer {
             return Some(self.stray(input));
         }
         self.state = State::String { quote };
-        self.take(1, input)
+        self.take(1, input);
+        None
     }
 
     fn continue_keyword(&mut self, input: &mut &[u8]) -> Option<Frame> {
         let end = input.iter().position(|byte| !byte.is_ascii_lowercase()).unwrap_or(input.len());
         let is_complete = end < input.len();
-        self.take(end, input).or_else(|| if is_complete { self.end_token(b'a') } else { None })
+        self.take(end, input);
+        if is_complete { self.end_token(b'a') } else { None }
     }
 
     fn continue_number(&mut self, number: Number, byte: u8, input: &mut &[u8]) -> Option<Frame> {
         match number.step(byte) {
             Step::Continues(next) => {
                 self.state = State::Number(next);
-                self.take(1, input)
+                self.take(1, input);
+                None
             }
             Step::Ends => self.end_token(b'0'),
             Step::Breaks => Some(self.stray(input)),
@@ -214,17 +230,15 @@ impl Framer {
     }
 
     /// Moves bytes of the current token into the message, unless that makes it too large.
-    fn take(&mut self, count: usize, input: &mut &[u8]) -> Option<Frame> {
+    fn take(&mut self, count: usize, input: &mut &[u8]) {
         let (taken, rest) = input.split_at(count);
         *input = rest;
-        if self.oversized {
-            return None;
-        }
         if self.message.len() - self.blanks + count > MAX_MESSAGE_BYTES {
-            return Some(self.go_beyond("token size"));
+            self.go_beyond("token size");
         }
-        self.message.extend_from_slice(taken);
-        None
+        if !self.oversized {
+            self.message.extend_from_slice(taken);
+        }
     }
 
     /// Ends the current token, which `kind` begins or ends with, and the message if that was its last.
@@ -238,19 +252,15 @@ impl Framer {
             b']' => self.brackets -= 1,
             _ => {}
         }
+        if self.braces + self.brackets > MAX_DEPTH {
+            self.go_beyond("nesting depth");
+        } else if self.tokens > MAX_TOKENS {
+            self.go_beyond("token count");
+        }
         if self.braces < 0 || self.brackets < 0 || (self.braces, self.brackets) == (0, 0) {
             let (message, oversized) = (std::mem::take(&mut self.message), self.oversized);
             self.reset(State::Between);
             return (!oversized).then_some(Frame::Message(message));
-        }
-        if self.oversized {
-            return None;
-        }
-        if self.braces + self.brackets > MAX_DEPTH {
-            return Some(self.go_beyond("nesting depth"));
-        }
-        if self.tokens > MAX_TOKENS {
-            return Some(self.go_beyond("token count"));
         }
         None
     }
@@ -267,15 +277,19 @@ impl Framer {
         Frame::Invalid(Error::parse(&[b"stray '", quoted, b"'"].concat()))
     }
 
-    fn go_beyond(&mut self, limit: &str) -> Frame {
-        self.message = Vec::new();
-        self.token_start = 0;
-        self.oversized = true;
-        Frame::Invalid(Error::generic(format!("JSON {limit} limit exceeded")))
+    /// Lets go of the message, and has the peer told once.
+    fn go_beyond(&mut self, limit: &'static str) {
+        if !self.oversized {
+            self.oversized = true;
+            self.unreported = Some(limit);
+            self.message = Vec::new();
+            self.blanks = 0;
+            self.token_start = 0;
+        }
     }
 
     fn reset(&mut self, state: State) {
-        *self = Self { state, ..Self::default() };
+        *self = Self { state, unreported: self.unreported, ..Self::default() };
     }
 }
 
@@ -294,4 +308,191 @@ fn first_forbidden_in_string(bytes: &[u8]) -> Option<usize> {
 
 fn is_recovery_point(byte: u8) -> bool {
     matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b':' | 0xFE | 0xFF) || (byte < 0x20 && byte != b'\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All frames of a stream: a message as its text, an error as `! ` and its text.
+    fn frames(framer: &mut Framer, mut input: &[u8]) -> Vec<String> {
+        let spell = |frame| match frame {
+            Frame::Message(text) => String::from_utf8_lossy(&text).into_owned(),
+            Frame::Invalid(error) => format!("! {}", error.desc),
+        };
+        std::iter::from_fn(|| framer.next(&mut input)).map(spell).collect()
+    }
+
+    /// Whole and byte by byte, the stream gives these frames.
+    fn check(input: impl AsRef<[u8]>, expected: &[&str]) {
+        let input = input.as_ref();
+        assert_eq!(frames(&mut Framer::default(), input), expected, "{:?}", String::from_utf8_lossy(input));
+        let mut framer = Framer::default();
+        let piecewise: Vec<_> = input.chunks(1).flat_map(|byte| frames(&mut framer, byte)).collect();
+        assert_eq!(piecewise, expected, "byte by byte: {:?}", String::from_utf8_lossy(input));
+    }
+
+    /// A stream too long to be fed byte by byte.
+    fn check_large(input: &[u8], expected: &[&str]) {
+        let found = frames(&mut Framer::default(), input);
+        assert!(found == expected, "{} frames, the first {:.80}", found.len(), found.first().map_or("", |text| text));
+    }
+
+    const STRAY_SENTINEL: &str = "! JSON parse error, stray '\u{FFFD}'";
+
+    #[test]
+    fn a_message_ends_at_its_outermost_bracket_without_a_newline() {
+        check(r#"{"a":[1]}{}"#, &[r#"{"a":[1]}"#, "{}"]);
+        check("[[]][]", &["[[]]", "[]"]);
+        check(r#"{"a":"}"}"#, &[r#"{"a":"}"}"#]);
+        check(r#"{"a":"\"}"}"#, &[r#"{"a":"\"}"}"#]);
+        check(r#"{'a':'"}'}"#, &[r#"{'a':'"}'}"#]);
+    }
+
+    #[test]
+    fn white_space_between_tokens_shrinks_to_one_blank_and_between_messages_to_nothing() {
+        check(" \t\r\n{ }\n\n", &["{ }"]);
+        check("{\"a b\" :\n\t 1 }", &[r#"{"a b" : 1 }"#]);
+    }
+
+    #[test]
+    fn a_scalar_ends_at_its_quote_or_at_the_next_byte_that_is_none_of_its_own() {
+        check(r#""a""b"'c'"#, &[r#""a""#, r#""b""#, "'c'"]);
+        check("true", &[]);
+        check("true ", &["true"]);
+        check("12", &[]);
+        check("12\n", &["12"]);
+        check("-1.5e+3{}", &["-1.5e+3", "{}"]);
+        check("null[]", &["null", "[]"]);
+        check("0e1 ", &["0", "e", "1"]);
+        check("1a ", &["1", "a"]);
+    }
+
+    #[test]
+    fn a_closing_bracket_too_many_is_a_message_of_its_own() {
+        check("}{}", &["}", "{}"]);
+        check("]", &["]"]);
+        check("[}", &["[}"]);
+        check("{]{}", &["{]", "{}"]);
+    }
+
+    #[test]
+    fn the_sentinel_resets_from_any_state_and_is_reported_with_the_token_it_broke() {
+        check(b"\xFF", &[STRAY_SENTINEL]);
+        check(b"\xFF\xFF{}", &[STRAY_SENTINEL, STRAY_SENTINEL, "{}"]);
+        check(b"{\"execute\":\xFF{}", &[STRAY_SENTINEL, "{}"]);
+        check(b"[[[\xFF{}", &[STRAY_SENTINEL, "{}"]);
+        check(b"{\"guest-pi\xFF{}", &["! JSON parse error, stray '\"guest-pi\u{FFFD}'", "{}"]);
+        check(b"{\"a\\\xFF{}", &["! JSON parse error, stray '\"a\\\u{FFFD}'", "{}"]);
+        check(b"[-\xFF{}", &["! JSON parse error, stray '-\u{FFFD}'", "{}"]);
+        check(b"[tru\xFF{}", &[STRAY_SENTINEL, "{}"]);
+    }
+
+    #[test]
+    fn after_a_stray_byte_input_is_skipped_to_the_next_structural_or_control_character() {
+        check(r#"{"a":NaN}{}"#, &["! JSON parse error, stray 'N'", "}", "{}"]);
+        check("% 1 \t true {}", &["! JSON parse error, stray '%'", "{}"]);
+        check("%%%\n12 ", &["! JSON parse error, stray '%'", "12"]);
+        check(b"%\xFE{}", &["! JSON parse error, stray '%'", STRAY_SENTINEL, "{}"]);
+        check("\u{FEFF}{}", &[STRAY_SENTINEL, "{}"]);
+    }
+
+    #[test]
+    fn bytes_that_begin_no_token_are_strays() {
+        for byte in "ANZ_+.%#/*()=;&!@$^~|<>?`\\\x7F".chars() {
+            check(byte.to_string(), &[&format!("! JSON parse error, stray '{byte}'")]);
+        }
+        check(b"\x80", &[STRAY_SENTINEL]);
+        check(b"\xFE", &[STRAY_SENTINEL]);
+        check(b"\x01", &["! JSON parse error, stray '\u{1}'"]);
+        check(b"\0{}", &["! JSON parse error, stray ''", "{}"]);
+    }
+
+    #[test]
+    fn numbers_are_spelled_as_rfc_8259_has_them() {
+        check("007 ", &["! JSON parse error, stray '00'"]);
+        check("-07\n", &["! JSON parse error, stray '-07'"]);
+        check("+7\n", &["! JSON parse error, stray '+'"]);
+        check(".5\n", &["! JSON parse error, stray '.'"]);
+        check("1.\n", &["! JSON parse error, stray '1.\n'"]);
+        check("1.e3\n", &["! JSON parse error, stray '1.e'"]);
+        check("1e\n", &["! JSON parse error, stray '1e\n'"]);
+        check("1e+ ", &["! JSON parse error, stray '1e+ '"]);
+        check("--1\n", &["! JSON parse error, stray '--'"]);
+    }
+
+    #[test]
+    fn a_string_holds_no_control_character_not_even_behind_a_backslash() {
+        check("\"text\n", &["! JSON parse error, stray '\"text\n'"]);
+        check("'text\t'\n", &["! JSON parse error, stray ''text\t'"]);
+        check("\"a\\\n{}", &["! JSON parse error, stray '\"a\\\n'", "{}"]);
+        check("\"\x7F\"", &["\"\x7F\""]);
+        // The control character stands beyond the first block that is scanned at once.
+        let long = "x".repeat(700);
+        check(format!("\"{long}\x02"), &[&format!("! JSON parse error, stray '\"{long}\u{2}'")]);
+    }
+
+    #[test]
+    fn what_is_quoted_of_a_stray_token_is_bounded() {
+        let long = "x".repeat(5000);
+        let kept = "x".repeat(1023 - "stray '\"".len());
+        check(format!("\"{long}\n{{}}"), &[&format!("! JSON parse error, stray '\"{kept}"), "{}"]);
+    }
+
+    #[test]
+    fn a_message_of_64_mib_less_one_byte_is_accepted_and_one_more_refused() {
+        let of_size = |size: usize| [b"{\"a\": \"", "x".repeat(size - 8).as_bytes(), b"\"}{}"].concat();
+        let largest = of_size(MAX_MESSAGE_BYTES);
+        let text = std::str::from_utf8(&largest[..largest.len() - 2]).unwrap();
+        check_large(&largest, &[text, "{}"]);
+        check_large(&of_size(MAX_MESSAGE_BYTES + 1), &["! JSON token size limit exceeded", "{}"]);
+        check_large(&of_size(MAX_MESSAGE_BYTES + 100), &["! JSON token size limit exceeded", "{}"]);
+    }
+
+    #[test]
+    fn two_to_the_21_tokens_are_accepted_and_one_more_refused() {
+        let of_tokens = |count: usize| format!("[{}]{{}}", "1 ".repeat(count - 2));
+        let largest = of_tokens(MAX_TOKENS);
+        check_large(largest.as_bytes(), &[&largest[..largest.len() - 2], "{}"]);
+        check_large(of_tokens(MAX_TOKENS + 1).as_bytes(), &["! JSON token count limit exceeded", "{}"]);
+        check_large(of_tokens(MAX_TOKENS + 2).as_bytes(), &["! JSON token count limit exceeded", "{}"]);
+    }
+
+    #[test]
+    fn braces_and_brackets_together_nest_1024_deep_and_no_deeper() {
+        let of_depth = |depth: usize| format!("{}{}", "[{'a':".repeat(depth / 2), "}]".repeat(depth / 2));
+        let deepest = of_depth(1024);
+        check(&deepest, &[&deepest]);
+        check(format!("[{deepest}]{{}}"), &["! JSON nesting depth limit exceeded", "{}"]);
+    }
+
+    #[test]
+    fn the_rest_of_a_message_beyond_a_limit_is_never_obeyed() {
+        let smuggled = format!("{}{{\"execute\":\"guest-ping\"}}{}", "[".repeat(1025), "]".repeat(1025));
+        check(format!("{smuggled}{{}}"), &["! JSON nesting depth limit exceeded", "{}"]);
+    }
+
+    #[test]
+    fn the_sentinel_ends_a_message_beyond_a_limit() {
+        let endless = [vec![b'['; 2000], b"\xFF{}".to_vec()].concat();
+        check(endless, &["! JSON nesting depth limit exceeded", STRAY_SENTINEL, "{}"]);
+    }
+
+    #[test]
+    fn a_message_beyond_a_limit_is_not_kept() {
+        let mut framer = Framer::default();
+        frames(&mut framer, &vec![b'['; 2000]);
+        frames(&mut framer, "'x',".repeat(10_000).as_bytes());
+        assert_eq!(framer.message.capacity(), 0);
+        assert!(framer.is_within_message());
+    }
+
+    #[test]
+    fn a_message_has_begun_from_its_first_byte_to_its_last() {
+        for (input, expected) in [("", false), (" \n", false), ("{", true), ("\"", true), ("{}", false), ("%", false)] {
+            let mut framer = Framer::default();
+            frames(&mut framer, input.as_bytes());
+            assert_eq!(framer.is_within_message(), expected, "{input}");
+        }
+    }
 }

@@ -366,3 +366,95 @@ fn spell_double(value: f64) -> String {
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{}e{sign}{:02}", without_trailing_zeros(mantissa), exponent.abs())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Serialize;
+
+    use super::*;
+
+    fn check<T: Serialize + ?Sized>(value: &T, expected: &str) {
+        assert_eq!(String::from_utf8(to_vec(value)).unwrap(), expected);
+    }
+
+    #[test]
+    fn one_blank_follows_each_comma_and_each_colon_and_nothing_else() {
+        check(&[[1, 2].as_slice(), &[]], "[[1, 2], []]");
+        check(&BTreeMap::from([("a", 1), ("b", 2)]), r#"{"a": 1, "b": 2}"#);
+        check(&BTreeMap::<String, i64>::new(), "{}");
+        check(&(1, "x", true, ()), r#"[1, "x", true, null]"#);
+    }
+
+    #[test]
+    fn types_are_spelled_as_serde_derives_them() {
+        #[derive(Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum Word {
+            TwoWords,
+            Value(u8),
+        }
+        #[derive(Serialize)]
+        struct Wrapped(Option<Word>);
+        #[derive(Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Members {
+            first_one: Wrapped,
+            second: Word,
+            none: Option<i8>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            absent: Option<i8>,
+        }
+        let value =
+            Members { first_one: Wrapped(Some(Word::TwoWords)), second: Word::Value(1), none: None, absent: None };
+        check(&value, r#"{"first-one": "two-words", "second": {"value": 1}, "none": null}"#);
+    }
+
+    #[test]
+    fn strings_are_ascii_with_short_escapes_where_json_has_them() {
+        check("\"\\\u{8}\u{C}\n\r\t/'", r#""\"\\\b\f\n\r\t/'""#);
+        check("\0\u{1F}\u{7F}\u{80}é", r#""\u0000\u001F\u007F\u0080\u00E9""#);
+        check("₂\u{FFFD}😀", r#""\u2082\uFFFD\uD83D\uDE00""#);
+        check("é between ASCII é", r#""\u00E9 between ASCII \u00E9""#);
+        check(&'é', r#""\u00E9""#);
+        check(&BTreeMap::from([("\n", 1)]), r#"{"\n": 1}"#);
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        check(&[i64::MIN, i64::MAX], "[-9223372036854775808, 9223372036854775807]");
+        check(&u64::MAX, "18446744073709551615");
+        check(&(-1i8, -1i16, -1i32, 1u8, 1u16, 1u32), "[-1, -1, -1, 1, 1, 1]");
+    }
+
+    #[test]
+    fn doubles_have_17_significant_digits_and_no_trailing_zeros() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (100.0, "100"),
+            (0.1, "0.10000000000000001"),
+            (0.5, "0.5"),
+            (-1.25, "-1.25"),
+            (1e-4, "0.0001"),
+            (1e-5, "1.0000000000000001e-05"),
+            (1.5e300, "1.5000000000000001e+300"),
+            (1e16, "10000000000000000"),
+            (1e17, "1e+17"),
+            (99_999_999_999_999_984.0, "99999999999999984"),
+            (1.797_693_134_862_315_7e308, "1.7976931348623157e+308"),
+            (5e-324, "4.9406564584124654e-324"),
+            (1_733_000_000.123_456, "1733000000.123456"),
+        ] {
+            check(&value, expected);
+        }
+        check(&0.5f32, "0.5");
+    }
+
+    #[test]
+    fn a_number_without_a_spelling_becomes_null() {
+        check(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN], "[null, null, null]");
+    }
+}

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     json,
     parse::parse,
+    text,
     value::{Object, Value},
 };
 
@@ -50,7 +51,7 @@ impl Error {
     /// The text is no message. The detail may quote bytes of the peer's that are no text.
     pub fn parse(detail: &[u8]) -> Self {
         let detail = &detail[..detail.len().min(MAX_PARSE_DETAIL)];
-        Self::generic(format!("JSON parse error, {}", String::from_utf8_lossy(detail)))
+        Self::generic(format!("JSON parse error, {}", text::decode_lossy(detail)))
     }
 }
 
@@ -150,4 +151,97 @@ pub fn refusal(error: &Error, id: Option<&Id>) -> Vec<u8> {
     json::write(&mut line, &Body { class: error.class, desc: &error.desc });
     line.extend_from_slice(b"}\n");
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message's request is refused with this text, and its id echoed like this.
+    fn check_refused(message: &str, id: Option<&str>, desc: &str) {
+        let envelope = Envelope::open(message.as_bytes());
+        assert_eq!(envelope.request, Err(Error::generic(desc)), "{message}");
+        assert_eq!(envelope.id, id.map(|id| Id(id.into())), "{message}");
+    }
+
+    fn check_request(message: &str, id: Option<&str>, execute: &str, arguments: &[(&str, i64)]) {
+        let envelope = Envelope::open(message.as_bytes());
+        let arguments = arguments.iter().map(|&(name, value)| (name.into(), Value::Int(value))).collect();
+        assert_eq!(envelope.request, Ok(Request { execute: execute.into(), arguments }), "{message}");
+        assert_eq!(envelope.id, id.map(|id| Id(id.into())), "{message}");
+    }
+
+    #[test]
+    fn arguments_and_id_may_be_absent_and_members_stand_in_any_order() {
+        check_request(r#"{"execute":"a"}"#, None, "a", &[]);
+        check_request(r#"{"arguments":{},"execute":"a"}"#, None, "a", &[]);
+        check_request(r#"{"id":1,"arguments":{"x":5},"execute":"a"}"#, Some("1"), "a", &[("x", 5)]);
+    }
+
+    #[test]
+    fn an_id_is_any_value_and_is_echoed_in_the_protocols_spelling() {
+        for (id, echoed) in [
+            ("null", "null"),
+            ("-0", "0"),
+            ("0.1", "0.10000000000000001"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("'it\\'s'", "\"it's\""),
+            ("[1,{'a':[]}]", "[1, {\"a\": []}]"),
+            ("'é'", "\"\\u00E9\""),
+        ] {
+            check_request(&format!("{{'execute':'a','id':{id}}}"), Some(echoed), "a", &[]);
+        }
+    }
+
+    #[test]
+    fn a_message_must_be_an_object() {
+        for message in ["[]", "123", "\"x\"", "null", "true", "1.5"] {
+            check_refused(message, None, "QMP input must be a JSON object");
+        }
+    }
+
+    #[test]
+    fn members_of_the_envelope_are_checked_in_the_protocols_order() {
+        check_refused("{}", None, "QMP input lacks member 'execute'");
+        check_refused(r#"{"arguments":{}}"#, None, "QMP input lacks member 'execute'");
+        check_refused(r#"{"execute":1}"#, None, "QMP input member 'execute' must be a string");
+        check_refused(r#"{"execute":null,"arguments":1,"foo":1}"#, None, "QMP input member 'execute' must be a string");
+        for arguments in ["null", "[]", "1", "\"\""] {
+            let message = format!("{{\"execute\":\"a\",\"arguments\":{arguments},\"foo\":1}}");
+            check_refused(&message, None, "QMP input member 'arguments' must be an object");
+        }
+        for name in ["foo", "control", "exec-oob", "Execute"] {
+            let message = format!("{{\"{name}\":1}}");
+            check_refused(&message, None, &format!("QMP input member '{name}' is unexpected"));
+        }
+    }
+
+    #[test]
+    fn an_unsound_request_has_its_id_echoed_and_an_unreadable_one_has_none() {
+        check_refused(r#"{"id":7}"#, Some("7"), "QMP input lacks member 'execute'");
+        check_refused(r#"{"id":7,"execute":"a","foo":1}"#, Some("7"), "QMP input member 'foo' is unexpected");
+        check_refused(r#"{"id":7,"execute"}"#, None, "JSON parse error, missing : in object pair");
+    }
+
+    #[test]
+    fn a_success_puts_return_before_id_and_a_delimited_one_a_sentinel_before_all() {
+        let id = Id(b"[1, 2]".to_vec());
+        assert_eq!(reply(&5, None, false), b"{\"return\": 5}\n");
+        assert_eq!(reply("x", Some(&id), false), b"{\"return\": \"x\", \"id\": [1, 2]}\n");
+        assert_eq!(reply(&5, None, true), b"\xFF{\"return\": 5}\n");
+    }
+
+    #[test]
+    fn a_refusal_puts_id_before_error() {
+        let id = Id(b"7".to_vec());
+        let spell = |error: &Error, id| String::from_utf8(refusal(error, id)).unwrap();
+        assert_eq!(
+            spell(&Error::generic("it's é"), None),
+            "{\"error\": {\"class\": \"GenericError\", \"desc\": \"it's \\u00E9\"}}\n"
+        );
+        assert_eq!(
+            spell(&Error::command_not_found("no"), Some(&id)),
+            "{\"id\": 7, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no\"}}\n"
+        );
+    }
 }

@@ -11,6 +11,7 @@ use memchr::memchr2;
 use super::{
     frame::{Number, Step},
     message::Error,
+    text::is_character,
     value::{Object, Value},
 };
 
@@ -166,12 +167,6 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Whether Unicode assigns the code point to a character, now or ever.
-fn is_character(character: char) -> bool {
-    let code = u32::from(character);
-    !(0xFDD0..=0xFDEF).contains(&code) && code & 0xFFFE != 0xFFFE
-}
-
 /// Resolves escapes, and the two bytes C0 80 that stand for U+0000 in modified UTF-8.
 fn unescape(body: &[u8], quote: u8) -> Result<String> {
     let mut text = String::with_capacity(body.len());
@@ -184,8 +179,9 @@ fn unescape(body: &[u8], quote: u8) -> Result<String> {
             rest = behind;
         } else {
             let end = rest.iter().position(|&byte| byte == b'\\' || byte == 0xC0).unwrap_or(rest.len());
-            let plain =
-                std::str::from_utf8(&rest[..end]).ok().filter(|plain| end > 0 && plain.chars().all(is_character));
+            let plain = std::str::from_utf8(&rest[..end])
+                .ok()
+                .filter(|plain| end > 0 && (plain.is_ascii() || plain.chars().all(is_character)));
             text.push_str(plain.ok_or_else(|| Error::parse(b"invalid UTF-8 sequence in string"))?);
             rest = &rest[end..];
         }
@@ -239,4 +235,159 @@ fn utf16_unit(rest: &[u8]) -> Option<u16> {
         return None;
     }
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(message: impl AsRef<[u8]>, expected: &Value<'_>) {
+        let message = message.as_ref();
+        assert_eq!(parse(message).as_ref(), Ok(expected), "{}", String::from_utf8_lossy(message));
+    }
+
+    fn check_string(message: impl AsRef<[u8]>, expected: &str) {
+        check(message, &Value::String(expected.into()));
+    }
+
+    fn check_refused(message: impl AsRef<[u8]>, detail: &str) {
+        let message = message.as_ref();
+        let expected = Error::generic(format!("JSON parse error, {detail}"));
+        assert_eq!(parse(message), Err(expected), "{}", String::from_utf8_lossy(message));
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        check("null", &Value::Null);
+        check("true", &Value::Bool(true));
+        check("false", &Value::Bool(false));
+        check("[]", &Value::Array(vec![]));
+        check("{}", &Value::Object(Object::new()));
+        check("[ 1 , [ ] ]", &Value::Array(vec![Value::Int(1), Value::Array(vec![])]));
+        let members = [("a".into(), Value::Int(1)), ("b".into(), Value::Null)];
+        check(r#"{ "b" : null , 'a' : 1 }"#, &Value::Object(members.into()));
+    }
+
+    #[test]
+    fn an_integer_has_64_bits_with_a_sign_or_else_without_or_else_is_a_double() {
+        check("-0", &Value::Int(0));
+        check("9223372036854775807", &Value::Int(i64::MAX));
+        check("-9223372036854775808", &Value::Int(i64::MIN));
+        check("9223372036854775808", &Value::UInt(1 << 63));
+        check("18446744073709551615", &Value::UInt(u64::MAX));
+        check("18446744073709551616", &Value::Double(18_446_744_073_709_551_616.0));
+        check("-9223372036854775809", &Value::Double(-9_223_372_036_854_775_808.0));
+    }
+
+    #[test]
+    fn a_fraction_or_an_exponent_makes_a_double() {
+        check("1.0", &Value::Double(1.0));
+        check("1e3", &Value::Double(1000.0));
+        check("1E-2", &Value::Double(0.01));
+        check("-0.0", &Value::Double(-0.0));
+        check("1e-400", &Value::Double(0.0));
+    }
+
+    #[test]
+    fn a_number_that_no_double_holds_is_refused() {
+        check_refused("1e400", "number '1e400' is out of range");
+        check_refused("[-1e400]", "number '-1e400' is out of range");
+    }
+
+    #[test]
+    fn a_string_stands_in_quotes_of_either_kind() {
+        check_string(r#""it's""#, "it's");
+        check_string(r#"'say "yes"'"#, r#"say "yes""#);
+        check_string(r"'it\'s'", "it's");
+        check_string(r#""it\'s""#, "it's");
+    }
+
+    #[test]
+    fn escapes_mean_what_rfc_8259_says() {
+        check_string(r#""\"\\\/\b\f\n\r\t""#, "\"\\/\u{8}\u{C}\n\r\t");
+        check_string(r#""\u0041\u00e9\u00E9""#, "Aéé");
+        check_string(r#""\u0000""#, "\0");
+        check_string(r#""x\ud83d\ude00y""#, "x😀y");
+    }
+
+    #[test]
+    fn what_is_no_character_is_refused_with_its_escape_as_it_stands() {
+        for escape in [r"\ud800", r"\udc00", r"\uffff", r"\uFDD0", r"\u12x4", r"\ud83fx", r"\ud83f\n"] {
+            let quoted = &escape[..6];
+            check_refused(format!("\"{escape}\""), &format!("{quoted} is not a valid Unicode character"));
+        }
+        check_refused(r#""\u12""#, r#"\u12" is not a valid Unicode character"#);
+        check_refused(r#""\ud83f\udfff""#, r"\ud83f\udfff is not a valid Unicode character");
+        check_refused(r#""\ud800\u0041""#, r"\ud800 is not a valid Unicode character");
+    }
+
+    #[test]
+    fn an_unknown_escape_is_refused() {
+        check_refused(r#""\x41""#, "invalid escape sequence in string");
+        check_refused(r#""\U0041""#, "invalid escape sequence in string");
+        check_refused(r#""\é""#, "invalid escape sequence in string");
+    }
+
+    #[test]
+    fn a_string_is_modified_utf_8_without_noncharacters() {
+        check_string("\"é₂😀\x7F\"", "é₂😀\x7F");
+        check_string(b"\"a\xC0\x80b\"", "a\0b");
+        check_string(b"\"\\n\xC0\x80\\n\"", "\n\0\n");
+        for bad in [
+            b"\xC0\x81".as_slice(),
+            b"\x80",
+            b"\xC3",
+            b"\xE2\x82",
+            b"\xE0\x80\x80",
+            b"\xED\xA0\x80",
+            b"\xF4\x90\x80\x80",
+            b"\xEF\xBF\xBE",
+            b"\xEF\xB7\x90",
+            b"\xFD",
+        ] {
+            check_refused([b"\"", bad, b"\""].concat(), "invalid UTF-8 sequence in string");
+            check_refused([b"\"\\n", bad, b"\""].concat(), "invalid UTF-8 sequence in string");
+        }
+    }
+
+    #[test]
+    fn what_stands_where_a_value_belongs_is_named() {
+        for message in ["}", "]", ",", ":", "[1,]", "{\"a\":1,}", "{\"a\":}", "[,1]", "{,}"] {
+            check_refused(message, "expecting value");
+        }
+        for word in ["hello", "tru", "truee", "nul", "a"] {
+            check_refused(word, &format!("invalid keyword '{word}'"));
+        }
+    }
+
+    #[test]
+    fn objects_and_arrays_are_punctuated() {
+        check_refused(r#"{"a" 1}"#, "missing : in object pair");
+        check_refused(r#"{"a"}"#, "missing : in object pair");
+        check_refused("{1:2}", "key is not a string in object");
+        check_refused("{null:2}", "key is not a string in object");
+        check_refused(r#"{"a":1]"#, "expected separator in dict");
+        check_refused(r#"{"a":1 "b":2}"#, "expected separator in dict");
+        check_refused("[1 2]", "expected separator in list");
+        check_refused("[1}", "expected separator in list");
+    }
+
+    #[test]
+    fn a_name_stands_once_in_an_object() {
+        check_refused(r#"{"a":1,"a":1}"#, "duplicate key");
+        check_refused(r#"{"a":1,'\u0061':2}"#, "duplicate key");
+        check_refused(r#"[{"a":{"b":1,"b":2}}]"#, "duplicate key");
+    }
+
+    #[test]
+    fn the_detail_of_a_parse_error_is_bounded() {
+        let word = "z".repeat(2000);
+        check_refused(&word, &format!("invalid keyword '{}", "z".repeat(1023 - "invalid keyword '".len())));
+    }
+
+    #[test]
+    fn a_string_without_escapes_is_not_copied() {
+        let Ok(Value::String(text)) = parse(b"'plain'") else { panic!("no string") };
+        assert!(matches!(text, Cow::Borrowed("plain")));
+    }
 }
