@@ -1,0 +1,148 @@
+//! What an agent answered, in a form in which two agents can be compared.
+//!
+//! The order of an object's members is the reference's hash order and means nothing, so members are sorted; all else,
+//! blanks included, is compared as it is spelled. What differs between two runs of one agent is masked.
+
+use std::collections::HashSet;
+
+/// A line that is longer is shortened where it is shown; its length stays part of the comparison.
+const MAX_SHOWN_CHARS: usize = 200;
+
+/// Everything an input made an agent say, line by line.
+pub(crate) type Answer = Vec<String>;
+
+/// The lines of a conversation with one peer.
+pub(crate) fn of_peer(bytes: &[u8], masks_time: bool) -> Answer {
+    let mut lines = Vec::new();
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else {
+            lines.push(format!("(no line) {}", String::from_utf8_lossy(line)));
+            continue;
+        };
+        let (mark, text) = line.strip_prefix(b"\xFF").map_or(("", line), |text| ("«FF»", text));
+        let text = String::from_utf8_lossy(text);
+        let sorted = match Reader(&text).whole() {
+            Some(sorted) => sorted,
+            None => format!("(no JSON) {text}"),
+        };
+        let is_time = masks_time && sorted.starts_with("{\"return\": 1");
+        lines.push(if is_time { "{\"return\": (time)}".into() } else { format!("{mark}{sorted}") });
+    }
+    lines
+}
+
+/// Makes `guest-info` comparable: of the commands only those that both agents have, of the versions nothing.
+pub(crate) fn align(theirs: &mut Answer, ours: &mut Answer) {
+    let common: HashSet<String> = &names(theirs) & &names(ours);
+    for answer in [theirs, ours] {
+        for line in answer.iter_mut().filter(|line| line.contains("\"supported_commands\"")) {
+            let known: Vec<_> = entries(line).filter(|entry| common.contains(name(entry))).collect();
+            *line = format!("(guest-info) {}", known.join(", "));
+        }
+    }
+}
+
+/// The answer as it is listed: without what is a machine's own, runs of equal lines once, and long lines by their
+/// beginning and length.
+pub(crate) fn shorten(answer: &Answer) -> Answer {
+    let answer: Answer = answer.iter().map(|line| without_machine(line)).collect();
+    let shorten_line = |line: &String| match line.char_indices().nth(MAX_SHOWN_CHARS) {
+        Some((end, _)) => format!("{}… ({} bytes)", &line[..end], line.len()),
+        None => line.clone(),
+    };
+    let runs = answer.chunk_by(|one, other| one == other);
+    runs.map(|run| match run.len() {
+        1 => shorten_line(&run[0]),
+        count => format!("({count} times) {}", shorten_line(&run[0])),
+    })
+    .collect()
+}
+
+fn without_machine(line: &str) -> String {
+    let mut line = line.to_owned();
+    for member in ["\"kernel-release\": \"", "\"kernel-version\": \"", "\"machine\": \""] {
+        if let Some((before, after)) = line.split_once(member)
+            && let Some((_, behind)) = after.split_once('"')
+        {
+            line = format!("{before}{member}…\"{behind}");
+        }
+    }
+    line
+}
+
+/// `guest-info`'s objects, whose members are sorted.
+fn entries(line: &str) -> impl Iterator<Item = &str> {
+    line.split_inclusive('}').filter_map(|part| part.find("{\"enabled\"").map(|start| &part[start..]))
+}
+
+fn name(entry: &str) -> &str {
+    entry.split("\"name\": \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default()
+}
+
+fn names(answer: &Answer) -> HashSet<String> {
+    answer.iter().flat_map(|line| entries(line)).map(|entry| name(entry).to_owned()).collect()
+}
+
+/// Reads JSON as agents spell it, and nothing else.
+struct Reader<'a>(&'a str);
+
+impl Reader<'_> {
+    /// The whole text with members sorted; nothing when it is not spelled as it should be.
+    fn whole(mut self) -> Option<String> {
+        let value = self.value()?;
+        self.0.is_empty().then_some(value)
+    }
+
+    fn value(&mut self) -> Option<String> {
+        match self.0.as_bytes().first()? {
+            b'{' => self.sequence("{", "}", |reader| {
+                let name = reader.string()?;
+                reader.accept(": ")?;
+                Some(format!("{name}: {}", reader.value()?))
+            }),
+            b'[' => self.sequence("[", "]", Self::value),
+            b'"' => self.string(),
+            _ => {
+                let end = self.0.find([',', '}', ']']).unwrap_or(self.0.len());
+                serde_json::from_str::<serde_json::Value>(&self.0[..end]).ok()?;
+                self.take(end)
+            }
+        }
+    }
+
+    fn sequence(&mut self, open: &str, close: &str, element: fn(&mut Self) -> Option<String>) -> Option<String> {
+        self.accept(open)?;
+        let mut elements = Vec::new();
+        while self.accept(close).is_none() {
+            if !elements.is_empty() {
+                self.accept(", ")?;
+            }
+            elements.push(element(self)?);
+        }
+        if open == "{" {
+            elements.sort();
+        }
+        Some(format!("{open}{}{close}", elements.join(", ")))
+    }
+
+    fn string(&mut self) -> Option<String> {
+        let bytes = self.0.as_bytes();
+        let mut end = 1;
+        while *bytes.get(end)? != b'"' {
+            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        }
+        serde_json::from_str::<String>(self.0.get(..=end)?).ok()?;
+        self.take(end + 1)
+    }
+
+    fn accept(&mut self, text: &str) -> Option<()> {
+        self.0 = self.0.strip_prefix(text)?;
+        Some(())
+    }
+
+    fn take(&mut self, count: usize) -> Option<String> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken.into())
+    }
+}
