@@ -36,7 +36,7 @@ pub(crate) struct PidFile {
 ///
 /// To be called before there are other threads: none of them would go along.
 pub(crate) fn daemonize(pid_file: &Path) -> Result<PidFile, String> {
-    let failed = |error: nix::Error| format!("failed to become a daemon: {}", error.desc());
+    let failed = |error: nix::Error| format!("failed to become a daemon: {}", errno::words(error));
     let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     match sys::process::fork().map_err(failed)? {
         ForkResult::Parent { .. } => {
@@ -76,7 +76,7 @@ impl PidFile {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             let file =
                 file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::words(error)))?;
-            lock_whole(&file).map_err(|error| format!("Cannot lock pid file: {}", error.desc()))?;
+            lock_whole(&file).map_err(|error| format!("Cannot lock pid file: {}", errno::words(error)))?;
             if is_at(&file, path) {
                 return Ok(file);
             }

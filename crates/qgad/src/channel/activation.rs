@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::Listener;
-use crate::sys;
+use crate::{errno, sys};
 
 /// The first inherited descriptor.
 const FIRST_DESCRIPTOR: i32 = 3;
@@ -39,7 +39,8 @@ impl Activation {
             Some(1) => {}
             Some(_) => return Err("qemu-ga only supports listening on one socket".into()),
         }
-        let invalid = |error: nix::Error| format!("the inherited listening socket cannot be used: {}", error.desc());
+        let invalid =
+            |error: nix::Error| format!("the inherited listening socket cannot be used: {}", errno::words(error));
         let socket = sys::fd::take_inherited(FIRST_DESCRIPTOR).map_err(invalid)?;
         fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(invalid)?;
         let flags = fcntl(&socket, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).map_err(invalid)?;

@@ -16,6 +16,8 @@ use nix::{
     },
 };
 
+use crate::errno;
+
 /// Peers that wait to be accepted, beyond those that are served.
 const BACKLOG: i32 = 16;
 
@@ -34,7 +36,7 @@ impl Listener {
     /// Listens at a path of the file system. What stands there is removed.
     pub(crate) fn unix(path: &Path) -> Result<Self, String> {
         let address = UnixAddr::new(path).map_err(|_| format!("UNIX socket path '{}' is too long", path.display()))?;
-        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), error.desc());
+        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), errno::words(error));
         if !path.as_os_str().as_bytes().is_empty() {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -50,7 +52,7 @@ impl Listener {
     pub(crate) fn vsock(address: &str) -> Result<Self, String> {
         let (cid, port) = parse_vsock_address(address)?;
         Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port))
-            .map_err(|error| format!("Failed to bind socket: {}", error.desc()))
+            .map_err(|error| format!("Failed to bind socket: {}", errno::words(error)))
     }
 
     fn bind(family: AddressFamily, address: &dyn SockaddrLike) -> nix::Result<Self> {

@@ -10,7 +10,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     fcntl::{OFlag, open},
     sys::{
         stat::Mode,
@@ -21,7 +20,7 @@ use nix::{
     },
 };
 
-use crate::connection::EndOfInput;
+use crate::{connection::EndOfInput, errno};
 
 /// A serial port by its path, open or not.
 #[derive(Clone, Debug)]
@@ -64,7 +63,7 @@ impl Port {
     pub(crate) fn open(&self) -> Result<OwnedFd, String> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let port = open(&self.path, flags, Mode::empty())
-            .map_err(|error| format!("error opening channel '{}': {}", self.path.display(), error.desc()))?;
+            .map_err(|error| format!("error opening channel '{}': {}", self.path.display(), errno::words(error)))?;
         if self.kind == Kind::Isa {
             make_raw(&port);
         }
@@ -101,6 +100,6 @@ fn make_raw(port: &OwnedFd) {
         .and_then(|()| tcflush(port, FlushArg::TCIFLUSH))
         .and_then(|()| tcsetattr(port, SetArg::TCSANOW, &settings));
     if let Err(error) = applied {
-        log::warn!("failed to set up the serial line: {}", Errno::desc(error));
+        log::warn!("failed to set up the serial line: {}", errno::words(error));
     }
 }

@@ -13,7 +13,7 @@ use qga::{
 };
 
 use super::Result;
-use crate::{dispatch::Run, guest::Guest};
+use crate::{dispatch::Run, errno, guest::Guest};
 
 /// Where os-release(5) is looked for; the first that exists counts.
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
@@ -21,7 +21,7 @@ const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 impl Run for GetHostName {
     fn run(self, _: &Guest) -> Result<HostName> {
         let name = nix::unistd::gethostname()
-            .map_err(|error| Error::generic(format!("cannot get hostname: {}", error.desc())))?;
+            .map_err(|error| Error::generic(format!("cannot get hostname: {}", errno::words(error))))?;
         Ok(HostName { host_name: name.to_string_lossy().into_owned() })
     }
 }
