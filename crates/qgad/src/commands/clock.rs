@@ -47,13 +47,12 @@ fn zone_at(root: &Root, variable: Option<&str>, unix_time: i64) -> Timezone {
         None => read_zone(root, LOCAL_TIME.into()),
         Some(variable) => zone_by_name(root, variable.strip_prefix(':').unwrap_or(variable)),
     };
-    let zone = zone.unwrap_or_else(TimeZone::utc);
-    match zone.find_local_time_type(unix_time) {
-        Ok(local) => Timezone {
+    match zone.as_ref().map(|zone| zone.find_local_time_type(unix_time)) {
+        Some(Ok(local)) => Timezone {
             zone: Some(local.time_zone_designation()).filter(|name| !name.is_empty()).map(Into::into),
             offset: local.ut_offset().into(),
         },
-        Err(_) => Timezone { zone: Some("UTC".into()), offset: 0 },
+        _ => Timezone { zone: Some("UTC".into()), offset: 0 },
     }
 }
 
