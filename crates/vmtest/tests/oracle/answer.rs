@@ -6,7 +6,10 @@
 use std::collections::HashSet;
 
 /// A line that is longer is shortened where it is shown; its length stays part of the comparison.
-const MAX_SHOWN_CHARS: usize = 200;
+const MAX_SHOWN_CHARS: usize = 160;
+
+/// The last line of a newer agent's dump when nothing is allowed in particular.
+const ALLOW_LIST: &str = "stdout: allow-rpcs=";
 
 /// Everything an input made an agent say, line by line.
 pub(crate) type Answer = Vec<String>;
@@ -31,14 +34,28 @@ pub(crate) fn of_peer(bytes: &[u8], masks_time: bool) -> Answer {
     lines
 }
 
-/// Makes `guest-info` comparable: of the commands only those that both agents have, of the versions nothing.
+/// Leaves out what differs in nearly every answer because ours is the newer agent, so that the rest stands out: of
+/// `guest-info` the versions and the commands that only one has, of a dump the allow list when it is empty.
 pub(crate) fn align(theirs: &mut Answer, ours: &mut Answer) {
     let common: HashSet<String> = &names(theirs) & &names(ours);
+    if !theirs.iter().any(|line| line.starts_with(ALLOW_LIST)) {
+        ours.retain(|line| line != ALLOW_LIST);
+    }
     for answer in [theirs, ours] {
         for line in answer.iter_mut().filter(|line| line.contains("\"supported_commands\"")) {
             let known: Vec<_> = entries(line).filter(|entry| common.contains(name(entry))).collect();
             *line = format!("(guest-info) {}", known.join(", "));
         }
+    }
+}
+
+/// Leaves only the lines that differ, unless it is their order that does.
+pub(crate) fn leave_out_common_lines(theirs: &mut Answer, ours: &mut Answer) {
+    let without =
+        |one: &Answer, other: &Answer| -> Answer { one.iter().filter(|line| !other.contains(line)).cloned().collect() };
+    let (only_theirs, only_ours) = (without(theirs, ours), without(ours, theirs));
+    if !(only_theirs.is_empty() && only_ours.is_empty()) {
+        (*theirs, *ours) = (only_theirs, only_ours);
     }
 }
 

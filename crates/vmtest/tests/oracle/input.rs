@@ -11,7 +11,7 @@
 //! > BYTES            what a peer sends; nothing is added between or after such lines
 //! next peer          the peer closes its sending half and reads to the end, then another one connects
 //! peer leaves        the same, but the peer closes at once
-//! run WORDS          no conversation: the agent is started with just these words and must end by itself
+//! run WORDS          no conversation: the agent is started with just these words, and ends or listens at $DIR/socket
 //! mask time          the number that is returned is the time of day
 //! only exit code     what a run prints is not compared
 //! ```
