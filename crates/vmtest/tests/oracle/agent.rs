@@ -98,27 +98,28 @@ fn converse(agent: &Path, input: &Input, peers: &[Peer], directory: &TempDir) ->
             answer.push(format!("(peer {})", index + 1));
         }
         let stream = running.connect(&socket)?;
-        answer.extend(answer::of_peer(&talk(stream, peer)?, input.masks_time));
+        answer.extend(answer::of_peer(&talk(&stream, peer)?, input.masks_time));
     }
     ensure!(running.0.try_wait()?.is_none(), "the agent has ended");
     Ok(answer)
 }
 
 /// Sends while it receives, so that neither side waits for the other.
-fn talk(stream: UnixStream, peer: &Peer) -> Result<Vec<u8>> {
+fn talk(stream: &UnixStream, peer: &Peer) -> Result<Vec<u8>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    let (mut sending, mut receiving) = (stream, stream);
     let mut received = Vec::new();
     if peer.leaves_at_once {
-        (&stream).write_all(&peer.sends)?;
+        sending.write_all(&peer.sends)?;
         return Ok(received);
     }
     thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            (&stream).write_all(&peer.sends)?;
-            stream.shutdown(Shutdown::Write)
+        let sender = scope.spawn(move || {
+            sending.write_all(&peer.sends)?;
+            sending.shutdown(Shutdown::Write)
         });
-        (&stream).read_to_end(&mut received).context("failed to read answers")?;
+        receiving.read_to_end(&mut received).context("failed to read answers")?;
         sender.join().expect("sending does not panic").context("failed to send")
     })?;
     Ok(received)
