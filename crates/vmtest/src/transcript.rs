@@ -34,6 +34,14 @@ impl Recorded {
         Ok(Self { stream, transcript })
     }
 
+    /// The same connection, for another thread.
+    ///
+    /// # Errors
+    /// When this process has too many files open.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, transcript: self.transcript.try_clone()? })
+    }
+
     fn note(&mut self, direction: char, bytes: &[u8]) {
         // Losing a line of the transcript must not fail a test.
         let _ = writeln!(self.transcript, "{direction} {}", bytes.escape_ascii());

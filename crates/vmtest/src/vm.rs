@@ -42,7 +42,8 @@ const POLL_INTERVAL_MS: u8 = 100;
 const CONSOLE_TAIL_LINES: usize = 30;
 const AGENT_CHARDEV: &str = "agent";
 const AGENT_DEVICE: &str = "agent-port";
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
+/// No self-tests, no look for a keyboard: both take an emulated processor long. A panic ends the VM.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests i8042.noaux i8042.nokbd";
 
 /// How the host reaches the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,11 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn agent(self, program: &str) -> Self {
         Self { agent: Some(program.into()), ..self }
+    }
+
+    /// The agent under test, by its path in the guest.
+    pub fn agent_program(&self) -> &str {
+        &self.image.agent
     }
 
     /// No agent is started.

@@ -1,0 +1,51 @@
+//! What an agent costs that has nothing to do.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use vmtest::vm::{Builder, DEADLINE, Vm};
+
+use super::{agent_pid, answered};
+
+/// How long the guest watches its agent, in seconds of the guest: well above any polling interval we know of.
+const WATCH_SECONDS: u32 = 5;
+
+pub(crate) fn never_wakes_up(builder: Builder<'_>) -> Result<()> {
+    let mut vm = builder.boot()?;
+    let agent = answered(&vm)?;
+    wait_until_idle(&mut vm)?;
+    check_no_wake_ups(&mut vm, "the host's side is open")?;
+    drop(agent);
+    wait_until_idle(&mut vm)?;
+    check_no_wake_ups(&mut vm, "the host's side is closed")?;
+    Ok(())
+}
+
+fn check_no_wake_ups(vm: &mut Vm, when: &str) -> Result<()> {
+    let (before, after) = watch(vm, WATCH_SECONDS)?;
+    assert_eq!(before, after, "the agent woke up while {when}");
+    Ok(())
+}
+
+/// Waits until a second passes in the guest in which the agent neither ran nor woke up.
+pub(crate) fn wait_until_idle(vm: &mut Vm) -> Result<()> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let (before, after) = watch(vm, 1)?;
+        if before == after {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("the agent does not come to rest: first\n{before}\nthen\n{after}");
+        }
+    }
+}
+
+/// How often each thread of the agent was switched to and how long it ran, before and after a time in the guest.
+fn watch(vm: &mut Vm, seconds: u32) -> Result<(String, String)> {
+    let pid = agent_pid(vm)?;
+    let look = format!("grep -H ctxt_switches /proc/{pid}/task/*/status; cut -d' ' -f14,15 /proc/{pid}/stat");
+    let looks = vm.sh(&format!("{look}; echo; sleep {seconds}; echo =; {look}"))?;
+    let Some((before, after)) = looks.split_once("=\n") else { bail!("the guest says {looks:?}") };
+    Ok((before.trim().into(), after.trim().into()))
+}

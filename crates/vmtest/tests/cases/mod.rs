@@ -1,0 +1,53 @@
+//! The cases, and what they share.
+
+mod channels;
+mod hosts;
+mod idle;
+mod machine;
+mod ports;
+mod service;
+
+use std::time::Instant;
+
+use anyhow::Result;
+use qga::{client::Client, commands::session::Ping};
+use vmtest::{
+    transcript::Recorded,
+    vm::{DEADLINE, Vm},
+};
+
+use crate::Case;
+
+/// Every case by its name.
+pub(crate) const ALL: &[(&str, Case)] = &[
+    ("virtio_serial_answers_with_the_guests_facts", channels::virtio_serial),
+    ("isa_serial_answers", channels::isa_serial),
+    ("vsock_answers_several_clients", channels::vsock),
+    ("a_host_that_connects_before_the_guest_boots_is_answered", hosts::connected_before_the_boot),
+    ("a_host_that_connects_late_or_again_is_answered", hosts::connects_late_and_again),
+    ("half_a_message_of_a_host_that_left_is_forgotten", hosts::leaves_half_a_message),
+    ("a_host_that_does_not_read_costs_no_time_and_loses_nothing", hosts::does_not_read),
+    ("a_port_that_goes_ends_the_agent", ports::ends_the_agent),
+    ("a_port_that_goes_and_comes_back_is_served_with_retry_path", ports::is_waited_for),
+    ("a_port_that_comes_late_is_served_with_retry_path", ports::comes_late),
+    ("an_agent_that_was_killed_or_ended_is_replaced", service::restarts),
+    ("a_paused_machine_answers_when_it_goes_on", machine::is_paused),
+    ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
+];
+
+/// When a wait that begins now fails.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + DEADLINE
+}
+
+/// Connects and lets the agent answer.
+pub(crate) fn answered(vm: &Vm) -> Result<Client<Recorded>> {
+    let mut client = vm.client()?;
+    client.call(&Ping {}, soon())?;
+    Ok(client)
+}
+
+/// The process of the agent that runs.
+pub(crate) fn agent_pid(vm: &mut Vm) -> Result<String> {
+    vm.wait_until("cat /run/agent.pid")
+}
