@@ -1,0 +1,22 @@
+# The project's commands, thin on purpose. What they need beyond cargo, tools/install-needs asks apt for.
+
+.PHONY: demo test lint
+
+# Boots a throwaway VM with the agent in it, and drives it from the host.
+demo:
+	@tools/demo
+
+# Every ring of tests there is. A need that is missing skips its tests with a reason, unless VMTEST_REQUIRE=all.
+test:
+	tools/install-needs
+	tools/fetch-kernel
+	cargo build --workspace
+	cargo test --workspace --doc
+	cargo test -p qga --features schema --test contract
+	cargo test --workspace --lib --bins --tests
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p qga --all-targets --features schema -- -D warnings
+	tools/check-dependencies
