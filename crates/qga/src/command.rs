@@ -73,6 +73,12 @@ impl Spec {
         }
     }
 
+    /// May run for this long.
+    #[must_use]
+    pub const fn deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
     /// Served while file systems are frozen.
     #[must_use]
     pub const fn while_frozen(self) -> Self {

@@ -5,6 +5,8 @@
 //! A command that is not listed does not compile, because [`Command`] asks for [`Listed`].
 
 pub mod clock;
+pub mod exec;
+pub mod file;
 pub mod session;
 pub mod system;
 
@@ -22,6 +24,14 @@ macro_rules! for_each_command {
             $crate::commands::session::Ping,
             $crate::commands::clock::GetTime,
             $crate::commands::session::Info,
+            $crate::commands::file::FileOpen,
+            $crate::commands::file::FileClose,
+            $crate::commands::file::FileRead,
+            $crate::commands::file::FileWrite,
+            $crate::commands::file::FileSeek,
+            $crate::commands::file::FileFlush,
+            $crate::commands::exec::ExecStatus,
+            $crate::commands::exec::Exec,
             $crate::commands::system::GetHostName,
             $crate::commands::clock::GetTimezone,
             $crate::commands::system::GetOsinfo,

@@ -10,7 +10,8 @@ use std::fmt::{self, Display};
 use serde::{
     Deserialize,
     de::{
-        self, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+        self, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+        VariantAccess, Visitor,
     },
     forward_to_deserialize_any,
 };
@@ -33,6 +34,11 @@ pub fn read<'de, T: Deserialize<'de>>(arguments: &'de Object<'de>) -> Result<T> 
 impl de::Error for Error {
     fn custom<T: Display>(message: T) -> Self {
         Self::generic(message.to_string())
+    }
+
+    /// What was expected, to which [`Argument::deserialize_any`] adds the place.
+    fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::generic(expected.to_string())
     }
 }
 
@@ -161,6 +167,10 @@ impl<'de> Argument<'de, '_> {
         Error::generic(format!("Invalid parameter type for '{}', expected: {expected}", self.path))
     }
 
+    fn unknown_word(&self, word: &str) -> Error {
+        Error::generic(format!("Parameter '{}' does not accept value '{word}'", self.path))
+    }
+
     fn string(&self) -> Result<&'de str> {
         match self.present()? {
             Value::String(text) => Ok(text),
@@ -172,8 +182,22 @@ impl<'de> Argument<'de, '_> {
 impl<'de> Deserializer<'de> for Argument<'de, '_> {
     type Error = Error;
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
-        Err(Error::generic(format!("Parameter '{}' has no type", self.path)))
+    /// An argument that may be of several types: the visitor takes those it likes, names itself in `expecting`, and
+    /// its refusal of a string is a word it does not know.
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let taken = match self.present()? {
+            Value::String(word) => {
+                return visitor.visit_borrowed_str(word).map_err(|_: Error| self.unknown_word(word));
+            }
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Int(value) => visitor.visit_i64(*value),
+            Value::UInt(value) => visitor.visit_u64(*value),
+            Value::Double(value) => visitor.visit_f64(*value),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                Err(de::Error::invalid_type(Unexpected::Other("value"), &visitor))
+            }
+        };
+        taken.map_err(|expected: Error| self.wrong_type(&expected.desc))
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -247,7 +271,7 @@ impl<'de> Deserializer<'de> for Argument<'de, '_> {
     ) -> Result<V::Value> {
         let word = self.string()?;
         if !variants.contains(&word) {
-            return Err(Error::generic(format!("Parameter '{}' does not accept value '{word}'", self.path)));
+            return Err(self.unknown_word(word));
         }
         visitor.visit_enum(Word(word))
     }

@@ -118,6 +118,12 @@ impl<'a> ser::Serializer for Writer<'a> {
         Ok(())
     }
 
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Written {
+        self.out.push(b'"');
+        fmt::Write::write_fmt(&mut Escaped(self.out), format_args!("{value}")).map_err(ser::Error::custom)?;
+        self.raw(b"\"")
+    }
+
     fn serialize_bytes(self, _: &[u8]) -> Written {
         Err(ser::Error::custom("bytes have no spelling"))
     }
@@ -310,8 +316,23 @@ impl ser::SerializeStruct for Compound<'_> {
 
 fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
+    write_escaped_text(out, text);
+    out.push(b'"');
+}
+
+/// The inside of a string that is written piece by piece.
+struct Escaped<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        write_escaped_text(self.0, piece);
+        Ok(())
+    }
+}
+
+fn write_escaped_text(out: &mut Vec<u8>, text: &str) {
     let mut rest = text;
-    while let Some(special) = rest.bytes().position(needs_escape) {
+    while let Some(special) = first_special(rest.as_bytes()) {
         out.extend_from_slice(&rest.as_bytes()[..special]);
         let mut characters = rest[special..].chars();
         if let Some(character) = characters.next() {
@@ -320,7 +341,15 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
         rest = characters.as_str();
     }
     out.extend_from_slice(rest.as_bytes());
-    out.push(b'"');
+}
+
+/// Where the first byte that needs an escape stands. Looks at blocks, so that the check is done many bytes at a time.
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 256;
+    let is_plain = |block: &[u8]| !block.iter().fold(false, |found, &byte| found | needs_escape(byte));
+    let special = bytes.chunks(BLOCK).position(|block| !is_plain(block))?;
+    let start = special * BLOCK;
+    bytes[start..].iter().position(|&byte| needs_escape(byte)).map(|offset| start + offset)
 }
 
 fn needs_escape(byte: u8) -> bool {
