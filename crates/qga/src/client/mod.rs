@@ -68,6 +68,19 @@ impl<T: Transport> Client<T> {
         self.exchange(command, arguments, deadline)
     }
 
+    /// Runs a command by its name, and reads its reply as whatever the caller asks for, for instance as raw text.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn call_as<R: DeserializeOwned>(
+        &mut self,
+        command: &str,
+        arguments: &serde_json::Map<String, serde_json::Value>,
+        deadline: Instant,
+    ) -> Result<R> {
+        self.exchange(command, arguments, deadline)
+    }
+
     /// Brings the conversation in step: the agent forgets half a message, and stale replies are skipped.
     ///
     /// Callers need it only to find out whether an agent listens: every call does it when it must.

@@ -1,0 +1,43 @@
+//! `qgactl call`: any command of the protocol, by its name.
+
+use clap::Args;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::print;
+use crate::connect::Agent;
+
+/// Run any command of the protocol, and print its `return`
+#[derive(Args, Debug)]
+pub(crate) struct Call {
+    /// The command's name, such as guest-get-osinfo
+    command: String,
+    /// Its arguments: one JSON object
+    #[arg(value_parser = parse_object, value_name = "JSON")]
+    arguments: Option<Map<String, Value>>,
+}
+
+impl Call {
+    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+        let none = Map::new();
+        print_reply(agent, &self.command, self.arguments.as_ref().unwrap_or(&none), json)
+    }
+}
+
+/// Prints a command's `return`: as received, or laid out for reading.
+pub(super) fn print_reply(
+    agent: &mut Agent,
+    command: &str,
+    arguments: &Map<String, Value>,
+    as_received: bool,
+) -> anyhow::Result<()> {
+    let reply: Box<RawValue> =
+        agent.converse(command, |client, deadline| client.call_as(command, arguments, deadline))?;
+    if as_received {
+        return print(&format!("{reply}\n"));
+    }
+    print(&format!("{:#}\n", serde_json::from_str::<Value>(reply.get())?))
+}
+
+fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+}

@@ -1,0 +1,20 @@
+//! `qgactl info`: the agent's version and commands.
+
+use clap::Args;
+use qga::{Command, commands::session};
+
+use super::{call, print};
+use crate::{connect::Agent, render};
+
+/// Show the agent's version and its commands
+#[derive(Args, Debug)]
+pub(crate) struct Info {}
+
+impl Info {
+    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+        if json {
+            return call::print_reply(agent, session::Info::SPEC.name, &serde_json::Map::new(), true);
+        }
+        print(&render::agent_info(&agent.call(&session::Info {})?))
+    }
+}

@@ -1,0 +1,130 @@
+//! What can go wrong, which exit status it has, and where to look for its cause.
+//!
+//! One place prints errors. A failure to reach the agent says what to look at on the host and in the guest, because
+//! the two look alike from outside: a VM that is off, an agent that is not installed, a port that somebody else holds.
+
+use std::{fmt, time::Duration};
+
+use nix::errno::Errno;
+use qga::client;
+
+/// The exit statuses; exec has its own ([`crate::cmd::exec`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Status {
+    /// The agent refused or failed the command, or a local file could not be read or written.
+    Failed = 1,
+    /// No connection: the socket is absent, nobody listens there, or access is denied.
+    NoConnection = 3,
+    /// The deadline passed without an answer.
+    Silent = 4,
+    /// The agent does not know the command, or its policy forbids it.
+    NotAllowed = 5,
+    /// The connection broke, or what came over it makes no sense.
+    Broken = 6,
+}
+
+/// The statuses as the help text tells them.
+pub(crate) const STATUS_HELP: &str = "\
+Exit status:
+  0  success
+  1  the agent refused or failed the command, or a local file could not be read or written
+  2  wrong usage
+  3  no connection: the socket is absent, nobody listens there, or access is denied
+  4  the agent did not answer in time
+  5  the agent does not know the command, or does not allow it (now)
+  6  the connection broke, or the answer makes no sense
+  exec: the program's own status, 128 + N for a program ended by signal N, 124 when the time ran out
+  (the program goes on), 125 for any failure of qgactl or the agent, described on stderr";
+
+/// A failure between qgactl and the agent.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The connection could not be made.
+    NoConnection { target: String, error: Errno },
+    /// The connection stands, but the agent never said a word.
+    Silent { target: String, waited: Duration },
+    /// A command has no result.
+    Command { name: String, error: client::Error },
+}
+
+impl Failure {
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::NoConnection { .. } => Status::NoConnection,
+            Self::Silent { .. } => Status::Silent,
+            Self::Command { error, .. } => match error {
+                client::Error::Refused { class, .. } if class == "CommandNotFound" => Status::NotAllowed,
+                client::Error::Refused { .. } => Status::Failed,
+                client::Error::TimedOut => Status::Silent,
+                client::Error::Closed | client::Error::Garbled(_) | client::Error::Io(_) => Status::Broken,
+            },
+        }
+    }
+
+    /// Where to look for the cause.
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::NoConnection { error, .. } => match error {
+                Errno::ENOENT => "On the host: is the VM running, and is this the path of its QEMU's -chardev socket?",
+                Errno::ECONNREFUSED => {
+                    "On the host: nobody listens there; the file may be left over from a VM that has ended."
+                }
+                Errno::EACCES | Errno::EPERM => "On the host: the socket belongs to the user that QEMU runs as.",
+                Errno::EAGAIN => "On the host: other programs hold the socket and queue for it.",
+                _ => "",
+            },
+            Self::Silent { .. } => {
+                "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its port\n  \
+                 (/dev/virtio-ports/org.qemu.guest_agent.0)? It may also be busy with a long command.\n\
+                 On the host: QEMU serves one connection of a socket at a time; does libvirt or another program hold it?"
+            }
+            Self::Command { error, .. } => match error {
+                client::Error::TimedOut => {
+                    "The agent answers, but this takes longer, and may still be carried out. Raise --timeout to wait."
+                }
+                client::Error::Refused { class, desc } if class == "CommandNotFound" => {
+                    if desc.contains("frozen") {
+                        "In the guest: file systems are frozen. `qgactl call guest-fsfreeze-thaw` thaws them."
+                    } else if desc.contains("disabled") {
+                        "In the guest: block-rpcs or allow-rpcs in /etc/qemu/qemu-ga.conf, or the agent's options -b and -a \
+                         (some\n  distributions set them in /etc/sysconfig/qemu-ga), forbid it; or file systems are frozen.\n\
+                         On the host: `qgactl info` lists what is allowed."
+                    } else {
+                        "On the host: `qgactl info` lists the commands that this agent knows."
+                    }
+                }
+                _ => "",
+            },
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoConnection { target, error } => {
+                write!(formatter, "failed to connect to {target}: {}", error.desc())
+            }
+            Self::Silent { target, waited } => {
+                write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())
+            }
+            Self::Command { name, error } => write!(formatter, "{name}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The exit status of an error.
+pub(crate) fn status(error: &anyhow::Error) -> Status {
+    error.downcast_ref().map_or(Status::Failed, Failure::status)
+}
+
+/// Tells the user.
+pub(crate) fn print(error: &anyhow::Error) {
+    eprintln!("qgactl: {error:#}");
+    for line in error.downcast_ref().map_or("", Failure::hint).lines() {
+        eprintln!("  {line}");
+    }
+}

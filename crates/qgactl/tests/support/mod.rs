@@ -1,0 +1,150 @@
+//! Agents to run qgactl against: Debian's, ours, and one that says what a test tells it to.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Where Debian's package puts the reference agent.
+const REFERENCE: &str = "/usr/sbin/qemu-ga";
+
+/// How long an agent may take to open its socket, on a machine under load.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// An agent on a unix socket, ended with the test.
+pub(crate) struct Agent {
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Agent {
+    /// Debian's agent, or none with the reason on stderr. Where tests must not be skipped, its absence fails.
+    pub(crate) fn reference(options: &[&str]) -> Option<Self> {
+        if !Path::new(REFERENCE).exists() {
+            let reason = format!("{REFERENCE} is absent (Debian package qemu-guest-agent)");
+            assert!(std::env::var("VMTEST_REQUIRE").as_deref() != Ok("all"), "{reason}");
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let process = Command::new(REFERENCE)
+            .args(["-m", "unix-listen", "-p"])
+            .arg(directory.path().join("socket"))
+            .arg("-t")
+            .arg(directory.path())
+            .args(options)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let agent = Self { directory, process: Some(process) };
+        let begin = Instant::now();
+        while UnixStream::connect(agent.socket()).is_err() {
+            assert!(begin.elapsed() < START_DEADLINE, "the agent never opened its socket");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(agent)
+    }
+
+    /// An agent that answers syncs, and everything else with what `answer` returns: a line, or `None` for silence.
+    pub(crate) fn scripted(mut answer: impl FnMut(&Value) -> Option<String> + Send + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                converse(&stream.unwrap(), &mut answer);
+            }
+        });
+        Self { directory, process: None }
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// A directory that goes with the test.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs qgactl to its end.
+    pub(crate) fn qgactl(&self, arguments: &[&str]) -> Outcome {
+        qgactl(&self.socket(), arguments, b"")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill().ok();
+            process.wait().ok();
+        }
+    }
+}
+
+fn converse(stream: &UnixStream, answer: &mut dyn FnMut(&Value) -> Option<String>) {
+    let (mut requests, mut replies) = (BufReader::new(stream), stream);
+    let mut line = Vec::new();
+    while requests.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        let request: Value = serde_json::from_slice(line.strip_prefix(b"\xFF").unwrap_or(&line)).unwrap();
+        line.clear();
+        let reply = if request["execute"] == "guest-sync-delimited" {
+            [b"\xFF", format!(r#"{{"return": {}}}"#, request["arguments"]["id"]).as_bytes()].concat()
+        } else {
+            match answer(&request) {
+                Some(reply) => reply.into_bytes(),
+                None => continue,
+            }
+        };
+        if replies.write_all(&[&reply, b"\n".as_slice()].concat()).is_err() {
+            return;
+        }
+    }
+}
+
+/// How a run of qgactl ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// Checks the exit status, and that stderr holds the text.
+    pub(crate) fn check(&self, status: i32, said: &str) {
+        assert_eq!(self.status, status, "{}", self.stderr);
+        assert!(self.stderr.contains(said), "{said:?} is not in {:?}", self.stderr);
+    }
+
+    /// What a successful run printed.
+    pub(crate) fn success(self) -> String {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        String::from_utf8(self.stdout).unwrap()
+    }
+}
+
+/// Runs qgactl to its end.
+pub(crate) fn qgactl(socket: &Path, arguments: &[&str], input: &[u8]) -> Outcome {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_qgactl"))
+        .arg("--socket")
+        .arg(socket)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A run that fails early does not read it.
+    process.stdin.take().unwrap().write_all(input).ok();
+    let Output { status, stdout, stderr } = process.wait_with_output().unwrap();
+    Outcome { status: status.code().unwrap_or(-1), stdout, stderr: String::from_utf8(stderr).unwrap() }
+}
