@@ -6,6 +6,8 @@
 //! may be hostile. Reconnecting is the caller's business: only it knows where the stream came from.
 
 mod error;
+mod exec;
+mod file;
 mod transport;
 
 use std::{
@@ -21,7 +23,7 @@ use crate::{
     wire::{json, message::SENTINEL},
 };
 
-pub use self::{error::Error, transport::Transport};
+pub use self::{error::Error, exec::Ended, file::GuestFile, transport::Transport};
 
 use self::transport::Lines;
 
