@@ -21,7 +21,11 @@ use nix::{
         time::TimeVal,
     },
 };
-use qga::{Client, Command, client};
+use qga::{
+    Client, Command,
+    client::{self, GuestFile},
+    commands::file::FileOpen,
+};
 
 use crate::failure::Failure;
 
@@ -54,18 +58,18 @@ pub(crate) struct Agent {
 impl Agent {
     /// Runs a command.
     pub(crate) fn call<C: Command>(&mut self, command: &C) -> Result<C::Reply, Failure> {
-        self.converse(C::SPEC.name, |client, deadline| client.call(command, deadline))
+        self.client.call(command, Instant::now() + self.reply_timeout).map_err(named::<C>)
     }
 
-    /// Carries out a conversation that one command's name stands for.
-    pub(crate) fn converse<R>(
-        &mut self,
-        name: &str,
-        conversation: impl FnOnce(&mut Client<UnixStream>, Instant) -> Result<R, client::Error>,
-    ) -> Result<R, Failure> {
-        conversation(&mut self.client, Instant::now() + self.reply_timeout)
-            .map_err(|error| Failure::Command { name: name.into(), error })
+    /// Opens a file in the guest.
+    pub(crate) fn open(&mut self, path: &str, mode: &str) -> Result<GuestFile<'_, UnixStream>, Failure> {
+        GuestFile::open(&mut self.client, path, mode, self.reply_timeout).map_err(named::<FileOpen>)
     }
+}
+
+/// Names the command that failed.
+pub(crate) fn named<C: Command>(error: client::Error) -> Failure {
+    Failure::Command { name: C::SPEC.name.into(), error }
 }
 
 impl Target {

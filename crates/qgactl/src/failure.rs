@@ -8,21 +8,18 @@ use std::{fmt, time::Duration};
 use nix::errno::Errno;
 use qga::client;
 
-/// The exit statuses; exec has its own ([`crate::cmd::exec`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Status {
-    /// The agent refused or failed the command, or a local file could not be read or written.
-    Failed = 1,
-    /// No connection: the socket is absent, nobody listens there, or access is denied.
-    NoConnection = 3,
-    /// The deadline passed without an answer.
-    Silent = 4,
-    /// The agent does not know the command, or its policy forbids it.
-    NotAllowed = 5,
-    /// The connection broke, or what came over it makes no sense.
-    Broken = 6,
-}
+/// The agent refused or failed the command, or a local file could not be read or written.
+const FAILED: u8 = 1;
+/// No connection: the socket is absent, nobody listens there, or access is denied.
+const NO_CONNECTION: u8 = 3;
+/// The deadline passed without an answer.
+const SILENT: u8 = 4;
+/// The agent does not know the command, or its policy forbids it.
+const NOT_ALLOWED: u8 = 5;
+/// The connection broke, or what came over it makes no sense.
+const BROKEN: u8 = 6;
+/// A signal ended the transfer: this and its number.
+const SIGNALLED: u8 = 128;
 
 /// The statuses as the help text tells them.
 pub(crate) const STATUS_HELP: &str = "\
@@ -34,6 +31,7 @@ Exit status:
   4  the agent did not answer in time
   5  the agent does not know the command, or does not allow it (now)
   6  the connection broke, or the answer makes no sense
+  128 + N: a transfer was ended by signal N
   exec: the program's own status, 128 + N for a program ended by signal N, 124 when the time ran out
   (the program goes on), 125 for any failure of qgactl or the agent, described on stderr";
 
@@ -46,19 +44,22 @@ pub(crate) enum Failure {
     Silent { target: String, waited: Duration },
     /// A command has no result.
     Command { name: String, error: client::Error },
+    /// The user had enough.
+    Interrupted { signal: i32 },
 }
 
 impl Failure {
-    pub(crate) fn status(&self) -> Status {
+    fn status(&self) -> u8 {
         match self {
-            Self::NoConnection { .. } => Status::NoConnection,
-            Self::Silent { .. } => Status::Silent,
+            Self::NoConnection { .. } => NO_CONNECTION,
+            Self::Silent { .. } => SILENT,
             Self::Command { error, .. } => match error {
-                client::Error::Refused { class, .. } if class == "CommandNotFound" => Status::NotAllowed,
-                client::Error::Refused { .. } => Status::Failed,
-                client::Error::TimedOut => Status::Silent,
-                client::Error::Closed | client::Error::Garbled(_) | client::Error::Io(_) => Status::Broken,
+                client::Error::Refused { class, .. } if class == "CommandNotFound" => NOT_ALLOWED,
+                client::Error::Refused { .. } => FAILED,
+                client::Error::TimedOut => SILENT,
+                client::Error::Closed | client::Error::Garbled(_) | client::Error::Io(_) => BROKEN,
             },
+            Self::Interrupted { signal } => SIGNALLED.wrapping_add(u8::try_from(*signal).unwrap_or(0)),
         }
     }
 
@@ -96,6 +97,7 @@ impl Failure {
                 }
                 _ => "",
             },
+            Self::Interrupted { .. } => "",
         }
     }
 }
@@ -110,6 +112,7 @@ impl fmt::Display for Failure {
                 write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())
             }
             Self::Command { name, error } => write!(formatter, "{name}: {error}"),
+            Self::Interrupted { .. } => formatter.write_str("interrupted"),
         }
     }
 }
@@ -117,8 +120,8 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// The exit status of an error.
-pub(crate) fn status(error: &anyhow::Error) -> Status {
-    error.downcast_ref().map_or(Status::Failed, Failure::status)
+pub(crate) fn status(error: &anyhow::Error) -> u8 {
+    error.downcast_ref().map_or(FAILED, Failure::status)
 }
 
 /// Tells the user.

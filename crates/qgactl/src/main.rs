@@ -1,12 +1,15 @@
 //! qgactl: drives the QEMU guest agent inside a VM, from the host.
 //!
 //! Works with any agent that speaks the protocol. Results go to stdout, everything else to stderr; the exit status says
-//! what kind of failure it was ([`failure::Status`]), so that scripts need not read texts. Each subcommand is one file
+//! what kind of failure it was ([`STATUS_HELP`]), so that scripts need not read texts. Each subcommand is one file
 //! in `cmd`; this one only reads the command line and reports how it went.
 
+mod checksum;
 mod cmd;
 mod connect;
 mod failure;
+mod interrupt;
+mod progress;
 mod render;
 
 use std::{process::ExitCode, time::Duration};
@@ -37,10 +40,7 @@ fn main() -> ExitCode {
         let refusal = "the argument '--json' cannot be used with this subcommand";
         <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, refusal).exit();
     }
-    command.run(&target, json, timeout).unwrap_or_else(|(error, status)| {
-        failure::print(&error);
-        status
-    })
+    command.run(&target, json, timeout)
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -1,10 +1,12 @@
 //! `qgactl call`: any command of the protocol, by its name.
 
+use std::time::Instant;
+
 use clap::Args;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::print;
-use crate::connect::Agent;
+use crate::{connect::Agent, failure::Failure};
 
 /// Run any command of the protocol, and print its `return`
 #[derive(Args, Debug)]
@@ -30,8 +32,10 @@ pub(super) fn print_reply(
     arguments: &Map<String, Value>,
     as_received: bool,
 ) -> anyhow::Result<()> {
-    let reply: Box<RawValue> =
-        agent.converse(command, |client, deadline| client.call_as(command, arguments, deadline))?;
+    let reply: Box<RawValue> = agent
+        .client
+        .call_as(command, arguments, Instant::now() + agent.reply_timeout)
+        .map_err(|error| Failure::Command { name: command.into(), error })?;
     if as_received {
         return print(&format!("{reply}\n"));
     }

@@ -1,17 +1,18 @@
 //! The subcommands, one file each. A subcommand is its arguments and what it does with an agent.
 
-pub(crate) mod call;
-pub(crate) mod info;
-pub(crate) mod ping;
+mod call;
+mod cat;
+mod exec;
+mod info;
+mod ping;
+mod pull;
+mod push;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Subcommand;
 
-use crate::{
-    connect::{Agent, Target},
-    failure,
-};
+use crate::{connect::Target, failure};
 
 /// What to do with the agent.
 #[derive(Debug, Subcommand)]
@@ -19,6 +20,10 @@ pub(crate) enum Command {
     Info(info::Info),
     Ping(ping::Ping),
     Call(call::Call),
+    Exec(exec::Exec),
+    Pull(pull::Pull),
+    Push(push::Push),
+    Cat(cat::Cat),
 }
 
 impl Command {
@@ -27,26 +32,28 @@ impl Command {
         matches!(self, Self::Info(_) | Self::Ping(_) | Self::Call(_))
     }
 
-    /// Connects, does it, and says how the process ends.
-    pub(crate) fn run(
-        self,
-        target: &Target,
-        json: bool,
-        timeout: Option<Duration>,
-    ) -> Result<ExitCode, (anyhow::Error, ExitCode)> {
-        let connected = |run: &dyn Fn(&mut Agent) -> anyhow::Result<()>| run(&mut target.connect(timeout)?);
-        let outcome = match &self {
-            Self::Info(info) => connected(&|agent| info.run(agent, json)),
-            Self::Ping(ping) => connected(&|agent| ping.run(agent, json)),
-            Self::Call(call) => connected(&|agent| call.run(agent, json)),
-        };
-        match outcome {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => {
-                let status = failure::status(&error);
-                Err((error, ExitCode::from(status as u8)))
+    /// Connects, does it, and returns how the process ends.
+    pub(crate) fn run(&self, target: &Target, json: bool, timeout: Option<Duration>) -> ExitCode {
+        self.attempt(target, json, timeout).unwrap_or_else(|error| {
+            failure::print(&error);
+            match self {
+                Self::Exec(_) => exec::FAILED.into(),
+                _ => failure::status(&error).into(),
             }
+        })
+    }
+
+    fn attempt(&self, target: &Target, json: bool, timeout: Option<Duration>) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Exec(exec) => return exec.run(&mut target.connect(None)?, timeout),
+            Self::Info(info) => info.run(&mut target.connect(timeout)?, json)?,
+            Self::Ping(ping) => ping.run(&mut target.connect(timeout)?, json)?,
+            Self::Call(call) => call.run(&mut target.connect(timeout)?, json)?,
+            Self::Pull(pull) => pull.run(&mut target.connect(timeout)?)?,
+            Self::Push(push) => push.run(&mut target.connect(timeout)?)?,
+            Self::Cat(cat) => cat.run(&mut target.connect(timeout)?)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

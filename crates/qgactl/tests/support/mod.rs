@@ -1,6 +1,7 @@
 //! Agents to run qgactl against: Debian's, ours, and one that says what a test tells it to.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -26,16 +27,32 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Debian's agent, or none with the reason on stderr. Where tests must not be skipped, its absence fails.
+    /// Debian's agent and ours, those of them that are there. Where tests must not be skipped, all must be.
+    pub(crate) fn each(options: &[&str]) -> impl Iterator<Item = Self> {
+        Self::reference(options).into_iter().chain(Self::ours(options))
+    }
+
+    /// Debian's agent, or none with the reason on stderr.
     pub(crate) fn reference(options: &[&str]) -> Option<Self> {
-        if !Path::new(REFERENCE).exists() {
-            let reason = format!("{REFERENCE} is absent (Debian package qemu-guest-agent)");
+        Self::start(Path::new(REFERENCE), "Debian package qemu-guest-agent", options)
+    }
+
+    /// Our agent: the program that `QGAD` names, or else the one built beside qgactl.
+    fn ours(options: &[&str]) -> Option<Self> {
+        let beside_us = Path::new(env!("CARGO_BIN_EXE_qgactl")).with_file_name("qgad");
+        let program = std::env::var_os("QGAD").map_or(beside_us, PathBuf::from);
+        Self::start(&program, "cargo build --workspace", options)
+    }
+
+    fn start(program: &Path, remedy: &str, options: &[&str]) -> Option<Self> {
+        if !program.exists() {
+            let reason = format!("{} is absent ({remedy})", program.display());
             assert!(std::env::var("VMTEST_REQUIRE").as_deref() != Ok("all"), "{reason}");
             eprintln!("skipped: {reason}");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let process = Command::new(REFERENCE)
+        let process = Command::new(program)
             .args(["-m", "unix-listen", "-p"])
             .arg(directory.path().join("socket"))
             .arg("-t")

@@ -1,0 +1,28 @@
+//! `qgactl cat`: a file of the guest's, to stdout.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use clap::Args;
+use qga::{client::GuestFile, commands::file::FileRead};
+
+use crate::connect::{Agent, named};
+
+/// Print a file of the guest's
+#[derive(Args, Debug)]
+pub(crate) struct Cat {
+    /// The file in the guest
+    remote: String,
+}
+
+impl Cat {
+    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+        let read = named::<FileRead>;
+        let mut file = agent.open(&self.remote, "r")?;
+        while let Some(bytes) = file.read().map_err(read)? {
+            io::stdout().write_all(&bytes).context("failed to write to standard output")?;
+        }
+        GuestFile::close(file).map_err(read)?;
+        io::stdout().flush().context("failed to write to standard output")
+    }
+}

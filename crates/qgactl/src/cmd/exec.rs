@@ -1,0 +1,122 @@
+//! `qgactl exec`: a program in the guest, as if it ran here.
+//!
+//! Its exit code is ours, and what it wrote to stdout and stderr goes to ours once it has ended: the protocol hands
+//! output over at the end only. 125 is kept for failures that are not the program's, as env(1) does, and 124 for one
+//! that outlived `--timeout`, as timeout(1) does; but the program then goes on, since the protocol cannot end it.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use qga::{
+    client::Ended,
+    commands::exec::{self, CaptureOutput, ProgramStatus},
+    wire::base64::Base64,
+};
+
+use crate::connect::{Agent, named};
+
+/// The program outlived `--timeout`.
+const TIMED_OUT: u8 = 124;
+
+/// qgactl or the agent failed.
+pub(crate) const FAILED: u8 = 125;
+
+/// A program that signal N ended has this and N.
+const SIGNALLED: i64 = 128;
+
+/// Most bytes of input: as base64 and with a few arguments beside it, what one message carries.
+const MAX_INPUT_BYTES: u64 = 47 * 1024 * 1024;
+
+/// Run a program in the guest, with its output, and its exit status as qgactl's own
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// Set an environment variable; repeatable. The program then has these only; without any, it has the agent's
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    env: Vec<String>,
+    /// Give the program this file as its standard input, or qgactl's own with -; without it, nothing
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<PathBuf>,
+    /// The program, by path or by name, and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    program: Vec<String>,
+}
+
+impl Exec {
+    /// Runs the program for as long as `limit` allows.
+    pub(crate) fn run(&self, agent: &mut Agent, limit: Option<Duration>) -> anyhow::Result<ExitCode> {
+        let (path, arguments) = self.program.split_first().context("no program is given")?;
+        let program = exec::Exec {
+            path: path.clone(),
+            arg: Some(arguments.to_vec()),
+            env: (!self.env.is_empty()).then(|| self.env.clone()),
+            input_data: self.input()?.map(Base64::from),
+            capture_output: Some(CaptureOutput::Separated),
+        };
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let ended = agent.client.run(&program, agent.reply_timeout, deadline).map_err(named::<exec::Exec>)?;
+        match ended {
+            Ended::Exited(status) => report(status),
+            Ended::StillRunning { pid } => {
+                eprintln!("qgactl: {path} has not ended in time, and goes on in the guest as process {pid}");
+                Ok(TIMED_OUT.into())
+            }
+        }
+    }
+
+    fn input(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(path) = &self.stdin else { return Ok(None) };
+        let reading = || format!("failed to read {}", path.display());
+        let source: Box<dyn Read> = if path.as_os_str() == "-" {
+            Box::new(io::stdin())
+        } else {
+            Box::new(File::open(path).with_context(reading)?)
+        };
+        let mut input = Vec::new();
+        source.take(MAX_INPUT_BYTES + 1).read_to_end(&mut input).with_context(reading)?;
+        if input.len() as u64 > MAX_INPUT_BYTES {
+            bail!("{}: more than {MAX_INPUT_BYTES} bytes of input", reading());
+        }
+        Ok(Some(input))
+    }
+}
+
+/// Hands on what the program wrote, and its exit status.
+fn report(status: ProgramStatus) -> anyhow::Result<ExitCode> {
+    deliver(status.out_data, io::stdout()).context("failed to write to standard output")?;
+    deliver(status.err_data, io::stderr()).context("failed to write to standard error")?;
+    for (stream, truncated) in [("output", status.out_truncated), ("error", status.err_truncated)] {
+        if truncated == Some(true) {
+            eprintln!("qgactl: the program wrote more to standard {stream} than the agent kept");
+        }
+    }
+    let code = match (status.exitcode, status.signal) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => SIGNALLED + signal,
+        (None, None) => bail!("the agent does not say how the program ended"),
+    };
+    u8::try_from(code)
+        .map(ExitCode::from)
+        .with_context(|| format!("the program ended with {code}, which is no exit status"))
+}
+
+fn deliver(data: Option<Base64>, mut to: impl Write) -> anyhow::Result<()> {
+    if let Some(data) = data {
+        to.write_all(&data.into_bytes()?)?;
+        to.flush()?;
+    }
+    Ok(())
+}
+
+fn parse_variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.into()),
+        _ => Err("not of the form NAME=VALUE".into()),
+    }
+}

@@ -1,0 +1,141 @@
+//! `qgactl pull`: a file out of the guest.
+//!
+//! The local file appears under its name only once it is complete and compared; until then it has a hidden name beside
+//! it, and a transfer that fails or is interrupted leaves nothing. An existing file keeps its contents until then.
+
+use std::{
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use qga::{client::GuestFile, commands::file::FileRead};
+use tempfile::NamedTempFile;
+
+use crate::{
+    checksum::{Checksum, Verdict},
+    connect::{Agent, named},
+    interrupt::Interrupt,
+    progress,
+};
+
+/// Copy a file out of the guest
+#[derive(Args, Debug)]
+pub(crate) struct Pull {
+    /// The file in the guest
+    remote: String,
+    /// The file on the host, or a directory to put it in
+    local: PathBuf,
+    /// Do not compare the copy with the guest's file, for instance because it keeps changing
+    #[arg(long)]
+    no_check: bool,
+}
+
+impl Pull {
+    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+        let local = destination(&self.local, &self.remote)?;
+        let half = half_file(&local).with_context(|| format!("failed to create a file beside {}", local.display()))?;
+        let interrupt = Interrupt::watch(Some(half.path().to_owned()))?;
+        let (checksum, size) = self.receive(agent, half.as_file(), &interrupt)?;
+        let bytes = checksum.bytes();
+        let comparison = match size {
+            _ if self.no_check => "not compared".into(),
+            // Files that the kernel makes up have no size, and other contents each time.
+            None | Some(0) if bytes > 0 => "not compared: the guest tells no size".into(),
+            Some(size) if size != bytes => bail!(
+                "{}: {bytes} bytes came, but the file has {size}: it changes, or the copy is damaged (--no-check keeps it)",
+                self.remote
+            ),
+            _ => match checksum.compare(agent, &self.remote)? {
+                Verdict::Different => bail!(
+                    "{}: the guest computes another SHA-256: the file changes, or the copy is damaged (--no-check keeps it)",
+                    self.remote
+                ),
+                verdict => verdict.to_string(),
+            },
+        };
+        interrupt.check()?;
+        half.as_file().sync_all().with_context(|| format!("failed to write {}", local.display()))?;
+        half.persist(&local)
+            .map_err(|error| error.error)
+            .with_context(|| format!("failed to name {}", local.display()))?;
+        eprintln!("pulled {bytes} bytes; {comparison}");
+        Ok(())
+    }
+
+    /// Receives all there is, and returns what it was and the size that the guest tells in the end.
+    fn receive(
+        &self,
+        agent: &mut Agent,
+        mut local: &fs::File,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<(Checksum, Option<u64>)> {
+        let read = named::<FileRead>;
+        let mut file = agent.open(&self.remote, "r")?;
+        let progress = progress::bar(file.size().map_err(read)?.filter(|&size| size > 0));
+        let mut checksum = Checksum::default();
+        while let Some(bytes) = file.read().map_err(read)? {
+            interrupt.check()?;
+            local.write_all(&bytes).context("failed to write the local file")?;
+            checksum.update(&bytes);
+            progress.inc(bytes.len() as u64);
+        }
+        progress.finish_and_clear();
+        let size = file.size().map_err(read)?;
+        GuestFile::close(file).map_err(read)?;
+        Ok((checksum, size))
+    }
+}
+
+/// Where the copy goes: only where it can be put without destroying anything but a file's contents.
+fn destination(local: &Path, remote: &str) -> anyhow::Result<PathBuf> {
+    let name = Path::new(remote).file_name();
+    let path = match name {
+        Some(name) if local.is_dir() => local.join(name),
+        _ => local.to_owned(),
+    };
+    match fs::canonicalize(&path) {
+        // A link stays, and leads to the copy.
+        Ok(existing) if existing.is_file() => Ok(existing),
+        Ok(_) => bail!("{} is there and no ordinary file", path.display()),
+        Err(_) => Ok(path),
+    }
+}
+
+fn half_file(local: &Path) -> std::io::Result<NamedTempFile> {
+    let directory = match local.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // As any program creates files: for everyone, as far as the umask lets it.
+    let permissions = Permissions::from_mode(0o666);
+    tempfile::Builder::new().prefix(".qgactl-").permissions(permissions).tempfile_in(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_gets_a_file_of_the_guests_name() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(destination(directory.path(), "/var/log/syslog").unwrap(), directory.path().join("syslog"));
+    }
+
+    #[test]
+    fn what_is_no_ordinary_file_is_not_replaced() {
+        assert!(destination(Path::new("/dev/null"), "/etc/hostname").is_err());
+    }
+
+    #[test]
+    fn a_link_stays_and_its_target_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("target").canonicalize().unwrap_or(directory.path().join("target"));
+        fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, directory.path().join("link")).unwrap();
+        assert_eq!(destination(&directory.path().join("link"), "x").unwrap(), target.canonicalize().unwrap());
+    }
+}

@@ -1,0 +1,136 @@
+//! exec: a program in the guest looks as if it ran here.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use support::{Agent, Outcome, qgactl};
+
+/// Runs a shell script through the reference agent, and checks everything that is to be seen of it.
+fn check(script: &str, status: i32, stdout: &str, stderr: &str) {
+    for agent in Agent::each(&[]) {
+        let outcome = agent.qgactl(&["exec", "--", "sh", "-c", script]);
+        let Outcome { status: seen_status, stdout: seen_stdout, stderr: seen_stderr } = outcome;
+        assert_eq!(
+            (seen_status, String::from_utf8(seen_stdout).unwrap().as_str(), seen_stderr.as_str()),
+            (status, stdout, stderr)
+        );
+    }
+}
+
+/// An agent whose program has this status report from the `nth` question on.
+fn with_status(nth: usize, report: &'static str) -> (Agent, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let agent = Agent::scripted(move |request| {
+        Some(match request["execute"].as_str() {
+            Some("guest-exec") => r#"{"return": {"pid": 7}}"#.into(),
+            Some("guest-exec-status") if count.fetch_add(1, Ordering::SeqCst) + 1 >= nth => report.into(),
+            _ => r#"{"return": {"exited": false}}"#.into(),
+        })
+    });
+    (agent, asked)
+}
+
+#[test]
+fn output_and_exit_code_are_the_programs() {
+    check("echo out; echo err >&2; exit 3", 3, "out\n", "err\n");
+}
+
+#[test]
+fn a_program_that_writes_nothing_leaves_nothing() {
+    check("exit 0", 0, "", "");
+}
+
+#[test]
+fn a_program_ended_by_a_signal_has_128_and_its_number() {
+    check("kill -9 $$", 137, "", "");
+}
+
+#[test]
+fn arguments_arrive_as_they_are() {
+    for agent in Agent::each(&[]) {
+        let odd = ["exec", "--", "printf", "%s|", "two words", "", "-n", "'\"\\", "ä€😀", "--socket"];
+        assert_eq!(agent.qgactl(&odd).success(), "two words||-n|'\"\\|ä€😀|--socket|");
+    }
+}
+
+#[test]
+fn the_environment_is_the_one_given_or_the_agents() {
+    for agent in Agent::each(&[]) {
+        let output = agent.qgactl(&["exec", "--env", "A=1", "--env", "B=x=y", "--", "env"]).success();
+        let mut lines: Vec<_> = output.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["A=1", "B=x=y"]);
+        assert!(agent.qgactl(&["exec", "--", "env"]).success().contains("PATH="));
+        agent.qgactl(&["exec", "--env", "A", "--", "env"]).check(2, "NAME=VALUE");
+    }
+}
+
+#[test]
+fn standard_input_comes_from_a_file_or_from_our_own() {
+    for agent in Agent::each(&[]) {
+        let input: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        let outcome = qgactl(&agent.socket(), &["exec", "--stdin", "-", "--", "cat"], &input);
+        assert!((outcome.status, outcome.stdout) == (0, input.clone()), "{}", outcome.stderr);
+        let path = agent.directory().join("input");
+        std::fs::write(&path, &input).unwrap();
+        let outcome = agent.qgactl(&["exec", "--stdin", path.to_str().unwrap(), "--", "cat"]);
+        assert!((outcome.status, outcome.stdout) == (0, input), "{}", outcome.stderr);
+        agent.qgactl(&["exec", "--stdin", "/nonexistent", "--", "cat"]).check(125, "failed to read /nonexistent: ");
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_status_125() {
+    for agent in Agent::each(&[]) {
+        agent.qgactl(&["exec", "--", "/nonexistent"]).check(125, "Failed to execute child process");
+    }
+}
+
+#[test]
+fn every_failure_that_is_not_the_programs_is_status_125() {
+    for agent in Agent::each(&["-b", "guest-exec"]) {
+        agent.qgactl(&["exec", "--", "true"]).check(125, "has been disabled");
+        qgactl(&agent.directory().join("absent"), &["exec", "--", "true"], b"").check(125, "No such file");
+        let (agent, _) = with_status(1, r#"{"return": {"exited": true}}"#);
+        agent.qgactl(&["exec", "--", "true"]).check(125, "does not say how the program ended");
+        let (agent, _) = with_status(1, r#"{"return": {"exited": true, "exitcode": 300}}"#);
+        agent.qgactl(&["exec", "--", "true"]).check(125, "300");
+        let (agent, _) = with_status(1, r#"{"return": {"exited": true, "exitcode": 0, "out-data": "!"}}"#);
+        agent.qgactl(&["exec", "--", "true"]).check(125, "standard output");
+    }
+}
+
+#[test]
+fn a_program_that_outlives_the_time_is_status_124_and_named() {
+    let (agent, _) = with_status(usize::MAX, "");
+    agent.qgactl(&["exec", "--timeout", "0.1", "--", "sleep", "9"]).check(124, "goes on in the guest as process 7");
+}
+
+#[test]
+fn a_program_is_asked_after_until_it_has_ended() {
+    let (agent, asked) = with_status(5, r#"{"return": {"exited": true, "exitcode": 4}}"#);
+    agent.qgactl(&["exec", "--", "x"]).check(4, "");
+    assert_eq!(asked.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn output_that_the_agent_cut_is_announced() {
+    let report = r#"{"return": {"exited": true, "exitcode": 0, "out-data": "YQ==", "out-truncated": true}}"#;
+    let (agent, _) = with_status(1, report);
+    let outcome = agent.qgactl(&["exec", "--", "x"]);
+    outcome.check(0, "more to standard output than the agent kept");
+    assert_eq!(outcome.stdout, b"a");
+}
+
+#[test]
+fn there_is_no_json_form_of_a_program() {
+    let (agent, _) = with_status(1, "");
+    agent.qgactl(&["--json", "exec", "--", "x"]).check(2, "--json");
+}
