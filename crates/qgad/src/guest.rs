@@ -8,7 +8,7 @@ use std::{
 
 use qga::{Spec, command::QUERY_DEADLINE};
 
-use crate::{dispatch::Handler, policy::Policy, root::Root, state::State};
+use crate::{dispatch::Handler, files::Files, policy::Policy, programs::Programs, root::Root, state::State};
 
 /// The machine and the agent's own state, shared by all sessions.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub(crate) struct Guest {
     pub(crate) command_timeout: Duration,
     /// What outlives the agent.
     pub(crate) state: State,
+    /// The open files.
+    pub(crate) files: Files,
+    /// The programs that hosts started.
+    pub(crate) programs: Programs,
     /// Whether file systems are frozen.
     pub(crate) is_frozen: AtomicBool,
 }
@@ -79,14 +83,20 @@ pub(crate) mod tests {
 
     /// A guest for tests of what lies above the commands.
     pub(crate) fn guest_without_a_machine() -> Guest {
-        let state_directory = tempfile::tempdir().unwrap();
+        guest_at(tempfile::tempdir().unwrap().path())
+    }
+
+    /// A guest whose root and state directory are one directory.
+    pub(crate) fn guest_at(root: &std::path::Path) -> Guest {
         Guest {
-            root: Root::at(state_directory.path()),
+            root: Root::at(root),
             environment: Environment::default(),
             handlers: crate::dispatch::HANDLERS,
             policy: Policy::default(),
             command_timeout: QUERY_DEADLINE,
-            state: State::load(state_directory.path()).unwrap(),
+            state: State::load(root).unwrap(),
+            files: Files::default(),
+            programs: Programs::new().unwrap(),
             is_frozen: false.into(),
         }
     }

@@ -11,16 +11,19 @@ mod daemon;
 mod dispatch;
 mod errno;
 mod executor;
+mod files;
 mod guest;
 mod keyfile;
 mod logger;
 mod options;
 mod output;
 mod policy;
+mod programs;
 mod root;
 mod server;
 mod session;
 mod settings;
+mod spawn;
 mod state;
 mod sys;
 
@@ -36,9 +39,11 @@ use qga::commands::SPECS;
 use self::{
     channel::{Activation, Channel},
     config::Source,
+    files::Files,
     guest::{Environment, Guest},
     options::{Options, Outcome},
     policy::Policy,
+    programs::Programs,
     root::Root,
     server::{Ended, Server},
     settings::Settings,
@@ -138,6 +143,9 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         policy: Policy::new(settings.allow_rpcs.clone(), settings.block_rpcs.clone()),
         command_timeout: settings.command_timeout,
         state: State::load(&state_directory)?,
+        files: Files::default(),
+        programs: Programs::new()
+            .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
         is_frozen: false.into(),
     })
 }

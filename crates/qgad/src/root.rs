@@ -14,6 +14,7 @@ use std::{
 use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::Mode,
+    unistd::{UnlinkatFlags, unlinkat},
 };
 
 /// Largest file that is read whole; tables of the kernel with ten thousands of lines are a few mebibytes.
@@ -37,7 +38,7 @@ impl Root {
         Self { directory: directory.into() }
     }
 
-    /// Opens a file by its absolute path.
+    /// Opens a file by its path; one that this creates has no permissions.
     pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
         let flags = flags | OFlag::O_CLOEXEC;
         if self.directory == Path::new("/") {
@@ -46,6 +47,14 @@ impl Root {
         let directory = open(&self.directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         Ok(openat2(directory, path.as_ref(), how)?)
+    }
+
+    /// Removes a file by its path.
+    pub(crate) fn remove_file(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(unlinkat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
     /// Reads a whole file.
@@ -72,6 +81,14 @@ mod tests {
         std::fs::write(directory.path().join("etc/qgad-target"), "inside").unwrap();
         symlink("/etc/qgad-target", directory.path().join("etc/link")).unwrap();
         assert_eq!(Root::at(directory.path()).read("/etc/link").unwrap(), b"inside");
+    }
+
+    #[test]
+    fn a_file_is_removed_inside() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
+        Root::at(directory.path()).remove_file("/file").unwrap();
+        assert!(!directory.path().join("file").exists());
     }
 
     #[test]

@@ -218,6 +218,10 @@ mod tests {
     fn padding_may_stand_in_the_middle() {
         check("YQ==YQ==", Some(b"aa"));
         check("YQ==\nYWI=YWJj", Some(b"aababc"));
+        check("====", Some(b"\0"));
+        check("AB=C", Some(b"\0\x02"));
+        check("=ABC", Some(b"\0\0B"));
+        check("==YQ", Some(b"\0\x06\x10"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The behaviour: the same topics, in files of the same names, as the contract in `qga::commands`.
 
 mod clock;
+mod exec;
+mod file;
 mod session;
 mod system;
 

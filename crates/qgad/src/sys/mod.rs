@@ -2,4 +2,6 @@
 #![allow(unsafe_code, reason = "the one place for it")]
 
 pub(crate) mod fd;
+pub(crate) mod inheritance;
+pub(crate) mod pidfd;
 pub(crate) mod process;

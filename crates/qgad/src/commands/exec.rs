@@ -1,0 +1,42 @@
+//! Programs: started by one command, watched by another.
+//!
+//! A program that was started runs on whatever becomes of the host, the connection or the agent. Arguments, environment
+//! and output are nobody's business but the host's: the log has the program's path, its process id and its end.
+
+use qga::{
+    commands::exec::{CaptureOutput, Exec, ExecStatus, ProgramStatus, StartedProgram},
+    wire::{base64::Base64, message::Error},
+};
+
+use super::Result;
+use crate::{
+    dispatch::Run,
+    errno,
+    guest::Guest,
+    spawn::{self, Program},
+};
+
+impl Run for Exec {
+    fn run(self, guest: &Guest) -> Result<StartedProgram> {
+        let input = self.input_data.map(Base64::into_bytes).transpose()?;
+        let capture = self.capture_output.unwrap_or(CaptureOutput::None);
+        let environment = match self.env {
+            Some(variables) => variables.into_iter().map(String::into_bytes).collect(),
+            None => spawn::inherited(guest.environment.for_children()),
+        };
+        let started = Program::new(&self.path, self.arg.unwrap_or_default(), environment)
+            .and_then(|program| guest.programs.start(&program, input, capture));
+        let pid = started.map_err(|error| {
+            let reason = errno::words(error);
+            Error::generic(format!("Failed to execute child process \u{201C}{}\u{201D} ({reason})", self.path))
+        })?;
+        log::info!("guest-exec started {:?} as process {pid}", self.path);
+        Ok(StartedProgram { pid })
+    }
+}
+
+impl Run for ExecStatus {
+    fn run(self, guest: &Guest) -> Result<ProgramStatus> {
+        guest.programs.status(self.pid)
+    }
+}

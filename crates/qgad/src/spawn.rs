@@ -1,0 +1,201 @@
+//! The only way to start a program.
+//!
+//! A program gets a session of its own, so that it and all it starts can be signalled as one; three descriptors and no
+//! other; every signal at its default and none blocked; exactly the arguments and environment that are passed.
+//! A name without a slash is looked up in `PATH` of that environment, or in [`DEFAULT_PATH`] where it has none. A file
+//! without a `#!` is run by the shell. Starting does not copy the agent, however large it is at the moment.
+//! Whoever starts a program must also reap it: [`Child::try_wait`].
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    sync::Once,
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        stat::stat,
+        wait::waitpid,
+    },
+    unistd::Pid,
+};
+
+use crate::sys;
+
+/// Where programs are looked for when the environment does not say.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin:.";
+/// What runs a file that the kernel cannot.
+const SHELL: &CStr = c"/bin/sh";
+
+/// A program, ready to be started.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// As it was asked for; its first element is the program.
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+/// The descriptors that a program gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stdio<'a> {
+    /// Standard input.
+    pub(crate) input: BorrowedFd<'a>,
+    /// Standard output.
+    pub(crate) output: BorrowedFd<'a>,
+    /// Standard error.
+    pub(crate) error: BorrowedFd<'a>,
+}
+
+/// A program that was started and not reaped yet.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pid: Pid,
+    descriptor: OwnedFd,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Program {
+    /// A program with its arguments, and its whole environment as `NAME=value`.
+    ///
+    /// # Errors
+    /// When any of it has a NUL in it.
+    pub(crate) fn new<A, E>(path: &str, arguments: A, environment: E) -> io::Result<Self>
+    where
+        A: IntoIterator<Item: Into<Vec<u8>>>,
+        E: IntoIterator<Item: Into<Vec<u8>>>,
+    {
+        let checked = |what: &'static str, text: Vec<u8>| {
+            CString::new(text).map_err(|_| io::Error::other(format!("{what} has a NUL in it")))
+        };
+        let path = checked("the path", path.into());
+        let arguments = arguments.into_iter().map(|argument| checked("an argument", argument.into()));
+        let environment = environment.into_iter().map(|variable| checked("a variable", variable.into()));
+        Ok(Self {
+            arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
+            environment: environment.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self, stdio: Stdio<'_>) -> io::Result<Child> {
+        static PREPARE: Once = Once::new();
+        PREPARE.call_once(|| {
+            sys::inheritance::keep_descriptors();
+            sys::inheritance::keep_ended_children();
+        });
+        let pid = self.start_first_found(stdio)?;
+        match sys::pidfd::open(pid) {
+            Ok(descriptor) => Ok(Child { pid, descriptor }),
+            Err(error) => {
+                discard(pid);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn start_first_found(&self, stdio: Stdio<'_>) -> nix::Result<Pid> {
+        let name = self.arguments[0].as_bytes();
+        if name.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if name.contains(&b'/') {
+            return self.start_at(&self.arguments[0], stdio);
+        }
+        let mut failure = Errno::ENOENT;
+        for path in self.candidates(name) {
+            // Cheaper than starting a process only to learn that there is nothing for it.
+            if stat(path.as_c_str()).is_err_and(|error| error == Errno::ENOENT || error == Errno::ENOTDIR) {
+                continue;
+            }
+            match self.start_at(&path, stdio) {
+                Err(Errno::EACCES) => failure = Errno::EACCES,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {}
+                other => return other,
+            }
+        }
+        Err(failure)
+    }
+
+    fn candidates(&self, name: &[u8]) -> impl Iterator<Item = CString> {
+        let path = self.environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+        path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':').filter_map(move |directory| match directory {
+            b"" => CString::new(name).ok(),
+            _ => CString::new([directory, b"/", name].concat()).ok(),
+        })
+    }
+
+    fn start_at(&self, path: &CStr, stdio: Stdio<'_>) -> nix::Result<Pid> {
+        match spawn(path, &self.arguments, &self.environment, stdio) {
+            Err(Errno::ENOEXEC) => {
+                let arguments: Vec<_> =
+                    [SHELL, path].into_iter().chain(self.arguments[1..].iter().map(CString::as_c_str)).collect();
+                spawn(SHELL, &arguments, &self.environment, stdio)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Child {
+    /// Its process id, which is also that of its session.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// How it ended, if it has; it is reaped then.
+    pub(crate) fn try_wait(&self) -> nix::Result<Option<End>> {
+        sys::pidfd::try_wait(self.descriptor.as_fd())
+    }
+
+    /// Ends it at once, for whoever cannot look after it.
+    pub(crate) fn discard(self) {
+        discard(self.pid);
+    }
+}
+
+fn discard(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
+    let _ = waitpid(pid, None);
+}
+
+/// Readable once it has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The environment that programs get when none is asked for, as `NAME=value`.
+pub(crate) fn inherited<'a>(variables: impl Iterator<Item = (&'a OsStr, &'a OsStr)>) -> Vec<Vec<u8>> {
+    variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
+}
+
+fn spawn<A: AsRef<CStr>>(path: &CStr, arguments: &[A], environment: &[CString], stdio: Stdio<'_>) -> nix::Result<Pid> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    for (number, descriptor) in [stdio.input, stdio.output, stdio.error].iter().enumerate() {
+        actions.add_dup2(descriptor.as_raw_fd(), i32::try_from(number).unwrap_or(i32::MAX))?;
+    }
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    let new_session = PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
+    attributes
+        .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | new_session)?;
+    posix_spawn(path, &actions, &attributes, arguments, environment)
+}

@@ -1,0 +1,165 @@
+//! The real agent as a process, on a unix socket in a directory of its own.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use qga::{
+    Client, client,
+    commands::{
+        exec::{CaptureOutput, Exec, ExecStatus, ProgramStatus, StartedProgram},
+        session::{Nothing, Ping},
+    },
+};
+
+/// How long anything here may take before the test fails; a busy machine is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An agent that ends with the test.
+pub(crate) struct Agent {
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Agent {
+    /// Starts one and waits until it answers.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let process = spawn(directory.path());
+        let agent = Self { process, directory };
+        agent.connect();
+        agent
+    }
+
+    /// Kills it and starts it again, in the same directory.
+    pub(crate) fn restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = spawn(self.directory.path());
+        self.connect();
+    }
+
+    /// A path in its directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A new conversation, in step.
+    pub(crate) fn connect(&self) -> Client<UnixStream> {
+        let stream = wait_for("the agent listens", || UnixStream::connect(self.path("socket")).ok());
+        let mut client = Client::new(stream);
+        client.sync(deadline()).unwrap();
+        client
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The names of its open descriptors' targets.
+    pub(crate) fn descriptors(&self) -> Vec<String> {
+        let directory = format!("/proc/{}/fd", self.pid());
+        let targets = fs::read_dir(directory).unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let mut targets: Vec<_> = targets.map(|target| target.to_string_lossy().into_owned()).collect();
+        targets.sort();
+        targets
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(directory: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qgad"));
+    command.args(["-m", "unix-listen", "-p", "socket", "-t", "."]).env("QGA_CONF", directory.join("config"));
+    command.current_dir(directory).spawn().unwrap()
+}
+
+/// When a call that begins now must be done.
+pub(crate) fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Tries until there is a result.
+pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = deadline();
+    loop {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Fails unless the agent answers.
+pub(crate) fn ping(client: &mut Client<UnixStream>) {
+    assert_eq!(client.call(&Ping {}, deadline()).unwrap(), Nothing {});
+}
+
+/// A program without anything special.
+pub(crate) fn program(path: &str, arguments: &[&str]) -> Exec {
+    Exec {
+        path: path.into(),
+        arg: Some(arguments.iter().map(ToString::to_string).collect()),
+        env: None,
+        input_data: None,
+        capture_output: None,
+    }
+}
+
+/// A line for the shell, its output captured.
+pub(crate) fn shell(line: &str) -> Exec {
+    Exec { capture_output: Some(CaptureOutput::Separated), ..program("/bin/sh", &["-c", line]) }
+}
+
+/// Starts a program, or returns the agent's refusal.
+pub(crate) fn start(client: &mut Client<UnixStream>, program: &Exec) -> Result<i64, String> {
+    refusal(client.call(program, deadline())).map(|StartedProgram { pid }| pid)
+}
+
+/// How a program is doing, or the agent's refusal.
+pub(crate) fn status(client: &mut Client<UnixStream>, pid: i64) -> Result<ProgramStatus, String> {
+    refusal(client.call(&ExecStatus { pid }, deadline()))
+}
+
+/// Waits for the last report about a program.
+pub(crate) fn wait(client: &mut Client<UnixStream>, pid: i64) -> ProgramStatus {
+    wait_for("the program is over", || Some(status(client, pid).unwrap()).filter(|status| status.exited))
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(client: &mut Client<UnixStream>, program: &Exec) -> ProgramStatus {
+    let pid = start(client, program).unwrap();
+    wait(client, pid)
+}
+
+/// What an agent says no with.
+pub(crate) fn refusal<T>(result: Result<T, client::Error>) -> Result<T, String> {
+    result.map_err(|error| match error {
+        client::Error::Refused { desc, .. } => desc,
+        other => panic!("{other}"),
+    })
+}
+
+/// What a program wrote to standard output.
+pub(crate) fn output(status: &ProgramStatus) -> String {
+    let bytes = status.out_data.clone().map_or_else(Vec::new, |data| data.into_bytes().unwrap());
+    String::from_utf8(bytes).unwrap()
+}
+
+/// What a program wrote to standard error.
+pub(crate) fn error_output(status: &ProgramStatus) -> String {
+    let bytes = status.err_data.clone().map_or_else(Vec::new, |data| data.into_bytes().unwrap());
+    String::from_utf8(bytes).unwrap()
+}
