@@ -65,6 +65,7 @@ impl Image {
         // The kernel opens it for init before there is a /dev.
         archive.character_device(Path::new("/dev/console"), (5, 1))?;
         archive.symlink(Path::new("/var/run"), Path::new("/run"))?;
+        archive.symlink(Path::new("/etc/localtime"), Path::new("/usr/share/zoneinfo/Throwaway"))?;
         add_settings(&mut archive)?;
         add_busybox(&mut archive, &needs.busybox)?;
         add_modules(&mut archive, needs)?;
@@ -91,7 +92,7 @@ fn add_settings(archive: &mut Archive) -> Result<()> {
     let settings: &[(&str, &[u8])] = &[
         ("/etc/os-release", OS_RELEASE.as_bytes()),
         ("/etc/hostname", HOST_NAME.as_bytes()),
-        ("/etc/localtime", &time_zone()),
+        ("/usr/share/zoneinfo/Throwaway", &time_zone()),
         ("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
         ("/etc/group", b"root:x:0:\n"),
         ("/etc/nsswitch.conf", b"passwd: files\ngroup: files\n"),
