@@ -110,7 +110,11 @@ impl Connection {
             } else if self.may_read {
                 match self.stream.read(chunk) {
                     Ok(0) => self.end()?,
-                    Ok(count) => self.take_input(&chunk[..count], guest, executor),
+                    Ok(count) => {
+                        // Bytes of a new peer can overtake the notice that it is there.
+                        self.is_hung_up = false;
+                        self.take_input(&chunk[..count], guest, executor);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
