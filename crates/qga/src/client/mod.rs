@@ -15,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use memchr::memrchr;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -182,5 +183,7 @@ struct Failure {
 }
 
 fn is_sync_reply(line: &[u8], id: i64) -> bool {
+    // An agent that was ended within a line leaves its beginning; the next one's sentinel stands in the middle then.
+    let line = memrchr(SENTINEL, line).map_or(line, |sentinel| &line[sentinel + 1..]);
     serde_json::from_slice(line).is_ok_and(|reply: Reply<serde_json::Value>| reply.success == Some(id.into()))
 }

@@ -488,6 +488,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_of_an_endless_string_is_bounded() {
+        let mut framer = Framer::default();
+        let piece = [b'x'; 64 * 1024];
+        frames(&mut framer, b"\"");
+        for _ in 0..=MAX_MESSAGE_BYTES / piece.len() {
+            frames(&mut framer, &piece);
+            assert!(framer.message.len() <= MAX_MESSAGE_BYTES);
+        }
+        assert!(framer.oversized);
+        assert_eq!(framer.message.capacity(), 0);
+    }
+
+    #[test]
     fn a_message_has_begun_from_its_first_byte_to_its_last() {
         for (input, expected) in [("", false), (" \n", false), ("{", true), ("\"", true), ("{}", false), ("%", false)] {
             let mut framer = Framer::default();

@@ -1,0 +1,261 @@
+//! The client against a scripted agent on the other end of a socket.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test may fail it")]
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use qga::{
+    Client,
+    client::{Error, MAX_REPLY_BYTES},
+    commands::{
+        session::{Info, Nothing, Ping},
+        system::{GetHostName, HostName},
+    },
+};
+use serde_json::json;
+
+/// Longest a conversation that works may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client waits for an agent that will not answer.
+const IMPATIENCE: Duration = Duration::from_millis(50);
+
+/// What the agent does next.
+enum Step {
+    /// Sends bytes unasked.
+    Say(Vec<u8>),
+    /// Reads a request and answers it; in the answer `$ID` is the sync's number.
+    Answer(Vec<u8>),
+    /// Reads a request and says nothing.
+    Ignore,
+}
+use Step::{Answer, Ignore, Say};
+
+fn say(text: &str) -> Step {
+    Say(text.into())
+}
+
+fn answer(text: &str) -> Step {
+    Answer(text.into())
+}
+
+fn synced() -> Step {
+    Answer(b"\xFF{\"return\": $ID}\n".to_vec())
+}
+
+/// A client, and the thread of an agent that does these steps, closes, and returns what it was sent.
+fn connect(steps: Vec<Step>) -> (Client<UnixStream>, JoinHandle<Vec<u8>>) {
+    let (host, guest) = UnixStream::pair().unwrap();
+    let agent = thread::spawn(move || {
+        let mut requests = Vec::new();
+        for step in steps {
+            match step {
+                Say(bytes) => send(&guest, &bytes),
+                Ignore => requests.extend(read_line(&guest)),
+                Answer(text) => {
+                    let request = read_line(&guest);
+                    send(&guest, &with_sync_id(&text, &request));
+                    requests.extend(request);
+                }
+            }
+        }
+        requests
+    });
+    (Client::new(host), agent)
+}
+
+/// A client that has had its fill may be gone by now.
+fn send(mut guest: &UnixStream, bytes: &[u8]) {
+    let _ = guest.write_all(bytes);
+}
+
+fn read_line(mut guest: &UnixStream) -> Vec<u8> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.last() != Some(&b'\n') && guest.read(&mut byte).unwrap() == 1 {
+        line.push(byte[0]);
+    }
+    line
+}
+
+fn with_sync_id(text: &[u8], request: &[u8]) -> Vec<u8> {
+    let digits: String = String::from_utf8_lossy(request).chars().filter(char::is_ascii_digit).collect();
+    match text.windows(3).position(|window| window == b"$ID") {
+        Some(at) => [&text[..at], digits.as_bytes(), &text[at + 3..]].concat(),
+        None => text.to_vec(),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// A ping gives this after these steps.
+fn check(steps: Vec<Step>, expected: Result<(), &str>) {
+    let (mut client, agent) = connect(steps);
+    let found = client.call(&Ping {}, soon()).map(|Nothing {}| ()).map_err(|error| error.to_string());
+    drop(client);
+    agent.join().unwrap();
+    assert_eq!(found, expected.map_err(Into::into));
+}
+
+#[test]
+fn the_first_command_follows_a_sync_with_a_sentinel_and_the_second_does_not() {
+    let (mut client, agent) = connect(vec![synced(), answer("{\"return\": {}}\n"), answer("{\"return\": {}}\n")]);
+    client.call(&Ping {}, soon()).unwrap();
+    client.call(&Ping {}, soon()).unwrap();
+    let sent = agent.join().unwrap();
+    let ping = b"{\"execute\": \"guest-ping\", \"arguments\": {}}\n";
+    assert!(sent.starts_with(b"\xFF{\"execute\": \"guest-sync-delimited\", \"arguments\": {\"id\": "));
+    assert!(sent.ends_with(&[ping.as_slice(), ping].concat()));
+}
+
+#[test]
+fn replies_are_read_into_the_commands_types() {
+    let (mut client, agent) = connect(vec![
+        synced(),
+        answer("{\"return\": {\"host-name\": \"caf\\u00E9\", \"new\": 1}, \"id\": null}\n"),
+        answer("{\"return\": {\"version\": \"7.2\", \"supported_commands\": []}}\r\n"),
+        answer("{\"return\": [1.5]}\n"),
+    ]);
+    assert_eq!(client.call(&GetHostName {}, soon()).unwrap(), HostName { host_name: "café".into() });
+    assert_eq!(client.call(&Info {}, soon()).unwrap().version, "7.2");
+    assert_eq!(client.call_raw("guest-new", &serde_json::Map::new(), soon()).unwrap(), json!([1.5]));
+    agent.join().unwrap();
+}
+
+#[test]
+fn stale_lines_before_the_sync_reply_are_skipped() {
+    check(
+        vec![
+            say("{\"return\": {}}\n{\"error\": {\"class\": \"GenericError\", \"desc\": \"stale\"}}\nhalf a li"),
+            Answer(b"ne\n{\"error\": {}}\n\xFF{\"return\": $ID}\n".to_vec()),
+            answer("{\"return\": {}}\n"),
+        ],
+        Ok(()),
+    );
+}
+
+#[test]
+fn the_sync_reply_of_another_peer_is_no_sync_reply() {
+    check(
+        vec![
+            Say(b"\xFF{\"return\": 1}\n".to_vec()),
+            Answer(b"\xFF{\"return\": -5}\n\xFF\xFF{\"return\"\xFF{\"return\": $ID}\n".to_vec()),
+            answer("{\"return\": {}}\n"),
+        ],
+        Ok(()),
+    );
+}
+
+#[test]
+fn an_agents_refusal_keeps_its_class_and_its_words() {
+    let (mut client, agent) = connect(vec![
+        synced(),
+        answer("{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no such thing\"}}\n"),
+        answer("{\"return\": {}}\n"),
+    ]);
+    match client.call(&Ping {}, soon()) {
+        Err(Error::Refused { class, desc }) => {
+            assert_eq!((class.as_str(), desc.as_str()), ("CommandNotFound", "no such thing"));
+        }
+        other => panic!("{other:?}"),
+    }
+    client.call(&Ping {}, soon()).expect("a refusal leaves the conversation in step");
+    agent.join().unwrap();
+}
+
+#[test]
+fn an_answer_that_is_no_reply_is_quoted() {
+    let (mut client, agent) = connect(vec![synced(), answer("login: \n")]);
+    match client.call(&Ping {}, soon()) {
+        Err(Error::Garbled(what)) => assert!(what.ends_with(": login: "), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    agent.join().unwrap();
+}
+
+#[test]
+fn an_answer_that_is_neither_success_nor_error_is_garbled() {
+    for text in ["{}", "[]", "{\"event\": \"x\"}", "{\"return\": {}, \"error\": {}}", "{\"return\": null}"] {
+        let (mut client, agent) = connect(vec![synced(), answer(&format!("{text}\n"))]);
+        let found = client.call_raw("guest-ping", &serde_json::Map::new(), soon());
+        agent.join().unwrap();
+        assert!(matches!(found, Err(Error::Garbled(_))), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn after_garbage_the_next_command_begins_with_a_sync() {
+    let (mut client, agent) =
+        connect(vec![synced(), answer("garbage\nand more\n"), synced(), answer("{\"return\": {}}\n")]);
+    assert!(matches!(client.call(&Ping {}, soon()), Err(Error::Garbled(_))));
+    client.call(&Ping {}, soon()).expect("the conversation is in step again");
+    agent.join().unwrap();
+}
+
+#[test]
+fn a_silent_agent_costs_no_more_than_the_deadline_and_its_late_reply_reaches_nobody() {
+    let late = Answer(b"{\"return\": {\"host-name\": \"late\"}}\n\xFF{\"return\": $ID}\n".to_vec());
+    let (mut client, agent) = connect(vec![synced(), Ignore, late, answer("{\"return\": {}}\n")]);
+    client.sync(soon()).unwrap();
+    let found = client.call(&GetHostName {}, Instant::now() + IMPATIENCE);
+    assert!(matches!(found, Err(Error::TimedOut)), "{found:?}");
+    client.call(&Ping {}, soon()).expect("the late reply is skipped");
+    agent.join().unwrap();
+}
+
+#[test]
+fn a_deadline_that_has_passed_sends_nothing() {
+    let (mut client, agent) = connect(vec![]);
+    assert!(matches!(client.call(&Ping {}, Instant::now()), Err(Error::TimedOut)));
+    assert_eq!(agent.join().unwrap(), b"");
+}
+
+#[test]
+fn an_agent_that_is_not_read_from_costs_no_more_than_the_deadline() {
+    let (host, _guest) = UnixStream::pair().unwrap();
+    let large = json!({ "text": "x".repeat(16 * 1024 * 1024) });
+    let found = Client::new(host).call_raw("guest-x", large.as_object().unwrap(), Instant::now() + IMPATIENCE);
+    assert!(matches!(found, Err(Error::TimedOut)), "{found:?}");
+}
+
+#[test]
+fn an_agent_that_goes_away_is_reported_wherever_it_does() {
+    let closed = Err("the connection was closed before the agent answered");
+    check(vec![], closed);
+    check(vec![Ignore], closed);
+    check(vec![Answer(b"\xFF{\"return".to_vec())], closed);
+    check(vec![synced(), Ignore], closed);
+    check(vec![synced(), answer("{\"return\": {")], closed);
+}
+
+#[test]
+fn a_reply_is_bounded() {
+    let endless = vec![b'x'; MAX_REPLY_BYTES + 2];
+    let (mut client, agent) = connect(vec![synced(), Answer(endless)]);
+    let found = client.call(&Ping {}, soon());
+    drop(client);
+    agent.join().unwrap();
+    assert!(matches!(&found, Err(Error::Garbled(what)) if what.contains("more than")), "{found:?}");
+}
+
+#[test]
+fn noise_without_a_sentinel_is_not_kept() {
+    let noise = vec![b'x'; MAX_REPLY_BYTES + 2];
+    check(vec![Say(noise), synced(), answer("{\"return\": {}}\n")], Ok(()));
+}
+
+#[test]
+fn a_text_only_channel_is_brought_in_step_without_a_sentinel() {
+    let (mut client, agent) =
+        connect(vec![answer("{\"return\": {}}\n{\"return\": 1}\n{\"return\": $ID}\n"), answer("{\"return\": {}}\n")]);
+    client.sync_undelimited(soon()).unwrap();
+    client.call(&Ping {}, soon()).unwrap();
+    let sent = agent.join().unwrap();
+    assert!(sent.starts_with(b"{\"execute\": \"guest-sync\", \"arguments\": {\"id\": "));
+}
