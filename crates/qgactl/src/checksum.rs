@@ -3,10 +3,7 @@
 //! The guest computes a SHA-256 with its own `sha256sum`, where policy lets programs run and there is one. Elsewhere
 //! the sizes have to do. What could be compared is said, so that nobody takes one for the other.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use qga::{
     client::{Ended, Error},
@@ -25,15 +22,16 @@ const BASE_TIME: Duration = Duration::from_secs(60);
 /// Slowest that a guest reads and hashes, from a slow disk and under emulation.
 const BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
 
+/// Hexadecimal digits of a SHA-256.
+const HASH_DIGITS: usize = 64;
+
 /// What the comparison found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The guest computed the same hash.
-    Same,
-    /// The guest computed another one.
-    Different,
-    /// The guest computed none, for this reason.
-    Unknown(String),
+    /// Nothing speaks against the copy; and how far that goes.
+    Fine(String),
+    /// The two differ, in this.
+    Different(String),
 }
 
 /// The bytes that went by.
@@ -55,47 +53,50 @@ impl Checksum {
         self.bytes
     }
 
-    /// Compares them with a file in the guest.
-    pub(crate) fn compare(self, agent: &mut Agent, path: &str) -> Result<Verdict, Failure> {
-        let program = Exec {
-            path: "sha256sum".into(),
-            arg: Some(vec!["--".into(), path.into()]),
-            env: None,
-            input_data: None,
-            capture_output: Some(CaptureOutput::Separated),
-        };
-        let deadline = Instant::now() + BASE_TIME + Duration::from_secs(self.bytes / BYTES_PER_SECOND);
-        let unknown = |reason: &str| Ok(Verdict::Unknown(reason.into()));
-        let status = match agent.client.run(&program, agent.reply_timeout, Some(deadline)) {
-            Ok(Ended::Exited(status)) => status,
-            Ok(Ended::StillRunning { .. }) => return unknown("sha256sum takes too long in the guest"),
-            Err(Error::Refused { class, .. }) if class == "CommandNotFound" => {
-                return unknown("the agent does not run programs");
+    /// Compares them with a file in the guest, whose size is what the guest tells, if it does.
+    pub(crate) fn compare(self, agent: &mut Agent, path: &str, size: Option<u64>) -> Result<Verdict, Failure> {
+        Ok(match size {
+            // Files that the kernel makes up have no size and other contents each time; pipes have their contents once.
+            None => Verdict::Fine("not compared: the guest tells no size".into()),
+            Some(0) if self.bytes > 0 => Verdict::Fine("not compared: the guest tells no size".into()),
+            Some(size) if size != self.bytes => {
+                Verdict::Different(format!("{} bytes were transferred, but the file has {size}", self.bytes))
             }
-            Err(Error::Refused { .. }) => return unknown("the guest has no sha256sum"),
-            Err(error) => return Err(named::<Exec>(error)),
-        };
-        let output = status.out_data.and_then(|data| data.into_bytes().ok()).unwrap_or_default();
-        let ours = hex(&self.hasher.finalize());
-        // A name with unusual characters is announced by a backslash before the hash.
-        let theirs = output.strip_prefix(b"\\").unwrap_or(&output);
-        match theirs.get(..ours.len()) {
-            Some(theirs) if status.exitcode == Some(0) => {
-                Ok(if theirs == ours.as_bytes() { Verdict::Same } else { Verdict::Different })
-            }
-            _ => unknown("sha256sum failed in the guest"),
-        }
+            Some(_) => match guest_hash(agent, path, self.bytes)? {
+                Ok(theirs) if theirs == hex(&self.hasher.finalize()) => Verdict::Fine("SHA-256 matches".into()),
+                Ok(_) => Verdict::Different("the guest computes another SHA-256".into()),
+                Err(reason) => Verdict::Fine(format!("only the size was compared: {reason}")),
+            },
+        })
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Same => formatter.write_str("SHA-256 matches"),
-            Self::Different => formatter.write_str("SHA-256 differs"),
-            Self::Unknown(reason) => write!(formatter, "only the size was compared: {reason}"),
+/// The hash that the guest computes of a file of so many bytes, or why it computes none.
+fn guest_hash(agent: &mut Agent, path: &str, bytes: u64) -> Result<Result<String, &'static str>, Failure> {
+    let program = Exec {
+        path: "sha256sum".into(),
+        arg: Some(vec!["--".into(), path.into()]),
+        env: None,
+        input_data: None,
+        capture_output: Some(CaptureOutput::Separated),
+    };
+    let deadline = Instant::now() + BASE_TIME + Duration::from_secs(bytes / BYTES_PER_SECOND);
+    let status = match agent.client.run(&program, agent.reply_timeout, Some(deadline)) {
+        Ok(Ended::Exited(status)) => status,
+        Ok(Ended::StillRunning { .. }) => return Ok(Err("sha256sum takes too long in the guest")),
+        Err(Error::Refused { class, .. }) if class == "CommandNotFound" => {
+            return Ok(Err("the agent does not run programs"));
         }
-    }
+        Err(Error::Refused { .. }) => return Ok(Err("the guest has no sha256sum")),
+        Err(error) => return Err(named::<Exec>(error)),
+    };
+    let output = status.out_data.and_then(|data| data.into_bytes().ok()).unwrap_or_default();
+    // A name with unusual characters is announced by a backslash before the hash.
+    let hash = output.strip_prefix(b"\\").unwrap_or(&output).get(..HASH_DIGITS);
+    Ok(match hash {
+        Some(hash) if status.exitcode == Some(0) => Ok(String::from_utf8_lossy(hash).into_owned()),
+        _ => Err("sha256sum failed in the guest"),
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -313,3 +313,14 @@ fn the_scripted_agent_is_a_fair_one() {
     assert!(outcome.stdout == contents(), "{}", outcome.stderr);
     let _: Value = serde_json::from_str(&agent.qgactl(&["call", "guest-x"]).success()).unwrap();
 }
+
+#[test]
+fn a_pipe_is_read_to_its_end_and_not_compared() {
+    for agent in Agent::each(&[]) {
+        let pipe = agent.directory().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let copy = local(&agent).join("copy");
+        agent.qgactl(&["pull", text(&pipe), text(&copy)]).check(0, "pulled 0 bytes; not compared");
+        assert_eq!(fs::read(copy).unwrap(), b"");
+    }
+}

@@ -41,20 +41,13 @@ impl Pull {
         let interrupt = Interrupt::watch(Some(half.path().to_owned()))?;
         let (checksum, size) = self.receive(agent, half.as_file(), &interrupt)?;
         let bytes = checksum.bytes();
-        let comparison = match size {
-            _ if self.no_check => "not compared".into(),
-            // Files that the kernel makes up have no size, and other contents each time.
-            None | Some(0) if bytes > 0 => "not compared: the guest tells no size".into(),
-            Some(size) if size != bytes => bail!(
-                "{}: {bytes} bytes came, but the file has {size}: it changes, or the copy is damaged (--no-check keeps it)",
-                self.remote
-            ),
-            _ => match checksum.compare(agent, &self.remote)? {
-                Verdict::Different => bail!(
-                    "{}: the guest computes another SHA-256: the file changes, or the copy is damaged (--no-check keeps it)",
-                    self.remote
-                ),
-                verdict => verdict.to_string(),
+        let comparison = match self.no_check {
+            true => "not compared".into(),
+            false => match checksum.compare(agent, &self.remote, size)? {
+                Verdict::Fine(comparison) => comparison,
+                Verdict::Different(how) => {
+                    bail!("{}: {how}: the file changes, or the copy is damaged (--no-check keeps it)", self.remote)
+                }
             },
         };
         interrupt.check()?;

@@ -44,15 +44,11 @@ impl Push {
         let interrupt = Interrupt::watch(None)?;
         let (checksum, size) = self.send(agent, local, length, &interrupt)?;
         let bytes = checksum.bytes();
-        let comparison = match size {
-            _ if self.no_check => "not compared".into(),
-            None | Some(0) if bytes > 0 => "not compared: the guest tells no size".into(),
-            Some(size) if size != bytes => {
-                bail!("{}: {bytes} bytes were sent, but the file has {size}", self.remote)
-            }
-            _ => match checksum.compare(agent, &self.remote)? {
-                Verdict::Different => bail!("{}: the guest computes another SHA-256: the copy is damaged", self.remote),
-                verdict => verdict.to_string(),
+        let comparison = match self.no_check {
+            true => "not compared".into(),
+            false => match checksum.compare(agent, &self.remote, size)? {
+                Verdict::Fine(comparison) => comparison,
+                Verdict::Different(how) => bail!("{}: {how}: the copy is damaged", self.remote),
             },
         };
         eprintln!("pushed {bytes} bytes; {comparison}");
