@@ -42,8 +42,10 @@ const POLL_INTERVAL_MS: u8 = 100;
 const CONSOLE_TAIL_LINES: usize = 30;
 const AGENT_CHARDEV: &str = "agent";
 const AGENT_DEVICE: &str = "agent-port";
-/// No self-tests, no look for a keyboard: both take an emulated processor long. A panic ends the VM.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests i8042.noaux i8042.nokbd";
+/// No self-tests and no look for a keyboard, which take an emulated processor long, and no check of the timer, which
+/// fails on a busy machine. A panic ends the VM.
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests i8042.noaux i8042.nokbd no_timer_check";
 
 /// How the host reaches the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
