@@ -53,8 +53,11 @@ pub(crate) struct Connection {
     running: Option<Ticket>,
     may_read: bool,
     may_write: bool,
-    /// Nobody is at the other side.
+    /// Nobody is at the other side, by the last notice.
     is_hung_up: bool,
+    /// A notice said that somebody is at the other side, and what it sent has not ended since. The bytes of a new peer
+    /// can overtake the notice: what is read before it is that peer's, and so are the replies.
+    has_peer: bool,
     has_ended: bool,
 }
 
@@ -70,6 +73,7 @@ impl Connection {
             may_read: true,
             may_write: true,
             is_hung_up: false,
+            has_peer: false,
             has_ended: false,
         }
     }
@@ -84,6 +88,7 @@ impl Connection {
         self.may_read = true;
         self.may_write = true;
         self.is_hung_up = is_hung_up;
+        self.has_peer |= !is_hung_up;
     }
 
     /// The running job has ended.
@@ -110,11 +115,7 @@ impl Connection {
             } else if self.may_read {
                 match self.stream.read(chunk) {
                     Ok(0) => self.end()?,
-                    Ok(count) => {
-                        // Bytes of a new peer can overtake the notice that it is there.
-                        self.is_hung_up = false;
-                        self.take_input(&chunk[..count], guest, executor);
-                    }
+                    Ok(count) => self.take_input(&chunk[..count], guest, executor),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
@@ -126,7 +127,7 @@ impl Connection {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        if self.is_hung_up && self.end_of_input == EndOfInput::PeerLeft {
+        if self.is_hung_up && self.has_peer && self.end_of_input == EndOfInput::PeerLeft {
             // Nobody is there to read it, and the next peer must not get half a reply.
             self.session.output().clear();
         }
@@ -157,7 +158,11 @@ impl Connection {
         self.may_read = false;
         match self.end_of_input {
             EndOfInput::Closes => self.has_ended = true,
-            EndOfInput::PeerLeft => self.session = Session::default(),
+            EndOfInput::PeerLeft if self.has_peer => {
+                self.session = Session::default();
+                self.has_peer = false;
+            }
+            EndOfInput::PeerLeft => {}
             EndOfInput::Breaks => return Err(ErrorKind::UnexpectedEof.into()),
         }
         Ok(())
