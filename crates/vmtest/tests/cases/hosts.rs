@@ -39,8 +39,7 @@ pub(crate) fn connects_late_and_again(builder: Builder<'_>) -> Result<()> {
 
 pub(crate) fn leaves_half_a_message(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
-    drop(answered(&vm)?);
-    vm.connect()?.write_all(b"{\"execute\": \"guest-pi")?;
+    answered(&vm)?.transport().write_all(b"{\"execute\": \"guest-pi")?;
     idle::wait_until_idle(&mut vm)?;
     let mut agent = vm.client()?;
     agent.sync_undelimited(soon())?;
