@@ -91,10 +91,10 @@ impl<'a> Parser<'a> {
         let mut end = start;
         let mut has_escapes = false;
         loop {
-            let rest = &self.text[end..];
-            let Some(found) = memchr2(quote, b'\\', rest) else { return Err(Error::parse(b"unterminated string")) };
+            let found = self.text.get(end..).and_then(|rest| memchr2(quote, b'\\', rest));
+            let Some(found) = found else { return Err(Error::parse(b"unterminated string")) };
             end += found;
-            if rest[found] == quote {
+            if self.text[end] == quote {
                 break;
             }
             has_escapes = true;
@@ -358,6 +358,18 @@ mod tests {
         for word in ["hello", "tru", "truee", "nul", "a"] {
             check_refused(word, &format!("invalid keyword '{word}'"));
         }
+    }
+
+    #[test]
+    fn text_that_no_framer_has_seen_is_refused_as_well() {
+        for message in ["\"a", "'", "\"a\\", "\"a\\\"", "{\"a"] {
+            check_refused(message, "unterminated string");
+        }
+        for message in ["", "[", "[1,", "{"] {
+            check_refused(message, "expecting value");
+        }
+        check_refused("{'a':1", "expected separator in dict");
+        check_refused("-", "number '-' is out of range");
     }
 
     #[test]
