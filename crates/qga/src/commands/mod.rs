@@ -66,6 +66,43 @@ mod tests {
     }
 
     #[test]
+    fn names_are_lower_case_words_with_hyphens() {
+        let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+        for spec in SPECS {
+            assert!(spec.name.starts_with("guest-") && spec.name.split('-').all(is_word), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn every_command_ends_at_some_time() {
+        for spec in SPECS {
+            assert!(!spec.deadline.is_zero(), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn only_what_hosts_count_on_is_served_while_frozen() {
+        let expected = [
+            "guest-sync-delimited",
+            "guest-sync",
+            "guest-ping",
+            "guest-info",
+            "guest-fsfreeze-status",
+            "guest-fsfreeze-thaw",
+        ];
+        for spec in SPECS {
+            assert_eq!(spec.while_frozen, expected.contains(&spec.name), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn only_one_reply_is_delimited() {
+        for spec in SPECS {
+            assert_eq!(spec.delimited, spec.name == "guest-sync-delimited", "{}", spec.name);
+        }
+    }
+
+    #[test]
     fn a_command_that_never_blocks_is_served_while_frozen_or_is_a_mere_fact() {
         for spec in SPECS.iter().filter(|spec| spec.inline) {
             assert!(!spec.silent, "{} changes the machine and cannot be inline", spec.name);
