@@ -1,6 +1,6 @@
 # The project's commands, thin on purpose. What they need beyond cargo, tools/install-needs asks apt for.
 
-.PHONY: demo test lint
+.PHONY: demo test lint fuzz
 
 # Boots a throwaway VM with the agent in it, and drives it from the host.
 demo:
@@ -13,6 +13,7 @@ test:
 	cargo build --workspace
 	cargo test --workspace --doc
 	cargo test -p qga --features schema --test contract
+	tools/fuzz 20
 	cargo test --workspace --lib --bins --tests
 
 lint:
@@ -20,3 +21,7 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p qga --all-targets --features schema -- -D warnings
 	tools/check-dependencies
+
+# Looks for inputs that break the wire, for so many seconds a target.
+fuzz:
+	tools/fuzz $(or $(SECONDS),600)
