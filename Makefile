@@ -1,6 +1,8 @@
 # The project's commands, thin on purpose. What they need beyond cargo, tools/install-needs asks apt for.
 
-.PHONY: demo test lint fuzz
+.PHONY: demo test lint fuzz bench
+
+.PHONY: demo test lint fuzz bench
 
 # Boots a throwaway VM with the agent in it, and drives it from the host.
 demo:
@@ -25,3 +27,9 @@ lint:
 # Looks for inputs that break the wire, for so many seconds a target.
 fuzz:
 	tools/fuzz $(or $(SECONDS),600)
+
+# Measures the agent against Debian's, and writes docs/benchmarks.md.
+bench:
+	tools/install-needs
+	cargo build --release -p qgad -p vmtest --bin qgad --bin bench
+	target/release/bench --write docs/benchmarks.md target/release/qgad

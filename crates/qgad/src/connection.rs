@@ -47,8 +47,9 @@ pub(crate) struct Connection {
     stream: File,
     end_of_input: EndOfInput,
     session: Session,
-    /// Input the session has not taken yet.
+    /// Input of one read, and how much of it the session has taken.
     leftover: Vec<u8>,
+    taken: usize,
     /// The job whose reply is due next.
     running: Option<Ticket>,
     may_read: bool,
@@ -58,6 +59,8 @@ pub(crate) struct Connection {
     /// A notice said that somebody is at the other side, and what it sent has not ended since. The bytes of a new peer
     /// can overtake the notice: what is read before it is that peer's, and so are the replies.
     has_peer: bool,
+    /// The peer sends nothing beyond what is there already.
+    is_closing: bool,
     has_ended: bool,
 }
 
@@ -69,11 +72,13 @@ impl Connection {
             end_of_input,
             session: Session::default(),
             leftover: Vec::new(),
+            taken: 0,
             running: None,
             may_read: true,
             may_write: true,
             is_hung_up: false,
             has_peer: false,
+            is_closing: false,
             has_ended: false,
         }
     }
@@ -84,7 +89,8 @@ impl Connection {
     }
 
     /// The stream may have become readable or writable, or its other side may have been opened or closed.
-    pub(crate) fn wake(&mut self, is_hung_up: bool) {
+    pub(crate) fn wake(&mut self, is_hung_up: bool, is_closing: bool) {
+        self.is_closing |= is_closing;
         self.may_read = true;
         self.may_write = true;
         self.is_hung_up = is_hung_up;
@@ -109,13 +115,23 @@ impl Connection {
             }
             if !self.leftover.is_empty() {
                 let leftover = std::mem::take(&mut self.leftover);
-                self.take_input(&leftover, guest, executor);
+                self.taken += self.take_input(&leftover[self.taken..], guest, executor);
+                if self.taken < leftover.len() {
+                    self.leftover = leftover;
+                }
             } else if self.has_ended {
                 return Ok(if self.session.output().len() > 0 { Progress::Waits } else { Progress::Over });
             } else if self.may_read {
                 match self.stream.read(chunk) {
                     Ok(0) => self.end()?,
-                    Ok(count) => self.take_input(&chunk[..count], guest, executor),
+                    Ok(count) => {
+                        // A socket that gave less than was asked for has no more, unless it was closed meanwhile.
+                        let is_drained = self.end_of_input == EndOfInput::Closes && count < chunk.len();
+                        self.may_read = self.is_closing || !is_drained;
+                        let taken = self.take_input(&chunk[..count], guest, executor);
+                        self.leftover.extend_from_slice(&chunk[taken..count]);
+                        self.taken = 0;
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
@@ -143,7 +159,10 @@ impl Connection {
         }
     }
 
-    fn take_input(&mut self, mut input: &[u8], guest: &Guest, executor: &mut Executor) {
+    /// Gives input to the session, and tells how much of it was taken.
+    fn take_input(&mut self, input: &[u8], guest: &Guest, executor: &mut Executor) -> usize {
+        let length = input.len();
+        let mut input = input;
         if let Some(job) = self.session.receive(&mut input, guest) {
             let id = job.id.clone();
             match executor.start(job) {
@@ -151,7 +170,7 @@ impl Connection {
                 Err(error) => self.session.answer(Some(message::refusal(&error, id.as_ref()))),
             }
         }
-        self.leftover.extend_from_slice(input);
+        length - input.len()
     }
 
     fn end(&mut self) -> io::Result<()> {

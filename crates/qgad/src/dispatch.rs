@@ -3,7 +3,10 @@
 //! The table is derived from the one list of the contract; a listed command without behaviour does not compile.
 //! Preparing a command reads its arguments, running it takes values and returns a value: no command sees JSON.
 
-use std::fmt;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use qga::{
     Command, Spec, for_each_command,
@@ -20,17 +23,30 @@ use crate::guest::Guest;
 pub(crate) trait Run: Command {
     /// Carries the command out.
     fn run(self, guest: &Guest) -> Result<Self::Reply, Error>;
+
+    /// Carries it out on the I/O thread, if it is sure not to wait for anything. Otherwise nothing has happened.
+    fn run_at_once(&self, _: &Guest) -> Option<Result<Self::Reply, Error>> {
+        None
+    }
 }
 
 /// A command whose arguments are read; running it gives the reply line, or nothing for a silent success.
 pub(crate) type Prepared = Box<dyn FnOnce(&Guest, Option<&Id>) -> Option<Vec<u8>> + Send>;
 
+/// What became of a command whose arguments are read.
+pub(crate) enum Step {
+    /// It was carried out, with this reply line or none.
+    Done(Option<Vec<u8>>),
+    /// It is to be run.
+    Remains(Prepared),
+}
+
 /// One row of the table.
 pub(crate) struct Handler {
     /// What must be known before it runs.
     pub(crate) spec: Spec,
-    /// Reads the arguments.
-    pub(crate) prepare: fn(&Object<'_>) -> Result<Prepared, Error>,
+    /// Reads the arguments, and does at once what can be.
+    pub(crate) prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Step, Error>,
 }
 
 impl Handler {
@@ -46,13 +62,22 @@ impl fmt::Debug for Handler {
     }
 }
 
-fn prepare<C: Run>(arguments: &Object<'_>) -> Result<Prepared, Error> {
+fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Result<Step, Error> {
     let command: C = args::read(arguments)?;
-    Ok(Box::new(|guest, id| match command.run(guest) {
+    // One that panics is left to its usual way, where that is answered.
+    let at_once = catch_unwind(AssertUnwindSafe(|| command.run_at_once(guest)));
+    Ok(match at_once {
+        Ok(Some(result)) => Step::Done(spell::<C>(result, id)),
+        Ok(None) | Err(_) => Step::Remains(Box::new(|guest, id| spell::<C>(command.run(guest), id))),
+    })
+}
+
+fn spell<C: Run>(result: Result<C::Reply, Error>, id: Option<&Id>) -> Option<Vec<u8>> {
+    match result {
         Ok(_) if C::SPEC.silent => None,
         Ok(reply) => Some(message::reply(&reply, id, C::SPEC.delimited)),
         Err(error) => Some(message::refusal(&error, id)),
-    }))
+    }
 }
 
 macro_rules! table {

@@ -2,6 +2,7 @@
 //!
 //! The table is shared by all connections and outlives them. A file is borrowed from it while a command uses it, so no
 //! lock is held while a disk is slow, and closing frees the handle at once whatever other commands are doing.
+//! The one exception holds the lock for something that never waits, and keeps out who might: [`Files::with_unused`].
 //! The agent's own descriptors are few and shared with the pipes of programs, hence [`MAX_OPEN_FILES`].
 
 use std::{
@@ -35,6 +36,15 @@ impl Files {
     /// The file of a handle.
     pub(crate) fn get(&self, handle: i64) -> Result<Arc<File>, Error> {
         self.table().get(&handle).cloned().ok_or_else(|| not_found(handle))
+    }
+
+    /// Does something with a file that no other command uses, or begins to use meanwhile; it must not wait for anything.
+    ///
+    /// The kernel locks a file's position while a command reads, however long that takes.
+    pub(crate) fn with_unused<T>(&self, handle: i64, act: impl FnOnce(&File) -> Option<T>) -> Option<T> {
+        let table = self.table();
+        let file = table.get(&handle)?;
+        if Arc::strong_count(file) > 1 { None } else { act(file) }
     }
 
     /// Takes a file out; it is closed when the last command that uses it is done.

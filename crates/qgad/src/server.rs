@@ -157,7 +157,11 @@ impl Server {
             RETRY => self.open_port()?,
             key => {
                 if let Some(connection) = self.connections.get_mut(&key) {
-                    connection.wake(event.events().contains(EpollFlags::EPOLLHUP));
+                    let events = event.events();
+                    connection.wake(
+                        events.contains(EpollFlags::EPOLLHUP),
+                        events.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
+                    );
                     self.advance(key)?;
                 }
             }
@@ -291,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dispatch::{HANDLERS, Handler},
+        dispatch::{HANDLERS, Handler, Step},
         guest::tests::guest_without_a_machine,
     };
 
@@ -304,12 +308,12 @@ mod tests {
         const HANG: Spec = Spec { deadline: Duration::from_millis(50), ..Spec::new("test-hang", Class::Query) };
         let hang = Handler {
             spec: HANG,
-            prepare: |_| {
-                Ok(Box::new(|_, _| {
+            prepare: |_, _, _| {
+                Ok(Step::Remains(Box::new(|_, _| {
                     loop {
                         thread::park();
                     }
-                }))
+                })))
             },
         };
         let handlers = HANDLERS.iter().map(|handler| Handler { spec: handler.spec, prepare: handler.prepare });

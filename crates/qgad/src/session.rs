@@ -10,7 +10,7 @@ use qga::wire::{
     message::{self, Envelope, Error},
 };
 
-use crate::{executor::Job, guest::Guest, output::Output};
+use crate::{dispatch::Step, executor::Job, guest::Guest, output::Output};
 
 /// Unsent bytes beyond which no further request is taken; enough to answer a batch of small ones in one write.
 pub(crate) const MAX_UNSENT_BYTES: usize = 64 * 1024;
@@ -69,11 +69,18 @@ impl Session {
                 .ok_or_else(|| unknown_command(&request.execute))?;
             let spec = &handler.spec;
             guest.policy.decide(spec, guest.is_frozen()).map_err(|refusal| refusal.explain(spec.name))?;
-            Ok((spec, (handler.prepare)(&request.arguments)?))
+            Ok((spec, (handler.prepare)(&request.arguments, guest, envelope.id.as_ref())?))
         });
         match request {
-            Ok((spec, prepared)) => {
+            Ok((spec, step)) => {
                 log::debug!("{} called", spec.name);
+                let prepared = match step {
+                    Step::Remains(prepared) => prepared,
+                    Step::Done(reply) => {
+                        self.answer(reply);
+                        return None;
+                    }
+                };
                 let deadline = guest.deadline(spec);
                 let job = Job { name: spec.name, prepared, id: envelope.id, deadline };
                 if !spec.inline {

@@ -148,7 +148,7 @@ pub struct FileFlush {
 }
 
 impl Command for FileFlush {
-    const SPEC: Spec = Spec::new("guest-file-flush", Class::File).deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-flush", Class::File).inline();
     type Reply = Nothing;
 }
 

@@ -8,7 +8,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     sync::Arc,
 };
 
@@ -29,8 +29,10 @@ use qga::{
 };
 
 use super::Result;
-use crate::{dispatch::Run, errno, files::MAX_OPEN_FILES, guest::Guest, root::Root};
+use crate::{dispatch::Run, errno, files::MAX_OPEN_FILES, guest::Guest, root::Root, sys};
 
+/// Most bytes read at once from memory: half a millisecond in which no other peer is served.
+const MAX_READ_AT_ONCE: usize = 1024 * 1024;
 /// Permissions of a new file.
 const NEW_FILE_MODE: u32 = 0o644;
 
@@ -70,8 +72,13 @@ impl Run for FileRead {
             None => DEFAULT_READ_BYTES,
             Some(count) => checked_count(count, MAX_READ_BYTES)?,
         };
-        let (bytes, eof) = read(&file, count).map_err(|error| failure("failed to read file", error))?;
-        Ok(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof })
+        read(&file, count).map_err(|error| failure("failed to read file", error))
+    }
+
+    /// Nearly all that is read is in memory already, and taking a small piece from there is quicker than a detour.
+    fn run_at_once(&self, guest: &Guest) -> Option<Result<ReadBytes>> {
+        let count = checked_count(self.count.unwrap_or(signed(DEFAULT_READ_BYTES)), MAX_READ_AT_ONCE).ok()?;
+        guest.files.with_unused(self.handle, |file| read_cached(file, count)).map(Ok)
     }
 }
 
@@ -141,24 +148,40 @@ fn open(root: &Root, path: &str, flags: OFlag) -> io::Result<File> {
     root.open(path, flags.difference(OFlag::O_CREAT)).map(File::from)
 }
 
-/// Reads until there are `count` bytes, and tells whether the end was met first.
-fn read(mut file: &File, count: usize) -> io::Result<(Vec<u8>, bool)> {
-    // Large buffers come zeroed from the kernel, and of those only what is read into costs memory.
-    let mut bytes = vec![0; count];
-    let mut length = 0;
+/// Reads until there are `count` bytes, or the end is met.
+fn read(file: &File, count: usize) -> io::Result<ReadBytes> {
+    // A large buffer costs memory only where it is read into.
+    let mut bytes = Vec::with_capacity(count);
     let mut eof = false;
-    while length < count && !eof {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => eof = true,
-            Ok(read) => length += read,
+    while bytes.len() < count && !eof {
+        match sys::read::append(file, &mut bytes) {
+            Ok(read) => eof = read == 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // What was read is delivered, and the next read meets the failure.
-            Err(_) if length > 0 => break,
+            Err(_) if !bytes.is_empty() => break,
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(length);
-    Ok((bytes, eof))
+    Ok(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof })
+}
+
+/// As [`read`], if all of it is in memory. Otherwise the position is where it was.
+fn read_cached(file: &File, count: usize) -> Option<ReadBytes> {
+    // What has no position cannot be put back where it was.
+    unistd::lseek64(file, 0, unistd::Whence::SeekCur).ok()?;
+    let mut bytes = Vec::with_capacity(count);
+    while bytes.len() < count {
+        match sys::read::append_cached(file, &mut bytes) {
+            Ok(0) => return Some(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof: true }),
+            Ok(_) => {}
+            Err(_) if bytes.is_empty() => return None,
+            Err(_) => {
+                let _ = unistd::lseek64(file, -signed(bytes.len()), unistd::Whence::SeekCur);
+                return None;
+            }
+        }
+    }
+    Some(ReadBytes { count: signed(count), buf_b64: bytes.into(), eof: false })
 }
 
 /// Writes all, or as much as there is room for if that is not nothing.

@@ -5,3 +5,4 @@ pub(crate) mod fd;
 pub(crate) mod inheritance;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod read;

@@ -27,9 +27,9 @@ pub(crate) struct Binary {
 
 impl Binary {
     /// An agent.
-    pub(crate) fn agent(path: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn agent(path: &Path) -> anyhow::Result<Self> {
         // Servers have a working directory of their own.
-        let path = fs::canonicalize(&path).with_context(|| format!("no agent at {}", path.display()))?;
+        let path = fs::canonicalize(path).with_context(|| format!("no agent at {}", path.display()))?;
         Ok(Self { path, is_echo: false })
     }
 

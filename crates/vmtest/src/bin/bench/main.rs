@@ -1,6 +1,6 @@
 //! Measures our agent against Debian's, in one run, with one client.
 //!
-//! Each figure is the median of samples taken in turns, so that what else the machine does meets both alike. Where the
+//! Each figure is the lower quartile of samples taken in turns, so that what else the machine does meets both alike. Where the
 //! machine itself is the limit there is a floor: a server that does nothing but send each line back.
 //! `bench OURS [THEIRS]` prints the table; with `--write FILE` it also goes there, with the machine described.
 //! Absolute figures are this machine's; what is promised is the ratios.
@@ -39,8 +39,8 @@ fn main() -> anyhow::Result<()> {
         [ours, theirs] => (ours.clone(), theirs.clone()),
         _ => bail!("usage: bench [--write FILE] [--only ROW] OURS [THEIRS]"),
     };
-    let ours = Binary::agent(ours.into())?;
-    let theirs = Binary::agent(theirs.into()).context("Debian's package qemu-guest-agent has the reference")?;
+    let ours = Binary::agent(ours.as_ref())?;
+    let theirs = Binary::agent(theirs.as_ref()).context("Debian's package qemu-guest-agent has the reference")?;
     let rows = cases::measure(&ours, &theirs, only.as_deref())?;
     let report = report::spell(&rows, &ours, &theirs)?;
     println!("{report}");

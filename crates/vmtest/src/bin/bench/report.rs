@@ -15,7 +15,7 @@ pub(crate) fn spell(rows: &[Row], ours: &Binary, theirs: &Binary) -> anyhow::Res
     writeln!(text, "{}\n", machine()?)?;
     writeln!(
         text,
-        "\"ours\" is {}, \"theirs\" {}. One client on a unix socket, medians of samples taken in turns; `make bench` \
+        "\"ours\" is {}, \"theirs\" {}. One client on a unix socket, lower quartiles of samples taken in turns; `make bench` \
          writes this page. A ratio is our figure to theirs, or to the floor's where the target is about that: a server \
          that does nothing but answer.\n",
         ours.version()?,
