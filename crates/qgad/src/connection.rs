@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use qga::wire::message;
@@ -20,6 +21,10 @@ use crate::{
 
 /// How much is read at a time.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How much later than its first bytes a port's peer may be announced. Bytes that are older were sent by a peer that came
+/// and left without being noticed. The kernel takes less than a millisecond, on a processor of its own.
+const MAX_NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// What the end of a stream's input means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +59,12 @@ pub(crate) struct Connection {
     running: Option<Ticket>,
     may_read: bool,
     may_write: bool,
-    /// Nobody is at the other side, by the last notice.
-    is_hung_up: bool,
-    /// A notice said that somebody is at the other side, and what it sent has not ended since. The bytes of a new peer
-    /// can overtake the notice: what is read before it is that peer's, and so are the replies.
+    /// A notice said that somebody is at the other side of the port, and none that it left.
     has_peer: bool,
     /// The peer sends nothing beyond what is there already.
     is_closing: bool,
+    /// When something was last read from a port at whose other side nobody was by the last notice.
+    unannounced: Option<Instant>,
     has_ended: bool,
 }
 
@@ -76,9 +80,9 @@ impl Connection {
             running: None,
             may_read: true,
             may_write: true,
-            is_hung_up: false,
             has_peer: false,
             is_closing: false,
+            unannounced: None,
             has_ended: false,
         }
     }
@@ -93,8 +97,9 @@ impl Connection {
         self.is_closing |= is_closing;
         self.may_read = true;
         self.may_write = true;
-        self.is_hung_up = is_hung_up;
-        self.has_peer |= !is_hung_up;
+        if self.end_of_input == EndOfInput::PeerLeft && self.has_peer == is_hung_up {
+            self.change_peer();
+        }
     }
 
     /// The running job has ended.
@@ -125,6 +130,10 @@ impl Connection {
                 match self.stream.read(chunk) {
                     Ok(0) => self.end()?,
                     Ok(count) => {
+                        if self.end_of_input == EndOfInput::PeerLeft && !self.has_peer {
+                            self.forget_unannounced_peer();
+                            self.unannounced = Some(Instant::now());
+                        }
                         // A socket that gave less than was asked for has no more, unless it was closed meanwhile.
                         let is_drained = self.end_of_input == EndOfInput::Closes && count < chunk.len();
                         self.may_read = self.is_closing || !is_drained;
@@ -142,11 +151,32 @@ impl Connection {
         }
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        if self.is_hung_up && self.has_peer && self.end_of_input == EndOfInput::PeerLeft {
-            // Nobody is there to read it, and the next peer must not get half a reply.
-            self.session.output().clear();
+    /// A notice said that a port's peer left, or that one came.
+    fn change_peer(&mut self) {
+        self.has_peer = !self.has_peer;
+        if self.has_peer {
+            self.forget_unannounced_peer();
+        } else {
+            self.forget_peer();
         }
+        self.unannounced = None;
+    }
+
+    fn forget_unannounced_peer(&mut self) {
+        if self.unannounced.is_some_and(|last| last.elapsed() >= MAX_NOTICE_DELAY) {
+            self.forget_peer();
+        }
+    }
+
+    /// The next peer must not get half a reply, nor have its message joined to half of another.
+    fn forget_peer(&mut self) {
+        self.session = Session::default();
+        self.leftover.clear();
+        self.taken = 0;
+        self.running = None;
+    }
+
+    fn send(&mut self) -> io::Result<()> {
         if !self.may_write {
             return Ok(());
         }
@@ -177,10 +207,7 @@ impl Connection {
         self.may_read = false;
         match self.end_of_input {
             EndOfInput::Closes => self.has_ended = true,
-            EndOfInput::PeerLeft if self.has_peer => {
-                self.session = Session::default();
-                self.has_peer = false;
-            }
+            // The notice says more: a new peer's bytes end, too, as long as it has not come.
             EndOfInput::PeerLeft => {}
             EndOfInput::Breaks => return Err(ErrorKind::UnexpectedEof.into()),
         }

@@ -24,11 +24,6 @@ impl Output {
         self.unsent
     }
 
-    /// Drops what is unsent.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Adds a reply.
     pub(crate) fn push(&mut self, reply: Vec<u8>) {
         self.unsent += reply.len();
