@@ -1,9 +1,9 @@
 //! Runs commands off the I/O thread, each with its deadline.
 //!
 //! A command that can block runs on a worker thread. One that passes its deadline is given up: its peer gets an error
-//! now, what it returns later is dropped, and its thread is not used again. Threads given up are bounded by
-//! [`MAX_ABANDONED`]; beyond that, commands that can block are refused until some return. A command that panics is
-//! answered with an error and costs nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+//! now, what it returns later is dropped, and its thread is not used again. Busy threads are bounded by [`MAX_BUSY`];
+//! beyond that, commands that can block are refused until some return. A command that panics is answered with an error
+//! and costs nothing else. Nothing here wakes up unless a command ends or a deadline passes.
 
 use std::{
     io,
@@ -20,10 +20,11 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use qga::wire::message::{self, Error, Id};
 
-use crate::{dispatch::Prepared, guest::Guest};
+use crate::{dispatch::Prepared, guest::Guest, server::MAX_CONNECTIONS};
 
-/// Most threads stuck in commands that were given up: what hung mounts may cost in memory before the agent says stop.
-pub(crate) const MAX_ABANDONED: usize = 32;
+/// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or left
+/// behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
+pub(crate) const MAX_BUSY: usize = 3 * MAX_CONNECTIONS;
 /// Threads kept for the next command; a host that polls one guest needs one.
 const MAX_IDLE_WORKERS: usize = 2;
 /// Stack of a worker: name services load modules of their own, which are not modest.
@@ -123,11 +124,8 @@ impl Executor {
     /// # Errors
     /// When too many threads are stuck, or the system gives no further one; the job is lost.
     pub(crate) fn start(&mut self, job: Job) -> Result<Ticket, Error> {
-        if self.abandoned >= MAX_ABANDONED {
-            return Err(Error::generic(format!(
-                "{} cannot run: {MAX_ABANDONED} earlier commands are still stuck",
-                job.name
-            )));
+        if self.running.len() + self.abandoned >= MAX_BUSY {
+            return Err(Error::generic(format!("{} cannot run: {MAX_BUSY} earlier ones have not ended", job.name)));
         }
         let worker = match self.idle.pop() {
             Some(worker) => worker,
@@ -294,14 +292,17 @@ mod tests {
     }
 
     #[test]
-    fn too_many_stuck_commands_are_refused_until_some_end() {
+    fn too_many_commands_that_do_not_end_are_refused_whether_given_up_or_not() {
         let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
-        for _ in 0..MAX_ABANDONED {
+        for _ in 0..MAX_BUSY / 2 {
             executor.start(stuck_job(&gate)).unwrap();
             next(&mut executor);
         }
+        for _ in MAX_BUSY / 2..MAX_BUSY {
+            executor.start(Job { deadline: PATIENCE, ..stuck_job(&gate) }).unwrap();
+        }
         let refusal = executor.start(stuck_job(&gate)).unwrap_err();
-        assert_eq!(refusal.desc, "test-command cannot run: 32 earlier commands are still stuck");
+        assert_eq!(refusal.desc, "test-command cannot run: 48 earlier ones have not ended");
         gate.open();
     }
 
