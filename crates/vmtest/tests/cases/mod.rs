@@ -6,6 +6,7 @@ mod idle;
 mod machine;
 mod ports;
 mod service;
+mod transfers;
 
 use std::time::Instant;
 
@@ -33,6 +34,11 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("an_agent_that_was_killed_or_ended_is_replaced", service::restarts),
     ("a_paused_machine_answers_when_it_goes_on", machine::is_paused),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
+    ("a_file_of_200_mib_is_the_same_after_a_push_and_a_pull", transfers::large_file),
+    ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),
+    ("a_handle_does_not_survive_the_agent_and_is_not_used_again", transfers::restart_between_open_and_read),
+    ("programs_run_and_leave_nothing_behind", transfers::programs),
+    ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),
 ];
 
 /// When a wait that begins now fails.
