@@ -2,8 +2,6 @@
 
 .PHONY: demo test lint fuzz bench
 
-.PHONY: demo test lint fuzz bench
-
 # Boots a throwaway VM with the agent in it, and drives it from the host.
 demo:
 	@tools/demo

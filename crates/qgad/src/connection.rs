@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::epoll::EpollFlags;
 use qga::wire::message;
 
 use crate::{
@@ -59,6 +60,7 @@ pub(crate) struct Connection {
     running: Option<Ticket>,
     may_read: bool,
     may_write: bool,
+    is_watched_for_room: bool,
     /// A notice said that somebody is at the other side of the port, and none that it left.
     has_peer: bool,
     /// The peer sends nothing beyond what is there already.
@@ -80,6 +82,7 @@ impl Connection {
             running: None,
             may_read: true,
             may_write: true,
+            is_watched_for_room: end_of_input != EndOfInput::Closes,
             has_peer: false,
             is_closing: false,
             unannounced: None,
@@ -100,6 +103,24 @@ impl Connection {
         if self.end_of_input == EndOfInput::PeerLeft && self.has_peer == is_hung_up {
             self.change_peer();
         }
+    }
+
+    /// What the stream is to be watched for, if that has changed.
+    pub(crate) fn new_interest(&mut self) -> Option<EpollFlags> {
+        let wants_room = self.wants_room();
+        let was_wanted = std::mem::replace(&mut self.is_watched_for_room, wants_room);
+        (wants_room != was_wanted).then(|| interest(wants_room))
+    }
+
+    /// What a stream is to be watched for at first.
+    pub(crate) fn first_interest(&self) -> EpollFlags {
+        interest(self.is_watched_for_room)
+    }
+
+    /// A socket says each time that its peer has read something, which is of interest only to who waits for it. A port
+    /// says in this way that its other side was opened.
+    fn wants_room(&self) -> bool {
+        self.end_of_input != EndOfInput::Closes || !self.may_write
     }
 
     /// The running job has ended.
@@ -213,6 +234,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn interest(in_room: bool) -> EpollFlags {
+    let always = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+    if in_room { always | EpollFlags::EPOLLOUT } else { always }
 }
 
 impl AsFd for Connection {

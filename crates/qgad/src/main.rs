@@ -50,6 +50,9 @@ use self::{
     state::State,
 };
 
+#[global_allocator]
+static ALLOCATOR: sys::memory::Allocator = sys::memory::Allocator;
+
 fn main() -> ExitCode {
     let environment = Environment::of_process();
     logger::begin(environment.text("JOURNAL_STREAM"));

@@ -195,7 +195,12 @@ impl Server {
     fn advance(&mut self, key: u64) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
         let failure = match connection.advance(&self.guest, &mut self.executor, &mut self.chunk) {
-            Ok(Progress::Waits) => return Ok(()),
+            Ok(Progress::Waits) => {
+                if let Some(interest) = connection.new_interest() {
+                    self.epoll.modify(&*connection, &mut EpollEvent::new(interest, key))?;
+                }
+                return Ok(());
+            }
             Ok(Progress::Over) => None,
             Err(error) => Some(error),
         };
@@ -274,9 +279,8 @@ impl Server {
     fn serve(&mut self, stream: OwnedFd, end_of_input: EndOfInput) -> io::Result<()> {
         let key = self.next_connection;
         self.next_connection += 1;
-        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         let connection = Connection::new(stream, end_of_input);
-        self.epoll.add(&connection, EpollEvent::new(interest, key))?;
+        self.epoll.add(&connection, EpollEvent::new(connection.first_interest(), key))?;
         self.connections.insert(key, connection);
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod fd;
 pub(crate) mod inheritance;
+pub(crate) mod memory;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod read;
