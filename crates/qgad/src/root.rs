@@ -4,14 +4,19 @@
 //! Links are resolved inside it and errors name the guest's path, so that a command cannot tell the difference.
 //! What is read whole is bounded by [`MAX_FILE_BYTES`].
 
+#[cfg(test)]
+mod fixture;
+
 use std::{
+    ffi::OsString,
     fs::File,
-    io::{self, Read},
-    os::fd::OwnedFd,
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
     path::{Path, PathBuf},
 };
 
 use nix::{
+    dir::Dir,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::Mode,
     unistd::{UnlinkatFlags, unlinkat},
@@ -66,6 +71,24 @@ impl Root {
         }
         Ok(contents)
     }
+
+    /// Writes to a file that exists, in one piece, as the kernel's switches are written.
+    pub(crate) fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> io::Result<()> {
+        File::from(self.open(path, OFlag::O_WRONLY)?).write_all(contents)
+    }
+
+    /// The names in a directory, in the directory's own order.
+    pub(crate) fn names(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
+        let mut directory = Dir::from_fd(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
+    }
 }
 
 #[cfg(test)]
@@ -96,5 +119,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = Root::at(directory.path()).read("/../../../../etc/passwd").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+    #[test]
+    fn a_switch_is_written_and_never_made() {
+        let (root, _directory) = Root::from_text("sys/online: 1\n");
+        root.write("/sys/online", b"0").unwrap();
+        assert_eq!(root.read("/sys/online").unwrap(), b"0\n");
+        assert_eq!(root.write("/sys/absent", b"0").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_directory_lists_its_names_and_not_itself() {
+        let (root, _directory) = Root::from_text("sys/cpu/cpu0/\nsys/cpu/online: 0\n");
+        let mut names = root.names("/sys/cpu").unwrap();
+        names.sort();
+        assert_eq!(names, ["cpu0", "online"]);
     }
 }
