@@ -2,6 +2,8 @@
 
 use std::io;
 
+use qga::wire::message::Error;
+
 /// The words for an error of the system, without its number.
 pub(crate) fn words(error: impl Into<io::Error>) -> String {
     let error = error.into();
@@ -10,6 +12,11 @@ pub(crate) fn words(error: impl Into<io::Error>) -> String {
         Some(words) => words.into(),
         None => text,
     }
+}
+
+/// The refusal of a command that needs a file, or a directory, which cannot be opened.
+pub(crate) fn could_not_open(path: &str, error: impl Into<io::Error>) -> Error {
+    Error::generic(format!("Could not open '{path}': {}", words(error)))
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use std::{
 
 use qga::{Spec, command::QUERY_DEADLINE};
 
-use crate::{dispatch::Handler, files::Files, policy::Policy, programs::Programs, root::Root, state::State};
+use crate::{
+    dispatch::Handler, files::Files, glob::Globs, policy::Policy, programs::Programs, root::Root, state::State,
+};
 
 /// The machine and the agent's own state, shared by all sessions.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Guest {
     pub(crate) handlers: &'static [Handler],
     /// Which of them are served.
     pub(crate) policy: Policy,
+    /// Network interfaces that are not told of.
+    pub(crate) interfaces_exclude: Globs,
     /// What the deadline of a query is to be; those of other commands stay in proportion.
     pub(crate) command_timeout: Duration,
     /// What outlives the agent.
@@ -93,6 +97,7 @@ pub(crate) mod tests {
             environment: Environment::default(),
             handlers: crate::dispatch::HANDLERS,
             policy: Policy::default(),
+            interfaces_exclude: Globs::default(),
             command_timeout: QUERY_DEADLINE,
             state: State::load(root).unwrap(),
             files: Files::default(),

@@ -12,9 +12,11 @@ mod dispatch;
 mod errno;
 mod executor;
 mod files;
+mod glob;
 mod guest;
 mod keyfile;
 mod logger;
+mod netlink;
 mod options;
 mod output;
 mod policy;
@@ -40,6 +42,7 @@ use self::{
     channel::{Activation, Channel},
     config::Source,
     files::Files,
+    glob::Globs,
     guest::{Environment, Guest},
     options::{Options, Outcome},
     policy::Policy,
@@ -144,6 +147,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         environment,
         handlers: dispatch::HANDLERS,
         policy: Policy::new(settings.allow_rpcs.clone(), settings.block_rpcs.clone()),
+        interfaces_exclude: Globs::new(settings.interfaces_exclude.clone()),
         command_timeout: settings.command_timeout,
         state: State::load(&state_directory)?,
         files: Files::default(),

@@ -29,22 +29,37 @@ pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Root {
     directory: PathBuf,
+    /// How many files were opened: what a command costs, in a test.
+    #[cfg(test)]
+    opened: std::sync::atomic::AtomicUsize,
 }
 
 impl Root {
     /// The machine's own root.
     pub(crate) fn machine() -> Self {
-        Self { directory: "/".into() }
+        Self {
+            directory: "/".into(),
+            #[cfg(test)]
+            opened: 0.into(),
+        }
     }
 
     /// A directory in place of the machine's root.
     #[cfg(test)]
     pub(crate) fn at(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), opened: 0.into() }
+    }
+
+    /// How many files were opened so far.
+    #[cfg(test)]
+    pub(crate) fn opened(&self) -> usize {
+        self.opened.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Opens a file by its path; one that this creates has no permissions.
     pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
+        #[cfg(test)]
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let flags = flags | OFlag::O_CLOEXEC;
         if self.directory == Path::new("/") {
             return Ok(open(path.as_ref(), flags, Mode::empty())?);

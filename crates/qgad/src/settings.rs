@@ -3,7 +3,7 @@
 //! [`KEYS`] defines every setting once; the file's keys, the command line's options, the help text and the printed
 //! configuration are derived from it. A later source replaces a value and adds to a list; the command line can only
 //! switch flags on. Names of channels and commands are not checked here: a configuration is printed whatever it says.
-//! Keys that qemu-ga does not have (`command-timeout`) are ours, and printed only when they differ from the default.
+//! Keys that qemu-ga does not have (`command-timeout`, `interfaces-exclude`) are ours, and printed only when they differ from the default.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -51,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) block_rpcs: Vec<String>,
     /// Commands to serve, and no others; all when empty.
     pub(crate) allow_rpcs: Vec<String>,
+    /// Network interfaces that are not told of, as patterns.
+    pub(crate) interfaces_exclude: Vec<String>,
     /// How long a query may take; the deadlines of other commands are scaled with it.
     pub(crate) command_timeout: Duration,
 }
@@ -201,7 +203,7 @@ pub(crate) static KEYS: &[Key] = &[
         long: &["block-rpcs", "blacklist"],
         takes: Takes::Commands,
         help: &["commands to refuse, separated by commas", "(\"help\" lists all commands)"],
-        set: |settings, value| commands(&mut settings.block_rpcs, value),
+        set: |settings, value| names(&mut settings.block_rpcs, value),
         show: |settings| Some(settings.block_rpcs.join(";").into()),
     },
     Key {
@@ -210,8 +212,20 @@ pub(crate) static KEYS: &[Key] = &[
         long: &["allow-rpcs"],
         takes: Takes::Commands,
         help: &["commands to serve, and no others", "(\"help\" lists all commands)"],
-        set: |settings, value| commands(&mut settings.allow_rpcs, value),
+        set: |settings, value| names(&mut settings.allow_rpcs, value),
         show: |settings| Some(settings.allow_rpcs.join(";").into()),
+    },
+    Key {
+        names: &["interfaces-exclude"],
+        short: None,
+        long: &[],
+        takes: Takes::Value,
+        help: &[],
+        set: |settings, value| names(&mut settings.interfaces_exclude, value),
+        show: |settings| {
+            let patterns = &settings.interfaces_exclude;
+            (!patterns.is_empty()).then(|| patterns.join(";").into())
+        },
     },
     Key {
         names: &["command-timeout"],
@@ -247,6 +261,7 @@ impl Default for Settings {
             retry_path: false,
             block_rpcs: Vec::new(),
             allow_rpcs: Vec::new(),
+            interfaces_exclude: Vec::new(),
             command_timeout: QUERY_DEADLINE,
         }
     }
@@ -298,7 +313,7 @@ fn optional_path(setting: &mut Option<PathBuf>, value: &OsStr) -> Result<(), Unf
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a setter")]
-fn commands(setting: &mut Vec<String>, value: &OsStr) -> Result<(), Unfit> {
+fn names(setting: &mut Vec<String>, value: &OsStr) -> Result<(), Unfit> {
     let names = value.as_bytes().split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
     setting.extend(names.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned()));
     Ok(())
@@ -371,6 +386,9 @@ mod tests {
              pidfile=/var/run/qemu-ga.pid\nstatedir=/var/run\nverbose=false\nretry-path=false\nblock-rpcs=\n\
              allow-rpcs=\n"
         );
-        assert!(text(&settings(&[("command-timeout", "20")]).unwrap()).ends_with("command-timeout=20\n"));
+        for line in ["command-timeout=20", "interfaces-exclude=veth*;docker0"] {
+            let assignment = line.split_once('=').unwrap();
+            assert!(text(&settings(&[assignment]).unwrap()).ends_with(&format!("\nallow-rpcs=\n{line}\n")));
+        }
     }
 }

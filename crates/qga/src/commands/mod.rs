@@ -5,8 +5,11 @@
 //! A command that is not listed does not compile, because [`Command`] asks for [`Listed`].
 
 pub mod clock;
+pub mod cpu;
 pub mod exec;
 pub mod file;
+pub mod memory;
+pub mod network;
 pub mod session;
 pub mod system;
 
@@ -30,11 +33,20 @@ macro_rules! for_each_command {
             $crate::commands::file::FileWrite,
             $crate::commands::file::FileSeek,
             $crate::commands::file::FileFlush,
+            $crate::commands::network::GetInterfaces,
+            $crate::commands::cpu::GetVcpus,
+            $crate::commands::cpu::SetVcpus,
+            $crate::commands::memory::GetMemoryBlocks,
+            $crate::commands::memory::SetMemoryBlocks,
+            $crate::commands::memory::GetMemoryBlockInfo,
             $crate::commands::exec::ExecStatus,
             $crate::commands::exec::Exec,
             $crate::commands::system::GetHostName,
             $crate::commands::clock::GetTimezone,
             $crate::commands::system::GetOsinfo,
+            $crate::commands::cpu::GetCpustats,
+            $crate::commands::network::GetRoute,
+            $crate::commands::cpu::GetLoad,
         }
     };
 }

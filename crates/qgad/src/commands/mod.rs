@@ -1,8 +1,11 @@
 //! The behaviour: the same topics, in files of the same names, as the contract in `qga::commands`.
 
 mod clock;
+mod cpu;
 mod exec;
 mod file;
+mod memory;
+mod network;
 mod session;
 mod system;
 
