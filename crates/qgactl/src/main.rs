@@ -11,6 +11,7 @@ mod failure;
 mod interrupt;
 mod progress;
 mod render;
+mod table;
 
 use std::{process::ExitCode, time::Duration};
 

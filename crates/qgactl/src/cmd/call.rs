@@ -42,6 +42,11 @@ pub(super) fn print_reply(
     print(&format!("{:#}\n", serde_json::from_str::<Value>(reply.get())?))
 }
 
+/// Prints the `return` of a command without arguments as received.
+pub(super) fn print_received(agent: &mut Agent, command: &str) -> anyhow::Result<()> {
+    print_reply(agent, command, &Map::new(), true)
+}
+
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }

@@ -13,7 +13,7 @@ pub(crate) struct Info {}
 impl Info {
     pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
-            return call::print_reply(agent, session::Info::SPEC.name, &serde_json::Map::new(), true);
+            return call::print_received(agent, session::Info::SPEC.name);
         }
         print(&render::agent_info(&agent.call(&session::Info {})?))
     }

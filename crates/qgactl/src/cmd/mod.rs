@@ -2,11 +2,16 @@
 
 mod call;
 mod cat;
+mod cpus;
 mod exec;
 mod info;
+mod memory;
+mod net;
 mod ping;
 mod pull;
 mod push;
+mod routes;
+mod stats;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -24,12 +29,17 @@ pub(crate) enum Command {
     Pull(pull::Pull),
     Push(push::Push),
     Cat(cat::Cat),
+    Net(net::Net),
+    Routes(routes::Routes),
+    Cpus(cpus::Cpus),
+    Memory(memory::Memory),
+    Stats(stats::Stats),
 }
 
 impl Command {
     /// Whether the result is one reply, and so has a JSON form.
     pub(crate) fn has_json(&self) -> bool {
-        matches!(self, Self::Info(_) | Self::Ping(_) | Self::Call(_))
+        !matches!(self, Self::Exec(_) | Self::Pull(_) | Self::Push(_) | Self::Cat(_))
     }
 
     /// Connects, does it, and returns how the process ends.
@@ -52,6 +62,11 @@ impl Command {
             Self::Pull(pull) => pull.run(&mut target.connect(timeout)?)?,
             Self::Push(push) => push.run(&mut target.connect(timeout)?)?,
             Self::Cat(cat) => cat.run(&mut target.connect(timeout)?)?,
+            Self::Net(net) => net.run(&mut target.connect(timeout)?, json)?,
+            Self::Routes(routes) => routes.run(&mut target.connect(timeout)?, json)?,
+            Self::Cpus(cpus) => cpus.run(&mut target.connect(timeout)?, json)?,
+            Self::Memory(memory) => memory.run(&mut target.connect(timeout)?, json)?,
+            Self::Stats(stats) => stats.run(&mut target.connect(timeout)?, json)?,
         }
         Ok(ExitCode::SUCCESS)
     }

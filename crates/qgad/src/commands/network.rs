@@ -96,12 +96,26 @@ fn spell_hardware_address(address: &[u8]) -> String {
 
 fn ip_address(address: &Address) -> IpAddress {
     IpAddress {
-        ip_address: address.address.to_string(),
+        ip_address: match address.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => spell_ipv6(address),
+        },
         ip_address_type: match address.address {
             IpAddr::V4(_) => IpAddressType::Ipv4,
             IpAddr::V6(_) => IpAddressType::Ipv6,
         },
         prefix: address.prefix.into(),
+    }
+}
+
+/// As the C library spells it: an address of IPv4 that stands in an otherwise empty one keeps its dots.
+fn spell_ipv6(address: Ipv6Addr) -> String {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 1.., _] => {
+            let [.., a, b, c, d] = address.octets();
+            format!("::{}", Ipv4Addr::new(a, b, c, d))
+        }
+        _ => address.to_string(),
     }
 }
 
@@ -178,7 +192,7 @@ fn ipv6_route(line: &[u8]) -> Option<Route> {
     };
     let address = |field| {
         let bits = u128::from_str_radix(str::from_utf8(field).ok()?, 16).ok()?;
-        Some(Ipv6Addr::from_bits(bits).to_string())
+        Some(spell_ipv6(Ipv6Addr::from_bits(bits)))
     };
     let hexadecimal = |field| u32::try_from(number(field, 16)?).ok().map(i64::from);
     Some(Route {

@@ -84,6 +84,13 @@ fn a_hardware_address_has_six_bytes() {
 }
 
 #[test]
+fn addresses_are_spelled_as_the_c_library_does() {
+    for text in ["::", "::1", "::1.2.3.4", "::0.1.0.0", "::ffff:1.2.3.4", "::ffff", "1::", "2001:db8::1:0:0:1"] {
+        assert_eq!(spell_ipv6(text.parse().unwrap()), text);
+    }
+}
+
+#[test]
 fn an_address_of_an_interface_that_came_meanwhile_is_left_out() {
     let links = [link(1, "new0", &MAC)];
     check(&links, &[address(9, Some("gone0"), "10.0.0.1", 8)], &[], &["new0 52:54:00:ab:cd:ef"]);
