@@ -34,7 +34,7 @@ pub const ZONE: &str = "VMT";
 /// How far east of UTC the guest's time zone is, in seconds: not a whole hour, and unlike any host's.
 pub const ZONE_OFFSET: i32 = 5 * 3600 + 1800;
 
-const MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_blk", "vsock_loopback"];
+const MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "vsock_loopback"];
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/mnt", "/var/log"];
 
 /// A kernel and an initramfs, ready to boot.

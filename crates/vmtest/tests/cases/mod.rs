@@ -1,9 +1,12 @@
 //! The cases, and what they share.
 
 mod channels;
+mod cpu;
 mod hosts;
 mod idle;
 mod machine;
+mod memory;
+mod network;
 mod ports;
 mod service;
 mod transfers;
@@ -33,6 +36,13 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_port_that_comes_late_is_served_with_retry_path", ports::comes_late),
     ("an_agent_that_was_killed_or_ended_is_replaced", service::restarts),
     ("a_paused_machine_answers_when_it_goes_on", machine::is_paused),
+    ("interfaces_are_those_that_qemu_was_told_to_make", network::interfaces),
+    ("interfaces_are_left_out_on_request", network::excluded_interfaces),
+    ("routes_of_both_families_are_complete", network::routes),
+    ("a_processor_is_taken_offline_and_brought_back", cpu::is_taken_offline),
+    ("a_processor_that_is_plugged_in_is_brought_online", cpu::is_plugged_in),
+    ("memory_that_is_plugged_in_is_brought_online_and_taken_away", memory::is_plugged_in),
+    ("each_memory_block_is_answered_for", memory::is_answered_for_by_block),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
     ("a_file_of_200_mib_is_the_same_after_a_push_and_a_pull", transfers::large_file),
     ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),

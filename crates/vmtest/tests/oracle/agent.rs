@@ -98,7 +98,7 @@ fn converse(agent: &Path, input: &Input, peers: &[Peer], directory: &TempDir) ->
             answer.push(format!("(peer {})", index + 1));
         }
         let stream = running.connect(&socket)?;
-        answer.extend(answer::of_peer(&talk(&stream, peer)?, input.masks_time));
+        answer.extend(answer::of_peer(&talk(&stream, peer)?, &input.masked));
     }
     ensure!(running.0.try_wait()?.is_none(), "the agent has ended");
     Ok(answer)

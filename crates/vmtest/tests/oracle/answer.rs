@@ -15,7 +15,7 @@ const ALLOW_LIST: &str = "stdout: allow-rpcs=";
 pub(crate) type Answer = Vec<String>;
 
 /// The lines of a conversation with one peer.
-pub(crate) fn of_peer(bytes: &[u8], masks_time: bool) -> Answer {
+pub(crate) fn of_peer(bytes: &[u8], masked: &[String]) -> Answer {
     let mut lines = Vec::new();
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
         let Some(line) = line.strip_suffix(b"\n") else {
@@ -28,10 +28,22 @@ pub(crate) fn of_peer(bytes: &[u8], masks_time: bool) -> Answer {
             Some(sorted) => sorted,
             None => format!("(no JSON) {text}"),
         };
-        let is_time = masks_time && sorted.starts_with("{\"return\": 1");
-        lines.push(if is_time { "{\"return\": (time)}".into() } else { format!("{mark}{sorted}") });
+        lines.push(format!("{mark}{}", masked.iter().fold(sorted, |line, name| mask(&line, name))));
     }
     lines
+}
+
+/// Hides the numbers that are a member's value.
+fn mask(line: &str, member: &str) -> String {
+    let name = format!("\"{member}\": ");
+    let mut parts = line.split(&name);
+    let mut masked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let behind = part.trim_start_matches(|byte: char| byte.is_ascii_digit() || "+-.e".contains(byte));
+        let value = if behind.len() < part.len() { "(number)" } else { "" };
+        masked += &format!("{name}{value}{behind}");
+    }
+    masked
 }
 
 /// Leaves out what differs in nearly every answer because ours is the newer agent, so that the rest stands out: of

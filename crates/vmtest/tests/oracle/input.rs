@@ -12,7 +12,7 @@
 //! next peer          the peer closes its sending half and reads to the end, then another one connects
 //! peer leaves        the same, but the peer closes at once
 //! run WORDS          no conversation: the agent is started with just these words, and ends or listens at $DIR/socket
-//! mask time          the number that is returned is the time of day
+//! mask NAMES         the numbers of these members change all the time; `return` is one of an answer's members
 //! only exit code     what a run prints is not compared
 //! ```
 
@@ -28,7 +28,7 @@ pub(crate) struct Input {
     pub(crate) files: Vec<(String, String)>,
     pub(crate) arguments: Vec<String>,
     pub(crate) kind: Kind,
-    pub(crate) masks_time: bool,
+    pub(crate) masked: Vec<String>,
     pub(crate) only_exit_code: bool,
 }
 
@@ -80,7 +80,7 @@ impl Input {
                 self.peer().leaves_at_once = true;
                 self.next_peer();
             }
-            "mask" => self.masks_time = true,
+            "mask" => self.masked = words(rest),
             "only" => self.only_exit_code = true,
             other => bail!("'{other}' means nothing"),
         }

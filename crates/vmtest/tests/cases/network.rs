@@ -1,0 +1,129 @@
+//! Network interfaces and routes, against what QEMU was told and what the guest's own tools say.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use qga::commands::network::{GetInterfaces, GetRoute, Interface, IpAddressType, Route};
+use vmtest::vm::{Builder, Vm};
+
+use super::{agent_pid, answered, soon};
+
+const FIRST_MAC: &str = "52:54:00:aa:00:01";
+const SECOND_MAC: &str = "52:54:00:aa:00:02";
+
+/// `eth0` with addresses of all kinds and routes, and `eth1` with nothing.
+const SET_UP: &str = "\
+ip link set lo up
+ip link set eth0 up
+ip addr add 192.0.2.10/24 dev eth0
+ip addr add 192.0.2.11/32 dev eth0 label eth0:7
+ip -6 addr add 2001:db8::10/64 dev eth0
+ip route add default via 192.0.2.1
+ip route add 198.51.100.0/24 via 192.0.2.2 metric 4278198272
+ip -6 route add 2001:db8:1::/48 via 2001:db8::1 dev eth0 metric 77
+ping -c 3 -W 1 127.0.0.1";
+
+pub(crate) fn interfaces(builder: Builder<'_>) -> Result<()> {
+    let mut vm = boot(builder)?;
+    let mut agent = answered(&vm)?;
+    let interfaces = agent.call(&GetInterfaces {}, soon())?;
+    let names: Vec<_> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    assert_eq!(names, ["lo", "eth0", "eth1", "eth0:7"]);
+    let hardware_addresses: Vec<_> =
+        interfaces.iter().filter_map(|interface| interface.hardware_address.as_deref()).collect();
+    assert_eq!(hardware_addresses, ["00:00:00:00:00:00", FIRST_MAC, SECOND_MAC, FIRST_MAC]);
+    assert_eq!(told_addresses(&interfaces), true_addresses(&mut vm)?);
+    assert_eq!(interfaces[2].ip_addresses, None);
+
+    // Nothing but the ping before travels through lo.
+    let lo = interfaces[0].statistics.context("lo has addresses, and so statistics")?;
+    for (name, value) in [
+        ("rx_bytes", lo.rx_bytes),
+        ("rx_packets", lo.rx_packets),
+        ("tx_bytes", lo.tx_bytes),
+        ("tx_packets", lo.tx_packets),
+    ] {
+        assert_eq!(vm.sh(&format!("cat /sys/class/net/lo/statistics/{name}"))?, value.to_string(), "{name}");
+    }
+    assert!(lo.rx_packets >= 3, "{lo:?}");
+    assert!(interfaces[1].statistics.is_some());
+    assert!(interfaces[2..].iter().all(|interface| interface.statistics.is_none()));
+    Ok(())
+}
+
+pub(crate) fn excluded_interfaces(builder: Builder<'_>) -> Result<()> {
+    let mut vm = boot(builder)?;
+    let pid = agent_pid(&mut vm)?;
+    vm.sh("mkdir -p /etc/qemu; printf '[general]\\ninterfaces-exclude=eth?;sit*\\n' > /etc/qemu/qemu-ga.conf")?;
+    vm.sh(&format!("kill {pid}"))?;
+    vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
+    let interfaces = answered(&vm)?.call(&GetInterfaces {}, soon())?;
+    let names: Vec<_> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    assert_eq!(names, ["lo"]);
+    Ok(())
+}
+
+pub(crate) fn routes(builder: Builder<'_>) -> Result<()> {
+    let mut vm = boot(builder)?;
+    let routes = answered(&vm)?.call(&GetRoute {}, soon())?;
+    let count = |version| routes.iter().filter(|route: &&Route| route.version == version).count().to_string();
+    assert_eq!(count(4), vm.sh("tail -n +2 /proc/net/route | wc -l")?);
+    assert_eq!(count(6), vm.sh("wc -l < /proc/net/ipv6_route")?);
+    let is = |text: &str| Some(text.to_owned());
+    let find = |destination: &str, version| {
+        let mut found = routes.iter().filter(|route| route.destination == destination && route.version == version);
+        found.next().with_context(|| format!("no route to {destination} in {routes:?}"))
+    };
+    let default = find("0.0.0.0", 4)?;
+    assert_eq!((&default.gateway, &default.mask), (&is("192.0.2.1"), &is("0.0.0.0")));
+    assert_eq!((default.iface.as_str(), default.flags), ("eth0", Some(3)));
+    let far = find("198.51.100.0", 4)?;
+    assert_eq!((&far.gateway, &far.mask, far.metric), (&is("192.0.2.2"), &is("255.255.255.0"), 4_278_198_272));
+    let far = find("2001:db8:1::", 6)?;
+    assert_eq!((far.iface.as_str(), &far.desprefixlen, far.metric), ("eth0", &is("48"), 77));
+    assert_eq!((&far.nexthop, &far.source, &far.srcprefixlen), (&is("2001:db8::1"), &is("::"), &is("0")));
+    assert!(routes.iter().all(|route| route.metric >= 0 && route.flags.is_some_and(|flags| flags >= 0)));
+    Ok(())
+}
+
+fn boot(builder: Builder<'_>) -> Result<Vm> {
+    // Without a peer on the host's side: nothing is to come in.
+    let device = |mac| format!("virtio-net-pci,mac={mac},romfile=");
+    let mut vm = builder.qemu_arguments(&["-device", &device(FIRST_MAC), "-device", &device(SECOND_MAC)]).boot()?;
+    // The first to be found is the first of the two, or the second.
+    let first = vm.wait_until("ls /sys/class/net/eth1 >/dev/null && cat /sys/class/net/eth0/address")?;
+    if first != FIRST_MAC {
+        vm.sh("ip link set eth0 name x; ip link set eth1 name eth0; ip link set x name eth1")?;
+    }
+    vm.sh(SET_UP)?;
+    Ok(vm)
+}
+
+/// Names, or labels, with their addresses.
+type Addresses = BTreeSet<(String, String)>;
+
+fn told_addresses(interfaces: &[Interface]) -> Addresses {
+    let mut addresses = Addresses::new();
+    for interface in interfaces {
+        for address in interface.ip_addresses.iter().flatten() {
+            assert_eq!(address.ip_address_type == IpAddressType::Ipv6, address.ip_address.contains(':'));
+            addresses.insert((interface.name.clone(), format!("{}/{}", address.ip_address, address.prefix)));
+        }
+    }
+    addresses
+}
+
+/// What `ip` says: `2: eth0    inet 192.0.2.10/24 scope global eth0`, the label at the end for IPv4 only.
+fn true_addresses(vm: &mut Vm) -> Result<Addresses> {
+    let text = vm.sh("ip -o addr show")?;
+    let mut addresses = Addresses::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split([' ', '\\']).filter(|word| !word.is_empty()).collect();
+        let [_, device, family @ ("inet" | "inet6"), address, ..] = words[..] else { continue };
+        let label = words.iter().position(|word| *word == "scope").and_then(|scope| words.get(scope + 2));
+        let name = if family == "inet" { label.copied().unwrap_or(device) } else { device };
+        addresses.insert((name.into(), address.into()));
+    }
+    assert!(addresses.len() >= 5, "{text}");
+    Ok(addresses)
+}
