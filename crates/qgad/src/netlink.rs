@@ -91,8 +91,8 @@ fn dump_once(socket: &OwnedFd, kind: u16, body: &[u8]) -> nix::Result<Vec<u8>> {
             length => length?,
         };
         let piece = &piece[..length];
-        for message in messages(piece).filter(|message| i32::from(message.kind) == libc::NLMSG_ERROR) {
-            let number = message.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+        if let Some(refusal) = messages(piece).find(|message| i32::from(message.kind) == libc::NLMSG_ERROR) {
+            let number = refusal.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
             return Err(Errno::from_raw(-number));
         }
         dump.extend_from_slice(piece);

@@ -4,6 +4,8 @@
 //! reason; with `VMTEST_REQUIRE=all` they fail. `QGAD` names another agent to test: with Debian's, it shows what the
 //! reference does in each case.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod cases;
 
 use std::{

@@ -111,7 +111,7 @@ fn ip_address(address: &Address) -> IpAddress {
 /// As the C library spells it: an address of IPv4 that stands in an otherwise empty one keeps its dots.
 fn spell_ipv6(address: Ipv6Addr) -> String {
     match address.segments() {
-        [0, 0, 0, 0, 0, 0, 1.., _] => {
+        [0, 0, 0, 0, 0, 0, 1..=u16::MAX, _] => {
             let [.., a, b, c, d] = address.octets();
             format!("::{}", Ipv4Addr::new(a, b, c, d))
         }
