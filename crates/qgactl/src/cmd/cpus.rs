@@ -98,7 +98,7 @@ mod tests {
         let mut asked = Vec::new();
         let result = set_all(&wanted, |rest| {
             asked.push(rest.len());
-            Ok(2.min(rest.len() as i64))
+            Ok(i64::try_from(rest.len().min(2)).unwrap())
         });
         assert!(result.is_ok());
         assert_eq!(asked, [5, 3, 1]);
