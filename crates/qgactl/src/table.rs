@@ -1,37 +1,27 @@
-//! Tables for people: columns as wide as what stands in them, numbers to the right, two blanks between.
+//! Tables for people: columns as wide as what stands in them, two blanks between.
 
-/// A table with the heads of its columns; rows that lack cells at the end are filled up.
+/// A table with the heads of its columns; rows that lack cells at the end are filled up. What stands in a column whose
+/// head begins with `>` is set to the right, as numbers are.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
-    let columns: Vec<_> = (0..heads.len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| cell(row, column));
-            let width = cells.clone().map(|cell| cell.chars().count()).chain([heads[column].len()]).max();
-            let is_numeric =
-                cells.clone().any(|cell| is_number(&cell)) && cells.clone().all(|cell| is_number_or_none(&cell));
-            (width.unwrap_or(0), is_numeric)
+    let columns: Vec<_> = heads
+        .iter()
+        .enumerate()
+        .map(|(column, head)| {
+            let name = head.trim_start_matches('>');
+            let widest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+            (name, widest.unwrap_or(0).max(name.chars().count()), head.starts_with('>'))
         })
         .collect();
-    let line = |cells: Vec<String>| {
+    let line = |cells: &[&str]| {
         let mut line = String::new();
-        for (cell, (width, is_numeric)) in cells.iter().zip(&columns) {
-            let blanks = " ".repeat(width - cell.chars().count());
-            line += &if *is_numeric { blanks + cell } else { format!("{cell}{blanks}") };
-            line += "  ";
+        for (cell, (_, width, is_right)) in cells.iter().zip(&columns) {
+            line += &if *is_right { format!("{cell:>width$}  ") } else { format!("{cell:width$}  ") };
         }
         format!("{}\n", line.trim_end())
     };
-    let head = line(heads.iter().map(|head| (*head).to_owned()).collect());
-    head + &rows.iter().map(|row| line((0..heads.len()).map(|column| cell(row, column)).collect())).collect::<String>()
-}
-
-/// Begins with a digit; a unit or a sign may follow.
-fn is_number(cell: &str) -> bool {
-    cell.starts_with(|byte: char| byte.is_ascii_digit())
-}
-
-fn is_number_or_none(cell: &str) -> bool {
-    cell.is_empty() || cell == "-" || is_number(cell)
+    let head = line(&columns.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+    let rows = rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+    head + &rows.collect::<String>()
 }
 
 #[cfg(test)]
@@ -46,14 +36,14 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_numbers_stand_to_the_right() {
         check(
-            &["name", "bytes", "note"],
-            &[&["a", "1", "first"], &["long name", "12345678", ""], &["b", "-"]],
-            "name          bytes  note\na                 1  first\nlong name  12345678\nb                 -\n",
+            &["name", ">bytes", "note"],
+            &[&["a", "1", "first"], &["löng name", "12345678", ""], &["b", "-"]],
+            "name          bytes  note\na                 1  first\nlöng name  12345678\nb                 -\n",
         );
     }
 
     #[test]
     fn a_table_without_rows_is_its_heads() {
-        check(&["a", "b"], &[], "a  b\n");
+        check(&["a", ">b"], &[], "a  b\n");
     }
 }

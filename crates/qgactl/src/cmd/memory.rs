@@ -49,7 +49,7 @@ fn describe(blocks: &[MemoryBlock], size: u64) -> String {
         .collect();
     let (total, size) = (blocks.len(), amount(1));
     format!("{total} blocks of {size}, {online} on line: {} of {}\n\n", amount(online), amount(total))
-        + &table(&["blocks", "size", "line", "can go off line"], &rows)
+        + &table(&["blocks", ">size", "line", "can go off line"], &rows)
 }
 
 #[cfg(test)]
@@ -70,9 +70,6 @@ blocks        size  line  can go off line
 4       128.00 MiB  on    yes
 5       128.00 MiB  off   yes
 ";
-        let found = describe(&blocks, 128 << 20);
-        let squeezed = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(squeezed(&found), squeezed(expected));
-        assert_eq!(found.lines().count(), expected.lines().count());
+        assert_eq!(describe(&blocks, 128 << 20), expected);
     }
 }

@@ -44,7 +44,7 @@ fn interfaces(interfaces: &[Interface]) -> String {
         rows.push(row);
         rows.extend(addresses.map(|address| vec![String::new(), String::new(), address]));
     }
-    table(&["interface", "hardware address", "address", "received", "sent", "errors", "dropped"], &rows)
+    table(&["interface", "hardware address", "address", ">received", ">sent", ">errors", ">dropped"], &rows)
 }
 
 #[cfg(test)]

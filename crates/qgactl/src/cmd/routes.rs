@@ -41,7 +41,7 @@ fn routes(routes: &[Route]) -> String {
             ]
         })
         .collect();
-    table(&["destination", "router", "interface", "metric"], &rows)
+    table(&["destination", "router", "interface", ">metric"], &rows)
 }
 
 /// The number of bits of a mask, or the mask itself.

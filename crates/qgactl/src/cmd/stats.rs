@@ -56,7 +56,7 @@ fn describe(load: Option<Load>, processors: &[CpuStats]) -> String {
             [processor.cpu.to_string()].into_iter().chain(shares).collect()
         })
         .collect();
-    let heads = ["processor", "user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
+    let heads = [">processor", ">user", ">nice", ">system", ">idle", ">iowait", ">irq", ">softirq", ">steal"];
     text + &table(&heads, &rows)
 }
 
@@ -86,7 +86,7 @@ mod tests {
 load 0.50 1.00 12.25, over 1, 5 and 15 minutes
 
 processor   user  nice  system   idle  iowait  irq  softirq  steal
-        3  12.5%  0.0%   37.5%  50.0%    0.0%  -    -        -
+        3  12.5%  0.0%   37.5%  50.0%    0.0%    -        -      -
 ";
         assert_eq!(describe(Some(Load { load1m: 0.5, load5m: 1.0, load15m: 12.25 }), &[processor]), expected);
         assert_eq!(describe(None, &[]), "processor  user  nice  system  idle  iowait  irq  softirq  steal\n");
