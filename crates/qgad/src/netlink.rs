@@ -91,16 +91,23 @@ fn dump_once(socket: &OwnedFd, kind: u16, body: &[u8]) -> nix::Result<Vec<u8>> {
             length => length?,
         };
         let piece = &piece[..length];
-        if let Some(refusal) = messages(piece).find(|message| i32::from(message.kind) == libc::NLMSG_ERROR) {
-            let number = refusal.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-            return Err(Errno::from_raw(-number));
-        }
         dump.extend_from_slice(piece);
-        if length == 0 || messages(piece).any(|message| i32::from(message.kind) == libc::NLMSG_DONE) {
-            return Ok(dump);
+        match messages(piece).find_map(|message| end(&message)) {
+            Some(end) => return end.map(|()| dump),
+            None if length == 0 => return Ok(dump),
+            None => {}
         }
     }
     Err(Errno::EMSGSIZE)
+}
+
+/// Whether a message ends a dump, and how: both kinds carry an error's number, negated.
+fn end(message: &Message<'_>) -> Option<nix::Result<()>> {
+    let ends = [libc::NLMSG_DONE, libc::NLMSG_ERROR].contains(&i32::from(message.kind));
+    ends.then(|| match message.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes)) {
+        number @ ..0 => Err(Errno::from_raw(number.saturating_neg())),
+        _ => Ok(()),
+    })
 }
 
 fn request(kind: u16, body: &[u8]) -> Vec<u8> {
@@ -280,6 +287,18 @@ mod tests {
         let unknown = [address(3, 8, &[]), address(3, 8, &[(libc::IFA_LOCAL, &[1; 5])]), link(1, &[])].concat();
         check_addresses(&[unknown, whole].concat(), &expected);
         assert_eq!(read_links(&[&[0; 64][..], &[255; 64]].concat()), []);
+    }
+
+    #[test]
+    fn a_dump_ends_with_a_message_that_says_so_and_whether_it_is_complete() {
+        let check = |kind: i32, number: i32, expected| {
+            let bytes = message(u16::try_from(kind).unwrap(), &number.to_ne_bytes(), &[]);
+            assert_eq!(messages(&bytes).find_map(|message| end(&message)), expected, "{kind} {number}");
+        };
+        check(libc::NLMSG_DONE, 0, Some(Ok(())));
+        check(libc::NLMSG_DONE, -libc::EMSGSIZE, Some(Err(Errno::EMSGSIZE)));
+        check(libc::NLMSG_ERROR, -libc::EPERM, Some(Err(Errno::EPERM)));
+        check(libc::RTM_NEWLINK.into(), -1, None);
     }
 
     #[test]
