@@ -28,9 +28,9 @@ pub(crate) fn is_taken_offline(builder: Builder<'_>) -> Result<()> {
     // The first processor is there to stay: what is done before it is done is counted.
     assert_eq!(set(&mut agent, &[(1, true), (0, false), (1, false)])?, 1);
     check(&mut agent, &mut vm, &[(0, true, false), (1, true, true)])?;
-    let refused = set(&mut agent, &[(0, false)]).unwrap_err();
+    let refused = set(&mut agent, &[(0, false)]).expect_err("the first processor is there to stay");
     assert!(refused.to_string().contains("logical processor #0 can't be offlined"), "{refused:#}");
-    let refused = set(&mut agent, &[(9, true)]).unwrap_err();
+    let refused = set(&mut agent, &[(9, true)]).expect_err("there is no such processor");
     assert!(refused.to_string().contains("/sys/devices/system/cpu/cpu9/"), "{refused:#}");
     Ok(())
 }
