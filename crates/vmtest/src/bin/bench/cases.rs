@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     agent::{Binary, Server},
     client::{Client, request},
+    network,
 };
 
 /// How long an agent is left alone before it counts as settled.
@@ -108,6 +109,13 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
         let figures = in_turns(300, &mut clients, run_true)?;
         add("exec of /bin/true until its end is told", "µs", Target::None, figures.map(|it| it * 1e6), None);
     }
+    for (count, target) in [(1000, Target::AtLeast(100.0)), (2000, Target::None)] {
+        let name = format!("network interfaces, {count}");
+        if wanted(&name) {
+            let figures = network::list_interfaces(ours, theirs, count)?;
+            add(&name, "1/s", target, figures.map(f64::recip), None);
+        }
+    }
     if wanted("start") {
         let mut binaries = [ours, theirs];
         let figures = in_turns(30, &mut binaries, |binary| binary.start().map(|_| ()))?;
@@ -145,7 +153,7 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
 
 /// Runs all in turns, and returns the lower quartile of the seconds that each took: what the machine can do when nobody
 /// else is in the way, and not its luckiest moment.
-fn in_turns<T, const N: usize>(
+pub(crate) fn in_turns<T, const N: usize>(
     samples: usize,
     subjects: &mut [T; N],
     run: impl FnMut(&mut T) -> anyhow::Result<()>,

@@ -8,6 +8,7 @@
 mod agent;
 mod cases;
 mod client;
+mod network;
 mod report;
 
 use std::{ffi::OsString, path::PathBuf};
