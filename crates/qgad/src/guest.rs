@@ -10,6 +10,7 @@ use qga::{Spec, command::QUERY_DEADLINE};
 
 use crate::{
     dispatch::Handler, files::Files, glob::Globs, policy::Policy, programs::Programs, root::Root, state::State,
+    storage::Probes,
 };
 
 /// The machine and the agent's own state, shared by all sessions.
@@ -33,6 +34,8 @@ pub(crate) struct Guest {
     pub(crate) files: Files,
     /// The programs that hosts started.
     pub(crate) programs: Programs,
+    /// Questions to devices, some of which may never be answered.
+    pub(crate) probes: Probes,
     /// Whether file systems are frozen.
     pub(crate) is_frozen: AtomicBool,
 }
@@ -102,6 +105,7 @@ pub(crate) mod tests {
             state: State::load(root).unwrap(),
             files: Files::default(),
             programs: Programs::new().unwrap(),
+            probes: Probes::default(),
             is_frozen: false.into(),
         }
     }

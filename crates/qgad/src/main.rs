@@ -27,6 +27,7 @@ mod session;
 mod settings;
 mod spawn;
 mod state;
+mod storage;
 mod sys;
 
 use std::{
@@ -51,6 +52,7 @@ use self::{
     server::{Ended, Server},
     settings::Settings,
     state::State,
+    storage::Probes,
 };
 
 #[global_allocator]
@@ -153,6 +155,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         files: Files::default(),
         programs: Programs::new()
             .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
+        probes: Probes::default(),
         is_frozen: false.into(),
     })
 }

@@ -17,7 +17,7 @@ use std::{
 
 use nix::{
     dir::Dir,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat},
     sys::stat::Mode,
     unistd::{UnlinkatFlags, unlinkat},
 };
@@ -26,12 +26,12 @@ use nix::{
 pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A directory that plays `/`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Root {
     directory: PathBuf,
     /// How many files were opened: what a command costs, in a test.
     #[cfg(test)]
-    opened: std::sync::atomic::AtomicUsize,
+    opened: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Root {
@@ -40,14 +40,14 @@ impl Root {
         Self {
             directory: "/".into(),
             #[cfg(test)]
-            opened: 0.into(),
+            opened: std::sync::Arc::default(),
         }
     }
 
     /// A directory in place of the machine's root.
     #[cfg(test)]
     pub(crate) fn at(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), opened: 0.into() }
+        Self { directory: directory.into(), opened: std::sync::Arc::default() }
     }
 
     /// How many files were opened so far.
@@ -85,6 +85,15 @@ impl Root {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {MAX_FILE_BYTES} bytes")));
         }
         Ok(contents)
+    }
+
+    /// What a link says, whether anything is there or not.
+    pub(crate) fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        if self.directory == Path::new("/") {
+            return Ok(readlink(path.as_ref())?.into());
+        }
+        // An empty path means the descriptor itself; it is an error when that is no link.
+        Ok(readlinkat(self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?, "")?.into())
     }
 
     /// Writes to a file that exists, in one piece, as the kernel's switches are written.

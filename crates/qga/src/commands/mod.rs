@@ -11,6 +11,7 @@ pub mod file;
 pub mod memory;
 pub mod network;
 pub mod session;
+pub mod storage;
 pub mod system;
 
 use crate::command::{Command, Spec};
@@ -36,6 +37,8 @@ macro_rules! for_each_command {
             $crate::commands::network::GetInterfaces,
             $crate::commands::cpu::GetVcpus,
             $crate::commands::cpu::SetVcpus,
+            $crate::commands::storage::GetDisks,
+            $crate::commands::storage::GetFsinfo,
             $crate::commands::memory::GetMemoryBlocks,
             $crate::commands::memory::SetMemoryBlocks,
             $crate::commands::memory::GetMemoryBlockInfo,
@@ -44,6 +47,7 @@ macro_rules! for_each_command {
             $crate::commands::system::GetHostName,
             $crate::commands::clock::GetTimezone,
             $crate::commands::system::GetOsinfo,
+            $crate::commands::storage::GetDiskstats,
             $crate::commands::cpu::GetCpustats,
             $crate::commands::network::GetRoute,
             $crate::commands::cpu::GetLoad,

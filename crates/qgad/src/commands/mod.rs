@@ -7,6 +7,7 @@ mod file;
 mod memory;
 mod network;
 mod session;
+mod storage;
 mod system;
 
 use qga::wire::message::Error;

@@ -4,6 +4,7 @@
 pub(crate) mod fd;
 pub(crate) mod inheritance;
 pub(crate) mod memory;
+pub(crate) mod nvme;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod read;

@@ -1,0 +1,44 @@
+//! How large file systems are, and how full.
+
+use std::path::Path;
+
+use nix::{
+    fcntl::OFlag,
+    sys::statvfs::{Statvfs, fstatvfs},
+};
+
+use super::{Probes, mounts::Mount};
+use crate::root::Root;
+
+/// A file system's size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// In use.
+    pub(crate) used: u64,
+    /// In use, or free for everybody. This is what df(1) computes percentages from.
+    pub(crate) total: u64,
+    /// In all, what is kept for the administrator included.
+    pub(crate) privileged: u64,
+}
+
+/// Measures each file system; nothing for one that cannot be reached or does not answer.
+pub(crate) fn measure(probes: &Probes, root: &Root, mounts: &[Mount]) -> Vec<Option<Capacity>> {
+    let root = root.clone();
+    probes.ask(mounts.iter().map(|mount| mount.place.clone()).collect(), move |place| measure_one(&root, place))
+}
+
+fn measure_one(root: &Root, place: &Path) -> Option<Capacity> {
+    Some(Capacity::of(&fstatvfs(root.open(place, OFlag::O_PATH).ok()?).ok()?))
+}
+
+impl Capacity {
+    fn of(status: &Statvfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(status.fragment_size());
+        let used = status.blocks().saturating_sub(status.blocks_free());
+        Self {
+            used: bytes(used),
+            total: bytes(used.saturating_add(status.blocks_available())),
+            privileged: bytes(status.blocks()),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Questions to devices, each of which may never be answered.
+//!
+//! The questions of one call are asked in their order by a helper thread. When one stays unanswered for [`STALL`],
+//! another helper goes on behind it; when all are asked and none has been answered for [`PATIENCE`], the rest stays
+//! unanswered. A place that still keeps an earlier call's helper is not asked again: it delays one call, by about a
+//! second, and none after that. Helpers are bounded by [`MAX_HELPERS`]; a device that comes back gives its own free.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Most helper threads in all: what dead devices may cost in memory. Beyond it, further ones stay unanswered.
+const MAX_HELPERS: usize = 16;
+/// After this long without an answer another helper goes on; answers come from memory, in microseconds.
+const STALL: Duration = Duration::from_millis(200);
+/// After this long without an answer to the last questions they are given up. The most impatient host waits a second.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// Longest for all questions of a call: many hosts wait five seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(4);
+/// Stack of a helper, which makes a system call or two.
+const HELPER_STACK_BYTES: usize = 128 * 1024;
+
+/// The helpers of all calls.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Probes(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    helpers: AtomicUsize,
+    asked: Mutex<HashMap<PathBuf, Instant>>,
+}
+
+/// The questions of one call.
+struct Round<P> {
+    shared: Arc<Shared>,
+    places: Vec<PathBuf>,
+    next: AtomicUsize,
+    probe: P,
+}
+
+impl Probes {
+    /// Asks about each place, and returns the answers in their order; nothing for those that do not come in time.
+    pub(crate) fn ask<T, P>(&self, places: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
+    where
+        T: Send + 'static,
+        P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
+    {
+        let count = places.len();
+        let mut answers: Vec<_> = places.iter().map(|_| None).collect();
+        let round = Arc::new(Round { shared: Arc::clone(&self.0), places, next: AtomicUsize::new(0), probe });
+        let (sender, receiver) = mpsc::channel::<(usize, Option<T>)>();
+        let mut unanswered = count;
+        let mut last_answer = Instant::now();
+        let end = last_answer + TIME_LIMIT;
+        let mut goes_on = count > 0 && round.start_helper(&sender);
+        while goes_on && unanswered > 0 && Instant::now() < end {
+            if let Ok((index, answer)) = receiver.recv_timeout(STALL) {
+                answers[index] = answer;
+                unanswered -= 1;
+                last_answer = Instant::now();
+            } else {
+                let has_more = round.next.load(Ordering::Relaxed) < count;
+                goes_on = has_more && round.start_helper(&sender) || last_answer.elapsed() < PATIENCE;
+            }
+        }
+        if unanswered > 0 {
+            log::warn!("{unanswered} of {count} devices or file systems did not answer in time");
+        }
+        answers
+    }
+}
+
+impl<P> Round<P> {
+    /// Starts a helper, unless there are too many.
+    fn start_helper<T>(self: &Arc<Self>, answers: &Sender<(usize, Option<T>)>) -> bool
+    where
+        T: Send + 'static,
+        P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
+    {
+        let Some(helper) = Helper::begin(&self.shared) else { return false };
+        let (round, answers) = (Arc::clone(self), answers.clone());
+        let help = move || {
+            let _helper = helper;
+            round.help(&answers);
+        };
+        thread::Builder::new().name("probe".into()).stack_size(HELPER_STACK_BYTES).spawn(help).is_ok()
+    }
+
+    /// Asks what has not been asked yet, while somebody waits for it.
+    fn help<T>(&self, answers: &Sender<(usize, Option<T>)>)
+    where
+        P: Fn(&Path) -> Option<T>,
+    {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(place) = self.places.get(index) else { return };
+            let mut answer = None;
+            if self.shared.begin(place) {
+                answer = (self.probe)(place);
+                self.shared.asked().remove(place);
+            }
+            if answers.send((index, answer)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn asked(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a place is asked; false if it has kept an earlier helper for long.
+    fn begin(&self, place: &Path) -> bool {
+        let mut asked = self.asked();
+        match asked.get(place) {
+            Some(since) => since.elapsed() < STALL,
+            None => asked.insert(place.to_owned(), Instant::now()).is_none(),
+        }
+    }
+}
+
+/// One of the helpers that there may be.
+struct Helper(Arc<Shared>);
+
+impl Helper {
+    fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let helper = Self(Arc::clone(shared));
+        let others = shared.helpers.fetch_add(1, Ordering::Relaxed);
+        (others < MAX_HELPERS).then_some(helper)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.0.helpers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+
+    use super::*;
+
+    /// What keeps questions from being answered.
+    #[derive(Default)]
+    struct Gate {
+        is_open: Mutex<bool>,
+        opened: Condvar,
+    }
+
+    impl Gate {
+        fn pass(&self) {
+            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        }
+
+        fn open(&self) {
+            *self.is_open.lock().unwrap() = true;
+            self.opened.notify_all();
+        }
+    }
+
+    /// Asks about places, of which those that begin with `/dead` answer only once the gate is open.
+    fn check(probes: &Probes, gate: &Arc<Gate>, places: &[&str], expected: &[Option<usize>]) {
+        let gate = Arc::clone(gate);
+        let answers = probes.ask(places.iter().map(PathBuf::from).collect(), move |place| {
+            if place.starts_with("/dead") {
+                gate.pass();
+            }
+            Some(place.as_os_str().len())
+        });
+        assert_eq!(answers, expected, "{places:?}");
+    }
+
+    fn open_and_wait(probes: &Probes, gate: &Gate) {
+        gate.open();
+        while probes.0.helpers.load(Ordering::Relaxed) > 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn answers_come_in_the_order_of_the_places() {
+        let (probes, gate) = (Probes::default(), Arc::default());
+        check(&probes, &gate, &["/a", "/bcd", "/ef"], &[Some(2), Some(4), Some(3)]);
+        check(&probes, &gate, &[], &[]);
+    }
+
+    #[test]
+    fn a_dead_place_hides_only_itself() {
+        let (probes, gate) = (Probes::default(), Arc::default());
+        check(&probes, &gate, &["/a", "/dead/1", "/bcd", "/dead/2", "/ef"], &[Some(2), None, Some(4), None, Some(3)]);
+        open_and_wait(&probes, &gate);
+    }
+
+    #[test]
+    fn a_dead_place_is_not_asked_again_until_it_answers() {
+        let (probes, gate) = (Probes::default(), Arc::default());
+        for _ in 0..3 {
+            check(&probes, &gate, &["/dead", "/a"], &[None, Some(2)]);
+        }
+        let stuck = || probes.0.asked().contains_key(Path::new("/dead"));
+        assert!(stuck());
+        open_and_wait(&probes, &gate);
+        assert!(!stuck());
+        check(&probes, &gate, &["/dead", "/a"], &[Some(5), Some(2)]);
+    }
+
+    #[test]
+    fn helpers_are_bounded() {
+        let (probes, gate) = (Probes::default(), Arc::default());
+        let places: Vec<_> = (0..2 * MAX_HELPERS).map(|index| format!("/dead/{index}")).collect();
+        let places: Vec<_> = places.iter().map(String::as_str).collect();
+        check(&probes, &gate, &places, &vec![None; places.len()]);
+        assert!(probes.0.helpers.load(Ordering::Relaxed) <= MAX_HELPERS);
+        open_and_wait(&probes, &gate);
+    }
+}
