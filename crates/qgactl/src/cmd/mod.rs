@@ -3,7 +3,9 @@
 mod call;
 mod cat;
 mod cpus;
+mod disks;
 mod exec;
+mod fs;
 mod info;
 mod memory;
 mod net;
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     Cpus(cpus::Cpus),
     Memory(memory::Memory),
     Stats(stats::Stats),
+    Fs(fs::Fs),
+    Disks(disks::Disks),
 }
 
 impl Command {
@@ -67,6 +71,8 @@ impl Command {
             Self::Cpus(cpus) => cpus.run(&mut target.connect(timeout)?, json)?,
             Self::Memory(memory) => memory.run(&mut target.connect(timeout)?, json)?,
             Self::Stats(stats) => stats.run(&mut target.connect(timeout)?, json)?,
+            Self::Fs(fs) => fs.run(&mut target.connect(timeout)?, json)?,
+            Self::Disks(disks) => disks.run(&mut target.connect(timeout)?, json)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,0 +1,38 @@
+//! fs and disks, against both agents and against answers made for the purpose.
+
+mod support;
+
+use support::Agent;
+
+#[test]
+fn both_agents_are_shown() {
+    for agent in Agent::each(&[]) {
+        for (subcommand, head) in [("fs", "mounted on  "), ("disks", "disk  ")] {
+            assert!(agent.qgactl(&[subcommand]).success().starts_with(head));
+        }
+    }
+}
+
+#[test]
+fn json_is_the_reply_as_received() {
+    let agent = Agent::scripted(|request| {
+        let name = request["execute"].as_str().unwrap();
+        Some(format!(r#"{{"return": ["{name}", 1.50]}}"#))
+    });
+    for (subcommand, command) in [("fs", "guest-get-fsinfo"), ("disks", "guest-get-disks")] {
+        assert_eq!(agent.qgactl(&[subcommand, "--json"]).success(), format!("[\"{command}\", 1.50]\n"));
+    }
+}
+
+#[test]
+fn a_bus_that_is_not_known_yet_and_members_of_the_future_are_no_error() {
+    let agent = Agent::scripted(|_| {
+        Some(
+            r#"{"return": [{"name": "vda", "mountpoint": "/", "type": "ext4", "future": 1, "disk": [{"pci-controller":
+            {"domain": -1, "bus": -1, "slot": -1, "function": -1}, "bus-type": "photon", "bus": 0, "target": 0, "unit": 0,
+            "dev": "/dev/vda"}]}]}"#
+                .replace('\n', ""),
+        )
+    });
+    assert!(agent.qgactl(&["fs"]).success().ends_with("/dev/vda\n"));
+}
