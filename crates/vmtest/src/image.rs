@@ -17,6 +17,8 @@ use crate::{cpio::Archive, needs::Needs};
 
 /// Where the guest finds the list of modules to load, a path a line.
 pub const MODULE_LIST: &str = "/etc/vmtest/modules";
+/// Where the guest finds the list of modules for disks and what is on them, which a case loads that needs them.
+pub const DISK_MODULE_LIST: &str = "/etc/vmtest/disk-modules";
 /// The guest's host name.
 pub const HOST_NAME: &str = "vmtest-guest";
 /// The guest's `/etc/os-release`.
@@ -35,6 +37,27 @@ pub const ZONE: &str = "VMT";
 pub const ZONE_OFFSET: i32 = 5 * 3600 + 1800;
 
 const MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "vsock_loopback"];
+/// Checksums first: the others ask for them by names that only a modprobe with its tables knows.
+const DISK_MODULES: &[&str] = &[
+    "crc32c_generic",
+    "crct10dif_generic",
+    "crc64_rocksoft_generic",
+    "ata_piix",
+    "ahci",
+    "sd_mod",
+    "virtio_scsi",
+    "nvme",
+    "xhci_pci",
+    "uhci_hcd",
+    "usb_storage",
+    "ext4",
+    "xfs",
+    "loop",
+    "dm_mod",
+    "raid1",
+];
+/// A tool that the guest gets where the host has it.
+const DEVICE_MAPPER: &str = "/usr/sbin/dmsetup";
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/mnt", "/var/log"];
 
 /// A kernel and an initramfs, ready to boot.
@@ -77,6 +100,9 @@ impl Image {
             Some(path) => Some(programs.add_agent(path)?),
             None => None,
         };
+        if Path::new(DEVICE_MAPPER).exists() {
+            programs.add(Path::new(DEVICE_MAPPER), DEVICE_MAPPER)?;
+        }
         let image = Self { qemu: needs.qemu.clone(), kernel: needs.kernel.image.clone(), agent, reference, folder };
         fs::write(image.initramfs(), archive.finish()?).context("failed to write the initramfs")?;
         Ok(image)
@@ -125,13 +151,19 @@ fn add_busybox(archive: &mut Archive, busybox: &Path) -> Result<()> {
 }
 
 fn add_modules(archive: &mut Archive, needs: &Needs) -> Result<()> {
-    let mut list = String::new();
-    for module in needs.kernel.modules(MODULES)? {
-        let path = format!("/lib/modules/{}/{}", needs.kernel.release, module.path);
-        archive.file(Path::new(&path), 0o644, &module.content)?;
-        list += &format!("{path}\n");
+    let mut added = BTreeSet::new();
+    for (list_path, names) in [(MODULE_LIST, MODULES), (DISK_MODULE_LIST, DISK_MODULES)] {
+        let mut list = String::new();
+        for module in needs.kernel.modules(names)? {
+            let path = format!("/lib/modules/{}/{}", needs.kernel.release, module.path);
+            if added.insert(path.clone()) {
+                archive.file(Path::new(&path), 0o644, &module.content)?;
+                list += &format!("{path}\n");
+            }
+        }
+        archive.file(Path::new(list_path), 0o644, list.as_bytes())?;
     }
-    archive.file(Path::new(MODULE_LIST), 0o644, list.as_bytes())
+    Ok(())
 }
 
 /// Puts programs into an archive, and each library they need once.

@@ -5,6 +5,7 @@
 //! changed, and a VM dies with the test that started it. What it printed, what QEMU was asked, and every byte to and
 //! from the agent stay in a folder per test. VMs have no network on purpose.
 
+pub mod capture;
 pub mod control;
 pub mod cpio;
 pub mod image;

@@ -1,8 +1,8 @@
-//! Boots a VM for a person or a script.
+//! Boots a VM for a person or a script, or describes the machine it runs on.
 //!
 //! `vmtest boot` says where the agent can be reached and how long it took from start to its first reply, and runs until
 //! its input ends. With a command after `--` it runs that instead, with the socket in `QGA_SOCKET`, ends the VM after
-//! it, and exits with its status.
+//! it, and exits with its status. `vmtest capture` boots nothing; what it prints belongs in a report of a bug.
 
 use std::{
     io::{self, Write},
@@ -21,7 +21,9 @@ use vmtest::{
 
 const USAGE: &str = "\
 usage: vmtest boot [--socket PATH] [--machine TYPE] [--reference] [-- COMMAND [ARGUMENT...]]
+       vmtest capture
 
+  capture          print the files of this machine that qgad reads of its disks, as text
   --socket PATH    where the host's end of the agent's port is to be
   --machine TYPE   QEMU's machine type, pc or q35
   --reference      boot Debian's qemu-ga instead of qgad
@@ -40,6 +42,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(["capture"]) {
+        return capture();
+    }
     let outcome = match parse() {
         Ok(Some(options)) => boot(options),
         Ok(None) => {
@@ -52,6 +57,19 @@ fn main() -> ExitCode {
         eprintln!("vmtest: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn capture() -> ExitCode {
+    match vmtest::capture::machine("/".as_ref()) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("vmtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn parse() -> Result<Option<Options>> {

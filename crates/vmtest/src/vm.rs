@@ -135,6 +135,11 @@ impl<'a> Builder<'a> {
         &self.image.agent
     }
 
+    /// Debian's agent, by its path in the guest, if the host has it.
+    pub fn reference_program(&self) -> Option<&str> {
+        self.image.reference.as_deref()
+    }
+
     /// No agent is started.
     #[must_use]
     pub fn without_agent(self) -> Self {

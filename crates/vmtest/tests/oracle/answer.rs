@@ -53,12 +53,64 @@ pub(crate) fn align(theirs: &mut Answer, ours: &mut Answer) {
     if !theirs.iter().any(|line| line.starts_with(ALLOW_LIST)) {
         ours.retain(|line| line != ALLOW_LIST);
     }
+    settle_file_systems(theirs, ours);
     for answer in [theirs, ours] {
         for line in answer.iter_mut().filter(|line| line.contains("\"supported_commands\"")) {
             let known: Vec<_> = entries(line).filter(|entry| common.contains(name(entry))).collect();
             *line = format!("(guest-info) {}", known.join(", "));
         }
     }
+}
+
+/// Of file systems and disks, leaves out what only the newer agent has: bytes kept for the administrator, serials
+/// without udev; and what only the older one has: further mounts of a device, which it lists before the first.
+fn settle_file_systems(theirs: &mut Answer, ours: &mut Answer) {
+    for (line, is_older) in theirs.iter_mut().map(|line| (line, true)).chain(ours.iter_mut().map(|line| (line, false)))
+    {
+        let Some(entries) = line.strip_prefix("{\"return\": [").and_then(|rest| rest.strip_suffix("]}")) else {
+            continue;
+        };
+        if !line.contains("\"pci-controller\"") && !line.contains("\"mountpoint\"") {
+            continue;
+        }
+        let mut entries: Vec<_> =
+            objects(entries).map(|entry| without(&without(entry, "total-bytes-privileged"), "serial")).collect();
+        if is_older {
+            let device = |entry: &String| entry.split_once("\"mountpoint\"").map(|_| name(entry).to_owned());
+            let devices: Vec<_> = entries.iter().map(device).collect();
+            let mut index = 0;
+            entries.retain(|_| {
+                index += 1;
+                devices[index - 1].is_none() || !devices[index..].contains(&devices[index - 1])
+            });
+        }
+        *line = format!("{{\"return\": [{}]}}", entries.join(", "));
+    }
+}
+
+/// The objects of a list.
+fn objects(list: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let is_between = move |character: char| {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        depth == 0 && character != '}'
+    };
+    list.split(is_between).filter(|part| !part.is_empty())
+}
+
+/// An object's spelling without a member whose value is a number or a string, where members are sorted.
+fn without(object: &str, member: &str) -> String {
+    let beginning = format!(", \"{member}\": ");
+    let mut parts = object.split(&beginning);
+    let mut left = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        left += &part[part.find([',', '}']).unwrap_or(part.len())..];
+    }
+    left
 }
 
 /// Leaves only the lines that differ, unless it is their order that does.

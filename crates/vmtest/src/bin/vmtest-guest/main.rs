@@ -1,7 +1,8 @@
-//! The guest's init, and a client for vsock.
+//! The guest's init, a client for vsock, and the guest described in text.
 //!
 //! As process 1 it only collects ended processes: the work is done by another process of this program, whose end powers
-//! the VM off. `vmtest-guest vsock CID PORT` connects its input and output to a vsock address.
+//! the VM off. `vmtest-guest vsock CID PORT` connects its input and output to a vsock address;
+//! `vmtest-guest capture` prints what [`vmtest::capture`] finds.
 
 mod init;
 mod links;
@@ -27,7 +28,11 @@ fn main() -> Result<()> {
     match arguments.split_first() {
         Some((mode, agent)) if mode == "init" => init::run(agent),
         Some((mode, address)) if mode == "vsock" => vsock::connect(address),
-        _ => bail!("usage: vmtest-guest vsock CID PORT"),
+        Some((mode, [])) if mode == "capture" => {
+            print!("{}", vmtest::capture::machine("/".as_ref())?);
+            Ok(())
+        }
+        _ => bail!("usage: vmtest-guest vsock CID PORT | vmtest-guest capture"),
     }
 }
 

@@ -1,0 +1,305 @@
+//! Disks on every bus, and what is on them, against what QEMU was told and what the guest's kernel sees.
+//!
+//! Each disk has a size of its own, by which the guest's name of it is found: kernels name disks in the order they come
+//! up. Both agents run in the same guest, ours on the port and the reference on vsock.
+
+mod disks;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use qga::{
+    client::Client,
+    commands::storage::{BusType, Disk, DiskAddress, DiskSmart, FileSystem, GetDisks, GetDiskstats, GetFsinfo},
+};
+use serde_json::{Map, Value};
+use vmtest::{
+    image::DISK_MODULE_LIST,
+    transcript::Recorded,
+    vm::{Builder, Vm},
+};
+
+use self::disks::{Content, Disks, Pci};
+use super::{answered, soon};
+
+/// Where the reference listens in the guest.
+const REFERENCE_PORT: u16 = 1025;
+
+pub(crate) fn of_a_pc(builder: Builder<'_>) -> Result<()> {
+    let virtio = (BusType::Virtio, [0; 3]);
+    let mut disks = Disks::new("pc")?;
+    disks.add("whole", Content::Ext4, "virtio-blk-pci,id=whole,addr=0x10,serial=WHOLE-1", Pci::Of("whole"), virtio)?;
+    disks.add(
+        "part",
+        Content::Ext4InPartition,
+        "virtio-blk-pci,id=part,addr=0x11,serial=PART-2",
+        Pci::Of("part"),
+        virtio,
+    )?;
+    disks.device("virtio-scsi-pci,id=scsi,addr=0x12");
+    let unit = (BusType::Scsi, [0, 0, 2]);
+    disks.add("scsi", Content::Ext4, "scsi-hd,bus=scsi.0,scsi-id=3,lun=2,serial=SCSI-3", Pci::Of("scsi"), unit)?;
+    let second_on_second = (BusType::Ide, [1, 0, 1]);
+    disks.add(
+        "ide",
+        Content::Ext4,
+        "ide-hd,bus=ide.1,unit=1,serial=IDE-4",
+        Pci::Fixed([0, 0, 1, 1]),
+        second_on_second,
+    )?;
+    let nvme = (BusType::Nvme, [0; 3]);
+    disks.add("nvme", Content::Ext4, "nvme,id=nvme,addr=0x13,serial=NVME-5", Pci::Of("nvme"), nvme)?;
+    disks.device("nvme-subsys,id=subsystem");
+    disks.device("nvme,id=multi,subsys=subsystem,addr=0x14,serial=MULTI-6");
+    disks.add("multi", Content::Ext4, "nvme-ns,bus=multi", Pci::Of("multi"), nvme)?;
+    let usb = (BusType::Usb, [0; 3]);
+    disks.device("qemu-xhci,id=usb,addr=0x15");
+    disks.add("stick", Content::Ext4, "usb-storage,bus=usb.0,serial=USB-7", Pci::Of("usb"), usb)?;
+    disks.device("piix3-usb-uhci,id=slow,addr=0x16");
+    disks.add("slow-stick", Content::Ext4, "usb-storage,bus=slow.0,serial=USB-8", Pci::Of("slow"), usb)?;
+    check(builder, &disks)
+}
+
+pub(crate) fn of_a_q35(builder: Builder<'_>) -> Result<()> {
+    let virtio = (BusType::Virtio, [0; 3]);
+    let mut disks = Disks::new("q35")?;
+    let fourth_port = (BusType::Sata, [0, 0, 3]);
+    disks.add("sata", Content::Ext4, "ide-hd,bus=ide.3,serial=SATA-1", Pci::Fixed([0, 0, 31, 2]), fourth_port)?;
+    disks.device("pcie-root-port,id=root-port,addr=0x5,chassis=1");
+    let behind_port = "virtio-blk-pci,id=behind-port,bus=root-port,serial=PORT-2";
+    disks.add("behind-port", Content::Xfs, behind_port, Pci::Of("behind-port"), virtio)?;
+    disks.device("pcie-pci-bridge,id=outer,addr=0x6");
+    disks.device("pci-bridge,id=inner,bus=outer,addr=0x3,chassis_nr=2");
+    disks.device("virtio-scsi-pci,id=scsi,bus=inner,addr=0x4");
+    let behind_bridges = "scsi-hd,bus=scsi.0,scsi-id=1,lun=5,serial=BRIDGE-3";
+    disks.add("behind-bridges", Content::Ext4, behind_bridges, Pci::Of("scsi"), (BusType::Scsi, [0, 0, 5]))?;
+    check(builder, &disks)
+}
+
+fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
+    let arguments = disks.qemu_arguments();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let reference = builder.reference_program().map(ToOwned::to_owned);
+    let mut vm = builder.machine(disks.machine()).qemu_arguments(&arguments).boot()?;
+    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    let names = disks.mount_all(&mut vm)?;
+    let mut agent = answered(&vm)?;
+
+    let file_systems = agent.call(&GetFsinfo {}, soon())?;
+    let listed = agent.call(&GetDisks {}, soon())?;
+    check_order(&file_systems, disks);
+    for (disk, name) in disks.iter().zip(&names) {
+        let mut address = |node: &str, is_virtio: bool| -> Result<DiskAddress> {
+            Ok(DiskAddress {
+                pci_controller: disk.pci.resolve(&mut vm.qmp)?,
+                bus_type: disk.bus_type,
+                bus: disk.numbers[0],
+                target: disk.numbers[1],
+                unit: disk.numbers[2],
+                // Without udev only virtio disks have one.
+                serial: is_virtio.then(|| disk.serial.clone()),
+                dev: Some(format!("/dev/{node}")),
+                ccw_address: None,
+            })
+        };
+        let is_virtio = disk.bus_type == BusType::Virtio;
+        let mounted = disk.content.node(name);
+        let found = file_systems.iter().find(|one| one.mountpoint == disk.place()).context(disk.id)?;
+        assert_eq!(found.disk, [address(&mounted, is_virtio)?], "{}", disk.id);
+        assert_eq!((found.name.as_str(), found.kind.as_str()), (mounted.as_str(), disk.content.kind()), "{}", disk.id);
+        let whole = listed.iter().find(|one| one.name == format!("/dev/{name}")).context(disk.id)?;
+        assert_eq!(whole.address, Some(address(name, is_virtio)?), "{}", disk.id);
+        assert_eq!((whole.partition, whole.dependencies.as_deref()), (false, Some(&[][..])), "{}", disk.id);
+        assert_eq!(whole.smart.is_some(), disk.bus_type == BusType::Nvme, "{}", disk.id);
+        if disk.content == Content::Ext4InPartition {
+            let partition = listed.iter().find(|one| one.name == format!("/dev/{mounted}")).context(disk.id)?;
+            assert_eq!((partition.partition, &partition.dependencies), (true, &Some(vec![whole.name.clone()])));
+        }
+        check_sizes(&mut vm, found, &disk.place())?;
+    }
+    check_smart(&listed);
+    check_statistics(&mut vm, &mut agent)?;
+    if let Some(reference) = &reference {
+        start_reference(&mut vm, reference)?;
+        compare_with_reference(&mut vm, &mut agent)?;
+    }
+    check_stacks(&mut vm, &mut agent, disks, &names)?;
+    if reference.is_some() {
+        compare_with_reference(&mut vm, &mut agent)?;
+    }
+    check_capture(&mut vm, disks)
+}
+
+/// The guest as text. `UPDATE_ROOTS=1` writes the fake machines that qgad's own tests use anew; review the diff.
+fn check_capture(vm: &mut Vm, disks: &Disks) -> Result<()> {
+    let text = vm.sh("/init capture")?;
+    for disk in disks.iter().filter(|disk| disk.bus_type == BusType::Virtio) {
+        assert!(text.contains(&format!("/serial: {}\n", disk.serial)), "{text}");
+    }
+    if std::env::var_os("UPDATE_ROOTS").is_some() {
+        let name = format!("../qgad/tests/roots/{}.root", disks.machine());
+        let head = "# Captured from a VM of the VM lane, see crates/vmtest/tests/cases/storage.rs.\n";
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), format!("{head}{text}\n"))?;
+    }
+    Ok(())
+}
+
+/// Last mounted first.
+fn check_order(file_systems: &[FileSystem], disks: &Disks) {
+    let mut places: Vec<_> = file_systems.iter().map(|one| one.mountpoint.clone()).collect();
+    places.reverse();
+    assert_eq!(places, disks.iter().map(disks::Attached::place).collect::<Vec<_>>());
+}
+
+/// Against the guest's own statfs.
+fn check_sizes(vm: &mut Vm, found: &FileSystem, place: &str) -> Result<()> {
+    let numbers = vm.sh(&format!("stat -f -c '%b %f %a %S' '{place}'"))?;
+    let numbers: Vec<u64> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+    let [blocks, free, available, size] = numbers[..] else { anyhow::bail!("{numbers:?}") };
+    let used = blocks - free;
+    let expected = [used * size, (used + available) * size, blocks * size];
+    assert_eq!([found.used_bytes, found.total_bytes, found.total_bytes_privileged], expected.map(Some), "{place}");
+    Ok(())
+}
+
+/// QEMU's controller is in good health, at 323 K, and knows what was read.
+fn check_smart(disks: &[Disk]) {
+    for smart in disks.iter().filter_map(|disk| disk.smart.as_ref()) {
+        let DiskSmart::Nvme(smart) = smart;
+        assert_eq!((smart.critical_warning, smart.temperature), (0, 323));
+        assert_ne!(smart.host_read_commands_lo, 0);
+    }
+}
+
+/// Names and numbers in the kernel's order.
+fn check_statistics(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
+    let expected = vm.sh("awk '{ print $1, $2, $3 }' /proc/diskstats")?;
+    let found = agent.call(&GetDiskstats {}, soon())?;
+    let found: Vec<_> = found.iter().map(|one| format!("{} {} {}", one.major, one.minor, one.name)).collect();
+    assert_eq!(found.join("\n"), expected);
+    Ok(())
+}
+
+/// Starts the reference, with a database of udev for SCSI disks, which both agents read.
+fn start_reference(vm: &mut Vm, reference: &str) -> Result<()> {
+    vm.sh("mkdir -p /run/udev/data && cd /sys/block && for name in sd?; do \
+           printf 'I:1\nE:ID_SERIAL=udev %s\n' $name >/run/udev/data/b$(cat $name/dev); done")?;
+    vm.sh(&format!("{reference} -m vsock-listen -p 1:{REFERENCE_PORT} -t /tmp >/dev/null 2>&1 &"))?;
+    Ok(())
+}
+
+fn compare_with_reference(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
+    for command in ["guest-get-fsinfo", "guest-get-disks"] {
+        let request = format!(r#"{{"execute": "{command}"}}"#);
+        let reply = vm.wait_until(&format!("echo '{request}' | /init vsock 1 {REFERENCE_PORT} | grep ."))?;
+        let mut theirs: Value = serde_json::from_str(&reply)?;
+        let mut ours: Value = agent.call_as(command, &Map::new(), soon())?;
+        assert!(ours.to_string().contains("udev sd"), "{ours}");
+        settle_differences(
+            theirs["return"].take().as_array_mut().context(reply)?,
+            ours.as_array_mut().context("no list")?,
+        );
+    }
+    Ok(())
+}
+
+/// All that may differ: what came after 7.2 or is ours alone, and the serials of virtio disks, for which the reference
+/// needs udev.
+fn settle_differences(theirs: &mut [Value], ours: &mut [Value]) {
+    for (their_entry, our_entry) in theirs.iter_mut().zip(ours.iter_mut()) {
+        remove(our_entry, "total-bytes-privileged");
+        // The reference asks no controller that it does not know to be one.
+        if their_entry.get("smart").is_none() && their_entry["address"]["bus-type"] == "unknown" {
+            remove(our_entry, "smart");
+        }
+        for entry in [&mut *their_entry, &mut *our_entry] {
+            // Counts the question.
+            if let Some(smart) = entry.get_mut("smart").and_then(Value::as_object_mut) {
+                smart.retain(|name, _| !name.ends_with("-lo"));
+            }
+        }
+        for (their_address, our_address) in addresses(their_entry).into_iter().zip(addresses(our_entry)) {
+            // Disks on USB, since 8.1; on UHCI, and on an NVMe subsystem.
+            if their_address["bus-type"] == "unknown" {
+                for address in [&mut *their_address, &mut *our_address] {
+                    remove(address, "bus-type");
+                    remove(address, "pci-controller");
+                }
+            }
+            if our_address["bus-type"] == "virtio" {
+                remove(our_address, "serial");
+            }
+        }
+    }
+    assert_eq!(ours, theirs);
+}
+
+fn addresses(entry: &mut Value) -> Vec<&mut Value> {
+    let members = entry.as_object_mut().expect("an object").iter_mut();
+    members
+        .flat_map(|(name, value)| match name.as_str() {
+            "disk" => value.as_array_mut().expect("a list").iter_mut().collect(),
+            "address" => vec![value],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn remove(object: &mut Value, member: &str) {
+    object.as_object_mut().expect("an object").remove(member);
+}
+
+/// Devices made of others: a mirror of two disks by the kernel's own switches, and a mapped device on the mirror.
+fn check_stacks(vm: &mut Vm, agent: &mut Client<Recorded>, disks: &Disks, names: &[String]) -> Result<()> {
+    let legs: Vec<_> = names.iter().take(2).collect();
+    for disk in disks.iter().take(2) {
+        vm.sh(&format!("umount {}", disk.place()))?;
+    }
+    vm.sh(&format!(
+        "set -e; echo md7 >/sys/module/md_mod/parameters/new_array; cd /sys/block/md7/md; echo none >metadata_version; \
+         echo raid1 >level; echo 2 >raid_disks; echo 16384 >component_size; slot=0; \
+         for leg in {} {}; do cat /sys/block/$leg/dev >new_dev; echo $slot >dev-$leg/slot; slot=$((slot + 1)); done; \
+         echo active >array_state",
+        legs[0], legs[1]
+    ))
+    .context("the mirror")?;
+    let check =
+        |agent: &mut Client<Recorded>, name: &str, dependencies: &[&String], alias: Option<&str>| -> Result<()> {
+            let listed = agent.call(&GetDisks {}, soon())?;
+            let found =
+                listed.iter().find(|one| one.name == format!("/dev/{name}")).with_context(|| format!("{listed:?}"))?;
+            let mut found_dependencies = found.dependencies.clone().unwrap_or_default();
+            let mut expected: Vec<_> = dependencies.iter().map(|name| format!("/dev/{name}")).collect();
+            found_dependencies.sort();
+            expected.sort();
+            assert_eq!(found_dependencies, expected);
+            assert_eq!((&found.address, found.alias.as_deref(), found.partition), (&None, alias, false));
+            Ok(())
+        };
+    check(agent, "md7", &legs, None)?;
+    if vm.sh("test -x /usr/sbin/dmsetup").is_err() {
+        eprintln!("no mapped device is looked at: the host has no dmsetup");
+        return Ok(());
+    }
+    vm.sh(
+        "dmsetup create --noudevsync --noudevrules upper --table \"0 $(cat /sys/block/md7/size) linear /dev/md7 0\"",
+    )?;
+    vm.sh("echo E:DM_NAME=upper >/run/udev/data/b$(cat /sys/block/dm-0/dev)")?;
+    check(agent, "dm-0", &[&"md7".to_owned()], Some("upper"))?;
+    vm.sh("mkdir /mnt/upper && mount -t ext4 -o ro,noload /dev/dm-0 /mnt/upper")?;
+    let found = agent.call(&GetFsinfo {}, soon())?;
+    let upper = found.first().context("no file system")?;
+    assert_eq!((upper.name.as_str(), upper.mountpoint.as_str()), ("dm-0", "/mnt/upper"));
+    let mut nodes: Vec<_> = upper.disk.iter().map(|disk| disk.dev.clone().unwrap_or_default()).collect();
+    nodes.sort();
+    let mut expected: Vec<_> = legs.iter().map(|leg| format!("/dev/{leg}")).collect();
+    expected.sort();
+    assert_eq!(nodes, expected);
+    ensure!(upper.used_bytes.is_some());
+    // Nothing that goes to it comes back until it is resumed.
+    vm.sh("dmsetup suspend --noudevsync upper")?;
+    let while_suspended = agent.call(&GetFsinfo {}, soon());
+    vm.sh("dmsetup resume --noudevsync upper")?;
+    assert_eq!(while_suspended?.len(), found.len());
+    Ok(())
+}
