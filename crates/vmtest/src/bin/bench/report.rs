@@ -35,6 +35,7 @@ pub(crate) fn spell(rows: &[Row], ours: &Binary, theirs: &Binary) -> anyhow::Res
             spell_figure(row.theirs),
         )?;
     }
+    text.push_str(include_str!("bounds.md"));
     Ok(text)
 }
 
