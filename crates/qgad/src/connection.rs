@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     may_read: bool,
     may_write: bool,
     is_watched_for_room: bool,
+    /// Bytes read, sent or dropped since this was last asked for.
+    moved: usize,
     /// A notice said that somebody is at the other side of the port, and none that it left.
     has_peer: bool,
     /// The peer sends nothing beyond what is there already.
@@ -82,6 +84,7 @@ impl Connection {
             running: None,
             may_read: true,
             may_write: true,
+            moved: 0,
             is_watched_for_room: end_of_input != EndOfInput::Closes,
             has_peer: false,
             is_closing: false,
@@ -123,6 +126,12 @@ impl Connection {
         self.end_of_input != EndOfInput::Closes || !self.may_write
     }
 
+    /// How many bytes were read or sent since this was last asked for; of a connection that is over, also what is unsent.
+    pub(crate) fn take_moved(&mut self, is_over: bool) -> usize {
+        let unsent = if is_over { self.session.output().len() } else { 0 };
+        std::mem::take(&mut self.moved) + unsent
+    }
+
     /// The running job has ended.
     pub(crate) fn complete(&mut self, reply: Option<Vec<u8>>) {
         self.running = None;
@@ -151,6 +160,7 @@ impl Connection {
                 match self.stream.read(chunk) {
                     Ok(0) => self.end()?,
                     Ok(count) => {
+                        self.moved += count;
                         if self.end_of_input == EndOfInput::PeerLeft && !self.has_peer {
                             self.forget_unannounced_peer();
                             self.unannounced = Some(Instant::now());
@@ -191,6 +201,7 @@ impl Connection {
 
     /// The next peer must not get half a reply, nor have its message joined to half of another.
     fn forget_peer(&mut self) {
+        self.moved += self.session.output().len();
         self.session = Session::default();
         self.leftover.clear();
         self.taken = 0;
@@ -201,7 +212,10 @@ impl Connection {
         if !self.may_write {
             return Ok(());
         }
-        match self.session.output().send(|bytes| (&self.stream).write(bytes)) {
+        let unsent = self.session.output().len();
+        let sent = self.session.output().send(|bytes| (&self.stream).write(bytes));
+        self.moved += unsent - self.session.output().len();
+        match sent {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.may_write = false;
                 Ok(())

@@ -55,10 +55,8 @@ use self::{
     storage::Probes,
 };
 
-#[global_allocator]
-static ALLOCATOR: sys::memory::Allocator = sys::memory::Allocator;
-
 fn main() -> ExitCode {
+    sys::memory::keep();
     let environment = Environment::of_process();
     logger::begin(environment.text("JOURNAL_STREAM"));
     let program = std::env::args_os().next().unwrap_or_default();

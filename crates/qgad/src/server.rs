@@ -26,10 +26,16 @@ use crate::{
     connection::{CHUNK_BYTES, Connection, EndOfInput, Progress},
     executor::Executor,
     guest::Guest,
+    sys,
 };
 
 /// Most peers served at once: each may hold a message of 64 MiB and a command's thread.
 pub(crate) const MAX_CONNECTIONS: usize = 16;
+
+/// Bytes moved after which there may be memory worth giving back.
+const MUCH_MOVED_BYTES: usize = 1024 * 1024;
+/// How long it is kept for a next large message, which a host that moves a file in pieces sends at once.
+const SPARE_MEMORY_AGE: Duration = Duration::from_secs(1);
 
 const SIGNALS: u64 = 0;
 const JOBS: u64 = 1;
@@ -57,7 +63,32 @@ pub(crate) struct Server {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     chunk: Box<[u8]>,
+    spare_memory: SpareMemory,
     ended: Option<Ended>,
+}
+
+/// What large messages have left free, and when it is given back.
+#[derive(Debug, Default)]
+struct SpareMemory {
+    moved: usize,
+    give_back_at: Option<Instant>,
+}
+
+impl SpareMemory {
+    /// Bytes were read or sent, and with them buffers have become free.
+    fn note(&mut self, moved: usize) {
+        self.moved = self.moved.saturating_add(moved);
+        if self.moved >= MUCH_MOVED_BYTES {
+            self.give_back_at = Some(Instant::now() + SPARE_MEMORY_AGE);
+        }
+    }
+
+    fn give_back_old(&mut self, now: Instant) {
+        if self.give_back_at.is_some_and(|at| at <= now) {
+            *self = Self::default();
+            sys::memory::give_back();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -97,6 +128,7 @@ impl Server {
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
             chunk: vec![0; CHUNK_BYTES].into(),
+            spare_memory: SpareMemory::default(),
             ended: None,
         };
         match opened {
@@ -131,7 +163,8 @@ impl Server {
             Source::Port { retry: Some(retry), .. } => retry.at(),
             _ => None,
         };
-        let Some(next) = self.executor.next_deadline().into_iter().chain(retry).min() else {
+        let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at];
+        let Some(next) = deadlines.into_iter().flatten().min() else {
             return EpollTimeout::NONE;
         };
         // Rounded up, so that the deadline has passed when the loop looks.
@@ -171,6 +204,7 @@ impl Server {
 
     fn handle_deadlines(&mut self) -> io::Result<()> {
         let now = Instant::now();
+        self.spare_memory.give_back_old(now);
         if self.executor.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.handle_completions()?;
         }
@@ -183,10 +217,13 @@ impl Server {
     fn handle_completions(&mut self) -> io::Result<()> {
         for completion in self.executor.completions() {
             let waiting = self.connections.iter_mut().find(|(_, one)| one.running() == Some(completion.ticket));
-            // A peer that left does not get its reply.
-            if let Some((&key, connection)) = waiting {
-                connection.complete(completion.reply);
-                self.advance(key)?;
+            match waiting {
+                Some((&key, connection)) => {
+                    connection.complete(completion.reply);
+                    self.advance(key)?;
+                }
+                // A peer that left does not get its reply.
+                None => self.spare_memory.note(completion.reply.map_or(0, |reply| reply.len())),
             }
         }
         Ok(())
@@ -196,6 +233,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
         let failure = match connection.advance(&self.guest, &mut self.executor, &mut self.chunk) {
             Ok(Progress::Waits) => {
+                self.spare_memory.note(connection.take_moved(false));
                 if let Some(interest) = connection.new_interest() {
                     self.epoll.modify(&*connection, &mut EpollEvent::new(interest, key))?;
                 }
@@ -204,6 +242,7 @@ impl Server {
             Ok(Progress::Over) => None,
             Err(error) => Some(error),
         };
+        self.spare_memory.note(connection.take_moved(true));
         self.connections.remove(&key);
         match &mut self.source {
             Source::Listener { may_accept, .. } => {

@@ -8,6 +8,7 @@ use nix::{
 };
 
 use super::Shared;
+use crate::sys;
 
 /// The thread's stack; its buffer is not on it.
 pub(super) const STACK_BYTES: usize = 128 * 1024;
@@ -33,7 +34,9 @@ pub(super) fn run(shared: &Shared) {
         for event in &events[..count] {
             shared.table().handle(event.data(), &mut piece, Instant::now());
         }
-        shared.table().forget_old(Instant::now());
+        if shared.table().forget_old(Instant::now()) {
+            sys::memory::give_back();
+        }
     }
 }
 

@@ -166,11 +166,13 @@ impl Table {
         Some(at + MAX_AGE)
     }
 
-    /// Forgets programs that nobody asked about for long.
-    pub(super) fn forget_old(&mut self, now: Instant) {
+    /// Forgets programs that nobody asked about for long, and tells whether there were any.
+    pub(super) fn forget_old(&mut self, now: Instant) -> bool {
+        let before = self.ended.len();
         while self.ended.len() > MAX_ENDED || self.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.forget_oldest();
         }
+        self.ended.len() < before
     }
 
     fn reap(&mut self, key: u64, now: Instant) {

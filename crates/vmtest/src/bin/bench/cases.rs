@@ -18,7 +18,7 @@ use super::{
 };
 
 /// How long an agent is left alone before it counts as settled.
-const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_millis(2000);
 /// How long wake-ups and processor time are watched.
 const WATCH: Duration = Duration::from_secs(5);
 /// Pings sent without waiting for replies.
