@@ -103,10 +103,10 @@ mod tests {
         };
         let root = FileSystem { used_bytes: Some(1), total_bytes: Some(2048), ..one("dm-0", "/", vec![scsi, odd]) };
         let expected = "\
-mounted on  type      size  used  full  device  disk
-/           ext4  2.00 KiB   1 B   1 %  dm-0    /dev/sda2 scsi 0000:01:1f.2 0:0:5 serial S-1
+mounted on  type  size      used  full  device  disk
+/           ext4  2.00 KiB  1 B   1 %   dm-0    /dev/sda2 scsi 0000:01:1f.2 0:0:5 serial S-1
                                                 /dev/xvda
-/gone       ext4         -     -     -  7:99    -
+/gone       ext4  -         -     -     7:99    -
 ";
         assert_eq!(file_systems(&[one("7:99", "/gone", Vec::new()), root]), expected);
     }
