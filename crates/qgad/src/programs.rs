@@ -11,26 +11,22 @@ mod pump;
 mod table;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
-    sys::epoll::{Epoll, EpollCreateFlags},
-    unistd::pipe2,
-};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use qga::{
     commands::exec::{CaptureOutput, ProgramStatus},
     wire::message::Error,
 };
 
 use self::table::{Table, Watched};
-use crate::spawn::{Program, Stdio};
+use crate::spawn::{Program, Stdio, pipe_from_child, pipe_to_child};
 
 /// Most programs running at once: each may take four of the usual 1024 descriptors.
 pub(crate) const MAX_RUNNING: usize = 128;
@@ -120,18 +116,4 @@ impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The reading end, and ours.
-fn pipe_to_child() -> io::Result<(OwnedFd, File)> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((read, write.into()))
-}
-
-/// Our end, and the writing one.
-fn pipe_from_child() -> io::Result<(File, OwnedFd)> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok((read.into(), write))
 }

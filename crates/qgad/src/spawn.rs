@@ -4,10 +4,14 @@
 //! other; every signal at its default and none blocked; exactly the arguments and environment that are passed.
 //! A name without a slash is looked up in `PATH` of that environment, or in [`DEFAULT_PATH`] where it has none. A file
 //! without a `#!` is run by the shell. Starting does not copy the agent, however large it is at the moment.
-//! Whoever starts a program must also reap it: [`Child::try_wait`].
+//! Whoever starts a program must also reap it: [`Child::try_wait`]. [`helper`] does, for a program that is waited for.
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that wait for a program"))]
+pub(crate) mod helper;
 
 use std::{
     ffi::{CStr, CString, OsStr},
+    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -18,14 +22,15 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     libc,
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
     sys::{
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, Signal, kill, killpg},
         stat::stat,
         wait::waitpid,
     },
-    unistd::Pid,
+    unistd::{Pid, pipe2},
 };
 
 use crate::sys;
@@ -75,7 +80,7 @@ impl Program {
     ///
     /// # Errors
     /// When any of it has a NUL in it.
-    pub(crate) fn new<A, E>(path: &str, arguments: A, environment: E) -> io::Result<Self>
+    pub(crate) fn new<A, E>(path: impl AsRef<OsStr>, arguments: A, environment: E) -> io::Result<Self>
     where
         A: IntoIterator<Item: Into<Vec<u8>>>,
         E: IntoIterator<Item: Into<Vec<u8>>>,
@@ -83,13 +88,18 @@ impl Program {
         let checked = |what: &'static str, text: Vec<u8>| {
             CString::new(text).map_err(|_| io::Error::other(format!("{what} has a NUL in it")))
         };
-        let path = checked("the path", path.into());
+        let path = checked("the path", path.as_ref().as_bytes().into());
         let arguments = arguments.into_iter().map(|argument| checked("an argument", argument.into()));
         let environment = environment.into_iter().map(|variable| checked("a variable", variable.into()));
         Ok(Self {
             arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
             environment: environment.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// What it was asked for as.
+    pub(crate) fn path(&self) -> &OsStr {
+        OsStr::from_bytes(self.arguments[0].as_bytes())
     }
 
     /// Starts it.
@@ -163,6 +173,12 @@ impl Child {
         sys::pidfd::try_wait(self.descriptor.as_fd())
     }
 
+    /// Kills it and all of its session that has not left its process group. To be called before it is reaped.
+    pub(crate) fn kill_session(&self) {
+        // Fails only when there is nobody left.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+    }
+
     /// Ends it at once, for whoever cannot look after it.
     pub(crate) fn discard(self) {
         discard(self.pid);
@@ -184,6 +200,20 @@ impl AsFd for Child {
 /// The environment that programs get when none is asked for, as `NAME=value`.
 pub(crate) fn inherited<'a>(variables: impl Iterator<Item = (&'a OsStr, &'a OsStr)>) -> Vec<Vec<u8>> {
     variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
+}
+
+/// The reading end for a child, and ours, which never blocks.
+pub(crate) fn pipe_to_child() -> io::Result<(OwnedFd, File)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write.into()))
+}
+
+/// Our end, which never blocks, and the writing one for a child.
+pub(crate) fn pipe_from_child() -> io::Result<(File, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read.into(), write))
 }
 
 fn spawn<A: AsRef<CStr>>(path: &CStr, arguments: &[A], environment: &[CString], stdio: Stdio<'_>) -> nix::Result<Pid> {
