@@ -3,7 +3,8 @@
 //! [`KEYS`] defines every setting once; the file's keys, the command line's options, the help text and the printed
 //! configuration are derived from it. A later source replaces a value and adds to a list; the command line can only
 //! switch flags on. Names of channels and commands are not checked here: a configuration is printed whatever it says.
-//! Keys that qemu-ga does not have (`command-timeout`, `interfaces-exclude`) are ours, and printed only when they differ from the default.
+//! Keys that qemu-ga does not have (`interfaces-exclude`, `command-timeout`, `fsfreeze-hook-timeout`) are ours, and
+//! printed only when they differ from the default.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -23,8 +24,10 @@ pub(crate) const DEFAULT_HOOK: &str = "/etc/qemu/fsfreeze-hook";
 pub(crate) const DEFAULT_VIRTIO_PORT: &str = "/dev/virtio-ports/org.qemu.guest_agent.0";
 /// The serial line used without `path`.
 pub(crate) const DEFAULT_SERIAL_LINE: &str = "/dev/ttyS0";
-/// Longest `command-timeout`, in seconds: a day.
-const MAX_COMMAND_TIMEOUT: f64 = 86_400.0;
+/// Longest time limit, in seconds: a day.
+const MAX_TIME_LIMIT: f64 = 86_400.0;
+/// How long a freeze hook may run where nothing else is said: flushing a large database takes some seconds.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All settings, with their values.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) interfaces_exclude: Vec<String>,
     /// How long a query may take; the deadlines of other commands are scaled with it.
     pub(crate) command_timeout: Duration,
+    /// How long each freeze hook may run.
+    pub(crate) fsfreeze_hook_timeout: Duration,
 }
 
 /// The definition of one setting.
@@ -234,10 +239,16 @@ pub(crate) static KEYS: &[Key] = &[
         takes: Takes::Value,
         help: &[],
         set: |settings, value| seconds(&mut settings.command_timeout, value),
-        show: |settings| {
-            let is_default = settings.command_timeout == QUERY_DEADLINE;
-            (!is_default).then(|| settings.command_timeout.as_secs_f64().to_string().into())
-        },
+        show: |settings| shown_seconds(settings.command_timeout, QUERY_DEADLINE),
+    },
+    Key {
+        names: &["fsfreeze-hook-timeout"],
+        short: None,
+        long: &[],
+        takes: Takes::Value,
+        help: &[],
+        set: |settings, value| seconds(&mut settings.fsfreeze_hook_timeout, value),
+        show: |settings| shown_seconds(settings.fsfreeze_hook_timeout, HOOK_TIMEOUT),
     },
 ];
 
@@ -263,6 +274,7 @@ impl Default for Settings {
             allow_rpcs: Vec::new(),
             interfaces_exclude: Vec::new(),
             command_timeout: QUERY_DEADLINE,
+            fsfreeze_hook_timeout: HOOK_TIMEOUT,
         }
     }
 }
@@ -321,11 +333,15 @@ fn names(setting: &mut Vec<String>, value: &OsStr) -> Result<(), Unfit> {
 
 fn seconds(setting: &mut Duration, value: &OsStr) -> Result<(), Unfit> {
     let seconds: f64 = value.to_str().and_then(|text| text.trim().parse().ok()).ok_or(Unfit)?;
-    if !(0.001..=MAX_COMMAND_TIMEOUT).contains(&seconds) {
+    if !(0.001..=MAX_TIME_LIMIT).contains(&seconds) {
         return Err(Unfit);
     }
     *setting = Duration::from_secs_f64(seconds);
     Ok(())
+}
+
+fn shown_seconds(setting: Duration, default: Duration) -> Option<OsString> {
+    (setting != default).then(|| setting.as_secs_f64().to_string().into())
 }
 
 #[cfg(test)]
@@ -360,10 +376,17 @@ mod tests {
     }
 
     #[test]
-    fn a_command_timeout_is_a_number_of_seconds_of_at_most_a_day() {
-        assert_eq!(settings(&[("command-timeout", "2.5")]).unwrap().command_timeout, Duration::from_millis(2500));
-        for text in ["", "0", "-1", "nan", "inf", "86401", "5s"] {
-            assert_eq!(settings(&[("command-timeout", text)]), Err(cannot_be_interpreted("command-timeout")));
+    fn a_time_limit_is_a_number_of_seconds_of_at_most_a_day() {
+        let seconds = |name, text| {
+            settings(&[(name, text)]).map(|settings| [settings.command_timeout, settings.fsfreeze_hook_timeout])
+        };
+        let (query, hook) = (QUERY_DEADLINE, HOOK_TIMEOUT);
+        assert_eq!(seconds("command-timeout", "2.5"), Ok([Duration::from_millis(2500), hook]));
+        assert_eq!(seconds("fsfreeze-hook-timeout", "2.5"), Ok([query, Duration::from_millis(2500)]));
+        for name in ["command-timeout", "fsfreeze-hook-timeout"] {
+            for text in ["", "0", "-1", "nan", "inf", "86401", "5s"] {
+                assert_eq!(seconds(name, text), Err(cannot_be_interpreted(name)), "{name}={text}");
+            }
         }
     }
 
@@ -386,7 +409,7 @@ mod tests {
              pidfile=/var/run/qemu-ga.pid\nstatedir=/var/run\nverbose=false\nretry-path=false\nblock-rpcs=\n\
              allow-rpcs=\n"
         );
-        for line in ["command-timeout=20", "interfaces-exclude=veth*;docker0"] {
+        for line in ["interfaces-exclude=veth*;docker0", "command-timeout=20", "fsfreeze-hook-timeout=5"] {
             let assignment = line.split_once('=').unwrap();
             assert!(text(&settings(&[assignment]).unwrap()).ends_with(&format!("\nallow-rpcs=\n{line}\n")));
         }

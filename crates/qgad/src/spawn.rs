@@ -6,7 +6,6 @@
 //! without a `#!` is run by the shell. Starting does not copy the agent, however large it is at the moment.
 //! Whoever starts a program must also reap it: [`Child::try_wait`]. [`helper`] does, for a program that is waited for.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that wait for a program"))]
 pub(crate) mod helper;
 
 use std::{

@@ -1,0 +1,3 @@
+//! Freezing file systems, and thawing them.
+
+pub(crate) mod hooks;
