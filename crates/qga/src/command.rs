@@ -40,6 +40,21 @@ pub enum Class {
 /// Longest a query may take: a host that polls gives up after five seconds, an administrator's patience ends here.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 
+/// Longest a program that the agent runs for a command may take. Deadlines up to this one are a matter of patience and can
+/// be scaled; longer ones bound work that depends on disks.
+pub const HELPER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What becomes of a command while file systems are frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhileFrozen {
+    /// It is refused: it might write, and wait for ever.
+    Refused,
+    /// It is served as ever.
+    Served,
+    /// It is served even if the administrator blocks it: a freeze that nobody may end would be worse.
+    EvenIfBlocked,
+}
+
 /// What the dispatcher must know of a command before it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
@@ -48,14 +63,15 @@ pub struct Spec {
     /// What it is about.
     pub class: Class,
     /// Whether it is served while file systems are frozen.
-    pub while_frozen: bool,
+    pub while_frozen: WhileFrozen,
     /// Whether a success is silent: no reply at all, not even for a request with an `id`.
     pub silent: bool,
     /// Whether a successful reply is preceded by the byte 0xFF.
     pub delimited: bool,
     /// Whether it can never block, and so runs on the agent's I/O thread.
     pub inline: bool,
-    /// How long it may run before the host gets an error instead; scaled by the agent's `command-timeout`.
+    /// How long it may run before the host gets an error instead; scaled by the agent's `command-timeout`,
+    /// up to [`HELPER_DEADLINE`].
     pub deadline: Duration,
 }
 
@@ -65,7 +81,7 @@ impl Spec {
         Self {
             name,
             class,
-            while_frozen: false,
+            while_frozen: WhileFrozen::Refused,
             silent: false,
             delimited: false,
             inline: false,
@@ -79,10 +95,10 @@ impl Spec {
         Self { deadline, ..self }
     }
 
-    /// Served while file systems are frozen.
+    /// What becomes of it while file systems are frozen.
     #[must_use]
-    pub const fn while_frozen(self) -> Self {
-        Self { while_frozen: true, ..self }
+    pub const fn while_frozen(self, while_frozen: WhileFrozen) -> Self {
+        Self { while_frozen, ..self }
     }
 
     /// Never answers a success.

@@ -7,7 +7,7 @@
 
 use std::{env, fmt::Write, fs, path::Path};
 
-use qga::{Command, Spec};
+use qga::{Command, Spec, command::WhileFrozen};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,7 @@ impl Entry {
         json!({
             "name": spec.name,
             "class": class(spec),
-            "while-frozen": spec.while_frozen,
+            "while-frozen": spec.while_frozen != WhileFrozen::Refused,
             "success-response": !spec.silent,
             "deadline-seconds": spec.deadline.as_secs(),
             "arguments": self.arguments,
@@ -93,7 +93,7 @@ fn the_readable_contract_is_current() {
     for entry in &entries {
         let spec = &entry.spec;
         writeln!(text, "\n## {}\n\n{}\n", spec.name, description(&entry.arguments)).unwrap();
-        let frozen = if spec.while_frozen { ", served while frozen" } else { "" };
+        let frozen = if spec.while_frozen != WhileFrozen::Refused { ", served while frozen" } else { "" };
         let silent = if spec.silent { ", answers failures only" } else { "" };
         writeln!(text, "Class {}, at most {} s{frozen}{silent}.", class(spec), spec.deadline.as_secs()).unwrap();
         members(&mut text, "Argument", &entry.arguments);

@@ -32,10 +32,10 @@ pub(crate) struct PidFile {
     _file: File,
 }
 
-/// Goes on as a daemon with its pid file written; the process that was called exits.
+/// Goes on as a daemon that has done what is to be done first; the process that was called exits.
 ///
 /// To be called before there are other threads: none of them would go along.
-pub(crate) fn daemonize(pid_file: &Path) -> Result<PidFile, String> {
+pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let failed = |error: nix::Error| format!("failed to become a daemon: {}", errno::words(error));
     let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     match sys::process::fork().map_err(failed)? {
@@ -46,7 +46,7 @@ pub(crate) fn daemonize(pid_file: &Path) -> Result<PidFile, String> {
         }
         ForkResult::Child => {
             drop(ready);
-            let pid_file = PidFile::write(pid_file)?;
+            first()?;
             umask(Mode::from_bits_truncate(0o077));
             setsid().map_err(failed)?;
             chdir("/").map_err(failed)?;
@@ -56,13 +56,14 @@ pub(crate) fn daemonize(pid_file: &Path) -> Result<PidFile, String> {
             dup2_stdin(&null).and(dup2_stdout(&null)).and(dup2_stderr(&null)).map_err(failed)?;
             // A parent that was killed meanwhile is not waiting.
             let _ = File::from(tell_ready).write_all(b"1");
-            Ok(pid_file)
+            Ok(())
         }
     }
 }
 
 impl PidFile {
-    fn write(path: &Path) -> Result<Self, String> {
+    /// Writes this process's number to the file.
+    pub(crate) fn write(path: &Path) -> Result<Self, String> {
         let file = Self::lock(path)?;
         file.set_len(0)
             .and_then(|()| writeln!(&file, "{}", std::process::id()))

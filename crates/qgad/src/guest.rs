@@ -2,15 +2,17 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use qga::{Spec, command::QUERY_DEADLINE};
+use qga::{
+    Spec,
+    command::{HELPER_DEADLINE, QUERY_DEADLINE},
+};
 
 use crate::{
-    dispatch::Handler, files::Files, glob::Globs, policy::Policy, programs::Programs, root::Root, state::State,
-    storage::Probes,
+    dispatch::Handler, files::Files, freeze::Freezer, glob::Globs, policy::Policy, programs::Programs, root::Root,
+    state::State, storage::Probes,
 };
 
 /// The machine and the agent's own state, shared by all sessions.
@@ -26,7 +28,7 @@ pub(crate) struct Guest {
     pub(crate) policy: Policy,
     /// Network interfaces that are not told of.
     pub(crate) interfaces_exclude: Globs,
-    /// What the deadline of a query is to be; those of other commands stay in proportion.
+    /// What the deadline of a query is to be; those of helper programs stay in proportion.
     pub(crate) command_timeout: Duration,
     /// What outlives the agent.
     pub(crate) state: State,
@@ -36,8 +38,8 @@ pub(crate) struct Guest {
     pub(crate) programs: Programs,
     /// Questions to devices, some of which may never be answered.
     pub(crate) probes: Probes,
-    /// Whether file systems are frozen.
-    pub(crate) is_frozen: AtomicBool,
+    /// The freeze.
+    pub(crate) freezer: Freezer,
 }
 
 /// The environment as it was at start; the process's own is never looked at again.
@@ -52,12 +54,10 @@ const OUR_OWN: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIF
 impl Guest {
     /// How long a command may run before its peer gets an error instead.
     pub(crate) fn deadline(&self, spec: &Spec) -> Duration {
+        if spec.deadline > HELPER_DEADLINE {
+            return spec.deadline;
+        }
         spec.deadline.mul_f64(self.command_timeout.as_secs_f64() / QUERY_DEADLINE.as_secs_f64())
-    }
-
-    /// Whether file systems are frozen now.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.is_frozen.load(Ordering::Acquire)
     }
 }
 
@@ -102,11 +102,11 @@ pub(crate) mod tests {
             policy: Policy::default(),
             interfaces_exclude: Globs::default(),
             command_timeout: QUERY_DEADLINE,
-            state: State::load(root).unwrap(),
+            state: State::load(root, true).unwrap(),
             files: Files::default(),
             programs: Programs::new().unwrap(),
             probes: Probes::default(),
-            is_frozen: false.into(),
+            freezer: crate::freeze::tests::freezer_of_nothing(root),
         }
     }
 

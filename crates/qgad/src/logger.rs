@@ -3,13 +3,14 @@
 //! A line is `seconds.microseconds: level: message`, as qemu-ga writes it, or, where standard error is the journal,
 //! `<priority>message`: the journal adds the time itself. Without `verbose`, errors and warnings are logged. What a
 //! host sends is logged by its command's name only, never its arguments. A log that cannot be written is no reason to
-//! stop serving, so failures to write are passed over.
+//! stop serving, so failures to write are passed over. While file systems are frozen, lines are kept in memory.
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, Write},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -19,10 +20,26 @@ use nix::sys::stat::fstat;
 /// Longest message, in characters; what a peer chose, such as the name of a command, is cut there.
 const MAX_MESSAGE_LENGTH: usize = 4096;
 
-static LOGGER: Logger = Logger { sink: Mutex::new(Sink::StandardError) };
+/// Most bytes of lines that are kept while nothing may be written; the oldest are dropped first.
+const MAX_KEPT_BYTES: usize = 256 * 1024;
+
+static LOGGER: Logger = Logger { output: Mutex::new(Output { sink: Sink::StandardError, kept: None }) };
 
 struct Logger {
-    sink: Mutex<Sink>,
+    output: Mutex<Output>,
+}
+
+struct Output {
+    sink: Sink,
+    /// Where lines go while nothing may be written.
+    kept: Option<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<(SystemTime, Level, String)>,
+    bytes: usize,
+    dropped: usize,
 }
 
 enum Sink {
@@ -53,14 +70,36 @@ pub(crate) fn append_to(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps what is logged in memory, until [`write_kept`]: the file, or the journal's, may be frozen.
+pub(crate) fn keep() {
+    LOGGER.output().kept.get_or_insert_default();
+}
+
+/// Writes what was kept, each line with the time at which it was logged, and everything at once from now on.
+pub(crate) fn write_kept() {
+    let mut output = LOGGER.output();
+    let Some(kept) = output.kept.take() else { return };
+    if kept.dropped > 0 {
+        let message = format!("{} lines were dropped that were logged while file systems were frozen", kept.dropped);
+        output.sink.write(SystemTime::now(), Level::Warn, &message);
+    }
+    for (time, level, message) in kept.lines {
+        output.sink.write(time, level, &message);
+    }
+}
+
 /// Whether standard error is the stream that `device:inode` names.
 fn is_standard_error(stream: &str) -> bool {
     fstat(io::stderr()).is_ok_and(|status| stream == format!("{}:{}", status.st_dev, status.st_ino))
 }
 
 impl Logger {
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn replace_sink(&self, sink: Sink) {
-        *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+        self.output().sink = sink;
     }
 }
 
@@ -74,21 +113,42 @@ impl Log for Logger {
             return;
         }
         let message = one_line(&record.args().to_string());
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = match *sink {
-            Sink::Journal => format!("<{}>{message}\n", priority(record.level())),
-            Sink::StandardError | Sink::File(_) => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                format!("{}.{:06}: {}: {message}\n", now.as_secs(), now.subsec_micros(), name(record.level()))
-            }
-        };
-        let _ = match &mut *sink {
-            Sink::File(file) => file.write_all(line.as_bytes()),
-            Sink::StandardError | Sink::Journal => io::stderr().write_all(line.as_bytes()),
-        };
+        let mut output = self.output();
+        match &mut output.kept {
+            Some(kept) => kept.push(SystemTime::now(), record.level(), message),
+            None => output.sink.write(SystemTime::now(), record.level(), &message),
+        }
     }
 
     fn flush(&self) {}
+}
+
+impl Sink {
+    fn write(&mut self, time: SystemTime, level: Level, message: &str) {
+        let line = match self {
+            Self::Journal => format!("<{}>{message}\n", priority(level)),
+            Self::StandardError | Self::File(_) => {
+                let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                format!("{}.{:06}: {}: {message}\n", time.as_secs(), time.subsec_micros(), name(level))
+            }
+        };
+        let _ = match self {
+            Self::File(file) => file.write_all(line.as_bytes()),
+            Self::StandardError | Self::Journal => io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}
+
+impl Kept {
+    fn push(&mut self, time: SystemTime, level: Level, message: String) {
+        self.bytes += message.len();
+        self.lines.push_back((time, level, message));
+        while self.bytes > MAX_KEPT_BYTES {
+            let Some((_, _, oldest)) = self.lines.pop_front() else { return };
+            self.bytes -= oldest.len();
+            self.dropped += 1;
+        }
+    }
 }
 
 /// A message that cannot be taken for several.
@@ -122,6 +182,19 @@ fn priority(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_oldest_is_dropped() {
+        let mut kept = Kept::default();
+        let message = "x".repeat(MAX_MESSAGE_LENGTH);
+        for number in 0..100 {
+            kept.push(SystemTime::now(), Level::Info, format!("{number} {message}"));
+        }
+        assert!(kept.bytes <= MAX_KEPT_BYTES);
+        assert_eq!(kept.dropped + kept.lines.len(), 100);
+        assert!(kept.lines.back().unwrap().2.starts_with("99 "));
+        assert!(kept.lines.front().unwrap().2.starts_with(&format!("{} ", kept.dropped)));
+    }
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {

@@ -12,7 +12,6 @@ mod dispatch;
 mod errno;
 mod executor;
 mod files;
-#[cfg_attr(not(test), expect(dead_code, reason = "for the commands that freeze"))]
 mod freeze;
 mod glob;
 mod guest;
@@ -36,7 +35,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use qga::commands::SPECS;
@@ -44,7 +43,9 @@ use qga::commands::SPECS;
 use self::{
     channel::{Activation, Channel},
     config::Source,
+    daemon::{PidFile, daemonize},
     files::Files,
+    freeze::{Exclude, Freezer, Hooks, Limits, Marker, RealMachine},
     glob::Globs,
     guest::{Environment, Guest},
     options::{Options, Outcome},
@@ -61,6 +62,9 @@ fn main() -> ExitCode {
     sys::memory::keep();
     let environment = Environment::of_process();
     logger::begin(environment.text("JOURNAL_STREAM"));
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == freeze::GUARD_OPTION) {
+        return freeze::run_guard();
+    }
     let program = std::env::args_os().next().unwrap_or_default();
     let done = match options::parse(std::env::args_os()) {
         Outcome::Print(text) => print(text.as_bytes()),
@@ -100,11 +104,16 @@ fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>>
         [reason].into_iter().chain(consequences.map(Into::into)).collect::<Vec<_>>()
     })?;
     let _pid_file = match settings.daemon {
-        true => Some(daemon::daemonize(&settings.pidfile).map_err(|reason| vec![reason])?),
+        true => Some(become_daemon(&settings.pidfile, &guest.freezer).map_err(|reason| vec![reason])?),
         false => None,
     };
     log::info!("qgad {} started", env!("CARGO_PKG_VERSION"));
-    let served = Server::new(channel, settings.retry_path, Arc::new(guest)).and_then(Server::run);
+    let guest = Arc::new(guest);
+    let served = Server::new(channel, settings.retry_path, Arc::clone(&guest)).and_then(|server| {
+        // It starts threads, which must leave signals to the server.
+        guest.freezer.recover();
+        server.run()
+    });
     match served {
         Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
         Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::words(error))]),
@@ -131,19 +140,19 @@ fn read_settings(
 }
 
 fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
+    // A daemon changes its directory.
+    let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
+        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
+    })?;
+    let freezer = prepare_freezer(settings, &environment, &state_directory);
     if let Some(path) = &settings.logfile {
-        logger::append_to(path)
-            .map_err(|error| format!("unable to open specified log file: {}", errno::words(error)))?;
+        open_log(path, &freezer)?;
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
         if !SPECS.iter().any(|spec| spec.name == name) {
             log::warn!("the block and allow lists name a command that does not exist: '{name}'");
         }
     }
-    // A daemon changes its directory.
-    let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
-        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
-    })?;
     Ok(Guest {
         root: Root::machine(),
         environment,
@@ -151,13 +160,56 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         policy: Policy::new(settings.allow_rpcs.clone(), settings.block_rpcs.clone()),
         interfaces_exclude: Globs::new(settings.interfaces_exclude.clone()),
         command_timeout: settings.command_timeout,
-        state: State::load(&state_directory)?,
+        state: State::load(&state_directory, !freezer.refuses_commands())?,
         files: Files::default(),
         programs: Programs::new()
             .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
         probes: Probes::default(),
-        is_frozen: false.into(),
+        freezer,
     })
+}
+
+fn prepare_freezer(settings: &Settings, environment: &Environment, state_directory: &Path) -> Freezer {
+    let root = Root::machine();
+    let marker = Marker::new(&root, state_directory);
+    let machine = RealMachine {
+        root,
+        environment: environment.clone(),
+        exclude: Exclude::new(settings.fsfreeze_exclude.clone()),
+        hooks: Hooks::new(settings.fsfreeze_hook.clone(), settings.fsfreeze_hook_timeout),
+        marker: marker.clone(),
+    };
+    let limits = Limits { timeout: settings.fsfreeze_timeout, lease: settings.fsfreeze_lease };
+    Freezer::new(Box::new(machine), marker, limits)
+}
+
+/// A file that may be frozen is opened after the thaw.
+fn open_log(path: &Path, freezer: &Freezer) -> Result<(), String> {
+    let open = |path: &Path| {
+        logger::append_to(path).map_err(|error| format!("unable to open specified log file: {}", errno::words(error)))
+    };
+    if !freezer.refuses_commands() {
+        return open(path);
+    }
+    let path = path.to_owned();
+    freezer.when_thawed(move || open(&path).unwrap_or_else(|error| log::error!("{error}")));
+    Ok(())
+}
+
+/// Leaves the foreground. A pid file that may be frozen is written after the thaw.
+fn become_daemon(path: &Path, freezer: &Freezer) -> Result<Arc<Mutex<Option<PidFile>>>, String> {
+    let pid_file = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&pid_file);
+    let keep = move |file| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    if !freezer.refuses_commands() {
+        daemonize(|| PidFile::write(path).map(keep))?;
+        return Ok(pid_file);
+    }
+    daemonize(|| Ok(()))?;
+    let path = path.to_owned();
+    let write = move || PidFile::write(&path).map_or_else(|error| log::error!("{error}"), keep);
+    freezer.when_thawed(write);
+    Ok(pid_file)
 }
 
 fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<Channel, String> {

@@ -2,11 +2,11 @@
 //!
 //! Without lists everything is allowed. An allow list allows its members only, and nothing implicitly; the block list
 //! then takes away. While file systems are frozen only the commands made for that are served, and being frozen gives
-//! back nothing that a list refuses.
+//! back nothing that a list refuses, save what it takes to see and end the freeze.
 
 use std::collections::HashSet;
 
-use qga::{Spec, wire::message::Error};
+use qga::{Spec, command::WhileFrozen, wire::message::Error};
 
 /// What the administrator allows.
 #[derive(Debug, Default)]
@@ -35,8 +35,10 @@ impl Policy {
 
     /// Whether a command is served now.
     pub(crate) fn decide(&self, spec: &Spec, is_frozen: bool) -> Result<(), Refusal> {
-        if is_frozen && !spec.while_frozen {
-            return Err(Refusal::Frozen);
+        match spec.while_frozen {
+            WhileFrozen::Refused if is_frozen => return Err(Refusal::Frozen),
+            WhileFrozen::EvenIfBlocked if is_frozen => return Ok(()),
+            _ => {}
         }
         let is_allowed = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(spec.name));
         if is_allowed && !self.blocked.contains(spec.name) { Ok(()) } else { Err(Refusal::ByPolicy) }
@@ -60,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    const PING: Spec = Spec::new("guest-ping", Class::Session).while_frozen();
+    const PING: Spec = Spec::new("guest-ping", Class::Session).while_frozen(WhileFrozen::Served);
     const EXEC: Spec = Spec::new("guest-exec", Class::Exec);
 
     fn check(
@@ -99,6 +101,14 @@ mod tests {
     #[test]
     fn a_freeze_does_not_give_back_what_a_list_refuses() {
         check(&[], &["guest-ping"], true, Err(Refusal::ByPolicy), Err(Refusal::Frozen));
+    }
+
+    #[test]
+    fn a_freeze_can_always_be_ended() {
+        let thaw = Spec::new("guest-fsfreeze-thaw", Class::Control).while_frozen(WhileFrozen::EvenIfBlocked);
+        let policy = Policy::new(Vec::new(), vec![thaw.name.into()]);
+        assert_eq!(policy.decide(&thaw, false), Err(Refusal::ByPolicy));
+        assert_eq!(policy.decide(&thaw, true), Ok(()));
     }
 
     #[test]

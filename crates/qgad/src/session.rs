@@ -68,7 +68,10 @@ impl Session {
                 .find(|handler| handler.spec.name == request.execute)
                 .ok_or_else(|| unknown_command(&request.execute))?;
             let spec = &handler.spec;
-            guest.policy.decide(spec, guest.is_frozen()).map_err(|refusal| refusal.explain(spec.name))?;
+            guest
+                .policy
+                .decide(spec, guest.freezer.refuses_commands())
+                .map_err(|refusal| refusal.explain(spec.name))?;
             Ok((spec, (handler.prepare)(&request.arguments, guest, envelope.id.as_ref())?))
         });
         match request {

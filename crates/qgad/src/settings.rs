@@ -3,8 +3,8 @@
 //! [`KEYS`] defines every setting once; the file's keys, the command line's options, the help text and the printed
 //! configuration are derived from it. A later source replaces a value and adds to a list; the command line can only
 //! switch flags on. Names of channels and commands are not checked here: a configuration is printed whatever it says.
-//! Keys that qemu-ga does not have (`interfaces-exclude`, `command-timeout`, `fsfreeze-hook-timeout`) are ours, and
-//! printed only when they differ from the default.
+//! Keys that qemu-ga does not have (`interfaces-exclude`, `command-timeout` and those behind it) are ours, and printed only
+//! when they differ from the default.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -28,6 +28,12 @@ pub(crate) const DEFAULT_SERIAL_LINE: &str = "/dev/ttyS0";
 const MAX_TIME_LIMIT: f64 = 86_400.0;
 /// How long a freeze hook may run where nothing else is said: flushing a large database takes some seconds.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long all file systems together may take to freeze where nothing else is said, writing back what is dirty included.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Most that can be said: an hour, so that the attempt ends before the command's own deadline.
+const MAX_FREEZE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// After how long a freeze ends by itself where nothing else is said: twice what hosts give a snapshot.
+const FREEZE_LEASE: Duration = Duration::from_secs(600);
 
 /// All settings, with their values.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +66,12 @@ pub(crate) struct Settings {
     pub(crate) command_timeout: Duration,
     /// How long each freeze hook may run.
     pub(crate) fsfreeze_hook_timeout: Duration,
+    /// How long all file systems together may take to freeze.
+    pub(crate) fsfreeze_timeout: Duration,
+    /// After how long a freeze ends by itself; never if not given.
+    pub(crate) fsfreeze_lease: Option<Duration>,
+    /// File systems that are never frozen, as patterns of mount points and types.
+    pub(crate) fsfreeze_exclude: Vec<String>,
 }
 
 /// The definition of one setting.
@@ -250,6 +262,45 @@ pub(crate) static KEYS: &[Key] = &[
         set: |settings, value| seconds(&mut settings.fsfreeze_hook_timeout, value),
         show: |settings| shown_seconds(settings.fsfreeze_hook_timeout, HOOK_TIMEOUT),
     },
+    Key {
+        names: &["fsfreeze-timeout"],
+        short: None,
+        long: &[],
+        takes: Takes::Value,
+        help: &[],
+        set: |settings, value| {
+            seconds(&mut settings.fsfreeze_timeout, value)?;
+            (settings.fsfreeze_timeout <= MAX_FREEZE_TIMEOUT).then_some(()).ok_or(Unfit)
+        },
+        show: |settings| shown_seconds(settings.fsfreeze_timeout, FREEZE_TIMEOUT),
+    },
+    Key {
+        names: &["fsfreeze-lease"],
+        short: None,
+        long: &[],
+        takes: Takes::Value,
+        help: &[],
+        set: |settings, value| {
+            if value.as_bytes().trim_ascii() == b"0" {
+                settings.fsfreeze_lease = None;
+                return Ok(());
+            }
+            seconds(settings.fsfreeze_lease.get_or_insert_default(), value)
+        },
+        show: |settings| shown_seconds(settings.fsfreeze_lease.unwrap_or_default(), FREEZE_LEASE),
+    },
+    Key {
+        names: &["fsfreeze-exclude"],
+        short: None,
+        long: &[],
+        takes: Takes::Value,
+        help: &[],
+        set: |settings, value| names(&mut settings.fsfreeze_exclude, value),
+        show: |settings| {
+            let patterns = &settings.fsfreeze_exclude;
+            (!patterns.is_empty()).then(|| patterns.join(";").into())
+        },
+    },
 ];
 
 impl fmt::Debug for Key {
@@ -275,6 +326,9 @@ impl Default for Settings {
             interfaces_exclude: Vec::new(),
             command_timeout: QUERY_DEADLINE,
             fsfreeze_hook_timeout: HOOK_TIMEOUT,
+            fsfreeze_timeout: FREEZE_TIMEOUT,
+            fsfreeze_lease: Some(FREEZE_LEASE),
+            fsfreeze_exclude: Vec::new(),
         }
     }
 }
@@ -388,6 +442,16 @@ mod tests {
                 assert_eq!(seconds(name, text), Err(cannot_be_interpreted(name)), "{name}={text}");
             }
         }
+    }
+
+    #[test]
+    fn a_lease_may_be_without_end_and_a_freeze_takes_an_hour_at_most() {
+        let lease = |text| settings(&[("fsfreeze-lease", text)]).map(|settings| settings.fsfreeze_lease);
+        assert_eq!(lease("0"), Ok(None));
+        assert_eq!(lease("90"), Ok(Some(Duration::from_secs(90))));
+        assert_eq!(lease("-1"), Err(cannot_be_interpreted("fsfreeze-lease")));
+        assert!(settings(&[("fsfreeze-timeout", "3600")]).is_ok());
+        assert_eq!(settings(&[("fsfreeze-timeout", "3601")]), Err(cannot_be_interpreted("fsfreeze-timeout")));
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads the state kept in a directory, and writes it where there is none yet.
-    pub(crate) fn load(directory: &Path) -> Result<Self, String> {
+    /// Reads the state kept in a directory, and writes it where there is none yet, unless nothing may be written now.
+    pub(crate) fn load(directory: &Path, may_write: bool) -> Result<Self, String> {
         let file = directory.join("qga.state");
         let failed =
             |what: &str, error: io::Error| format!("failed to {what} {}: {}", file.display(), errno::words(error));
@@ -47,7 +47,7 @@ impl State {
             Err(error) => return Err(failed("read", error)),
         };
         let state = Self { file: file.clone(), next_handle: Mutex::new(next_handle) };
-        if !is_stored {
+        if !is_stored && may_write {
             state.save(next_handle).map_err(|error| failed("write", error))?;
         }
         Ok(state)
@@ -100,7 +100,7 @@ mod tests {
         if let Some(contents) = contents {
             fs::write(directory.path().join("qga.state"), contents).unwrap();
         }
-        State::load(directory.path()).unwrap().take_handle().unwrap()
+        State::load(directory.path(), true).unwrap().take_handle().unwrap()
     }
 
     #[test]
@@ -122,17 +122,17 @@ mod tests {
     #[test]
     fn a_handle_is_not_used_again_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let state = State::load(directory.path()).unwrap();
+        let state = State::load(directory.path(), true).unwrap();
         assert_eq!(fs::read(directory.path().join("qga.state")).unwrap(), b"[global]\nfd_counter=1000\n");
         assert_eq!(state.take_handle().unwrap(), 1000);
-        assert_eq!(State::load(directory.path()).unwrap().take_handle().unwrap(), 1001);
+        assert_eq!(State::load(directory.path(), true).unwrap().take_handle().unwrap(), 1001);
         assert_eq!(state.take_handle().unwrap(), 1001);
     }
 
     #[test]
     fn a_number_that_cannot_be_stored_is_used_up_all_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let state = State::load(directory.path()).unwrap();
+        let state = State::load(directory.path(), true).unwrap();
         let blocker = directory.path().join("qga.state.new");
         fs::create_dir(&blocker).unwrap();
         assert_eq!(state.take_handle().unwrap_err().desc, "failed to commit persistent state to disk");
@@ -141,8 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_written_while_nothing_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::load(directory.path(), false).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(state.take_handle().unwrap(), 1000);
+    }
+
+    #[test]
     fn the_directory_must_be_there() {
-        let error = State::load("/nonexistent".as_ref()).unwrap_err();
+        let error = State::load("/nonexistent".as_ref(), true).unwrap_err();
         assert_eq!(error, "failed to write /nonexistent/qga.state: No such file or directory");
     }
 }

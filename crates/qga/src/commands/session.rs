@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Class, Command, Spec};
+use crate::command::{Class, Command, Spec, WhileFrozen};
 
 /// Returns the given number, so that a host can tell this reply from stale ones, with a byte 0xFF before the reply.
 ///
@@ -16,7 +16,8 @@ pub struct SyncDelimited {
 }
 
 impl Command for SyncDelimited {
-    const SPEC: Spec = Spec::new("guest-sync-delimited", Class::Session).while_frozen().delimited().inline();
+    const SPEC: Spec =
+        Spec::new("guest-sync-delimited", Class::Session).while_frozen(WhileFrozen::Served).delimited().inline();
     type Reply = i64;
 }
 
@@ -29,7 +30,7 @@ pub struct Sync {
 }
 
 impl Command for Sync {
-    const SPEC: Spec = Spec::new("guest-sync", Class::Session).while_frozen().inline();
+    const SPEC: Spec = Spec::new("guest-sync", Class::Session).while_frozen(WhileFrozen::Served).inline();
     type Reply = i64;
 }
 
@@ -39,7 +40,7 @@ impl Command for Sync {
 pub struct Ping {}
 
 impl Command for Ping {
-    const SPEC: Spec = Spec::new("guest-ping", Class::Session).while_frozen().inline();
+    const SPEC: Spec = Spec::new("guest-ping", Class::Session).while_frozen(WhileFrozen::Served).inline();
     type Reply = Nothing;
 }
 
@@ -49,7 +50,7 @@ impl Command for Ping {
 pub struct Info {}
 
 impl Command for Info {
-    const SPEC: Spec = Spec::new("guest-info", Class::Session).while_frozen().inline();
+    const SPEC: Spec = Spec::new("guest-info", Class::Session).while_frozen(WhileFrozen::Served).inline();
     type Reply = AgentInfo;
 }
 

@@ -4,6 +4,7 @@ mod clock;
 mod cpu;
 mod exec;
 mod file;
+mod freeze;
 mod memory;
 mod network;
 mod session;

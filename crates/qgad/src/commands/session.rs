@@ -28,7 +28,7 @@ impl Run for Ping {
 
 impl Run for Info {
     fn run(self, guest: &Guest) -> Result<AgentInfo> {
-        let is_frozen = guest.is_frozen();
+        let is_frozen = guest.freezer.refuses_commands();
         let describe = |spec: &qga::Spec| CommandInfo {
             name: spec.name.into(),
             enabled: guest.policy.decide(spec, is_frozen).is_ok(),

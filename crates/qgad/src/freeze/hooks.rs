@@ -61,9 +61,9 @@ impl Hooks {
         Self { path, time_limit, begun: Mutex::default() }
     }
 
-    /// Whether there is a setting for any.
-    pub(crate) fn is_configured(&self) -> bool {
-        self.path.is_some()
+    /// The setting, if there is one, and the time limit for each program.
+    pub(crate) fn setting(&self) -> Option<(&Path, Duration)> {
+        Some((self.path.as_deref()?, self.time_limit))
     }
 
     /// Makes ready for a freeze.

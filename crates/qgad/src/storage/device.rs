@@ -7,6 +7,7 @@
 use std::{
     ffi::OsStr,
     fmt,
+    os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -36,7 +37,7 @@ impl fmt::Display for Number {
 }
 
 /// A block device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct BlockDevice<'a> {
     root: &'a Root,
     path: PathBuf,
@@ -101,6 +102,12 @@ impl<'a> BlockDevice<'a> {
         let directory = self.disk_path().join("slaves");
         let names = self.root.names(&directory).ok()?;
         Some(names.iter().filter_map(|name| Self::behind(self.root, &directory.join(name))).collect())
+    }
+
+    /// The file that it is made of, if it is a loop device or a partition of one.
+    pub(crate) fn image(&self) -> Option<PathBuf> {
+        let path = self.root.read(self.disk_path().join("loop/backing_file")).ok()?;
+        Some(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)).into())
     }
 
     /// The partitions it is divided into, in the directory's order.

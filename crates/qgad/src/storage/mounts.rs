@@ -1,8 +1,8 @@
 //! The mounted file systems that stand on block devices.
 //!
-//! The order is that of mounting. Each device is listed once, with its first mount: bind mounts and further subvolumes
-//! are the same file system. File systems without a device of their own are left out, save btrfs, which is known by the
-//! device it was mounted from. Mount points are bytes as the kernel has them, whatever they contain.
+//! The order is that of mounting. [`list`] has each file system once, with its first mount: bind mounts and further
+//! subvolumes are the same one. File systems without a device of their own are left out, save btrfs, which is known by
+//! the device it was mounted from. Mount points are bytes as the kernel has them, whatever they contain.
 
 use std::{
     collections::HashSet,
@@ -21,9 +21,15 @@ use qga::wire::message::Error;
 use super::device::Number;
 use crate::root::Root;
 
-/// One mounted file system.
+/// One mount of a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
+    /// The kernel's number of the mount, and of that below it; 0 where that cannot be told.
+    pub(crate) id: u64,
+    /// That of the mount on which it was mounted.
+    pub(crate) parent: u64,
+    /// By what the kernel knows the file system: its device, or a number of its own.
+    pub(crate) file_system: Number,
     /// Its device. 0:0 where that cannot be told.
     pub(crate) device: Number,
     /// Where it is mounted.
@@ -31,6 +37,9 @@ pub(crate) struct Mount {
     /// Which type it has: `ext4`.
     pub(crate) kind: String,
 }
+
+/// The number of what has none.
+const UNKNOWN: Number = Number { major: 0, minor: 0 };
 
 /// What a path to a device leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +54,14 @@ enum Source {
 /// # Errors
 /// When the kernel's lists cannot be read.
 pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
+    Ok(first_of_each(all(root)?))
+}
+
+/// Lists all their mounts in the order of mounting.
+///
+/// # Errors
+/// When the kernel's lists cannot be read.
+pub(crate) fn all(root: &Root) -> Result<Vec<Mount>, Error> {
     let source = |path: &Path| look_at(root, path);
     if let Ok(contents) = root.read("/proc/self/mountinfo") {
         return Ok(read_mountinfo(&contents, source));
@@ -53,6 +70,13 @@ pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
         Ok(contents) => Ok(read_mounts(&contents, source)),
         Err(_) => Err(Error::generic("failed to open mtab file: '/proc/self/mounts'")),
     }
+}
+
+/// File systems whose number cannot be told are all taken for different ones.
+fn first_of_each(mut mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut known = HashSet::new();
+    mounts.retain(|mount| mount.file_system == UNKNOWN || known.insert(mount.file_system));
+    mounts
 }
 
 fn look_at(root: &Root, path: &Path) -> Option<Source> {
@@ -68,28 +92,27 @@ fn look_at(root: &Root, path: &Path) -> Option<Source> {
 }
 
 fn read_mountinfo(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) -> Vec<Mount> {
-    let mut known = HashSet::new();
-    let mut mounts = Vec::new();
-    for line in contents.split(|&byte| byte == b'\n') {
-        let Some(line) = Line::parse(line) else { continue };
-        let device = match line.device.major {
+    let mounts = contents.split(|&byte| byte == b'\n').filter_map(|line| {
+        let line = Line::parse(line)?;
+        let device = match line.file_system.major {
             0 if line.kind == b"btrfs" => match source_of(&path(line.source)) {
                 Some(Source::Block(device)) => device,
-                _ => continue,
+                _ => return None,
             },
-            0 => continue,
-            _ => line.device,
+            0 => return None,
+            _ => line.file_system,
         };
-        if known.insert(device) {
-            mounts.push(Mount { device, place: path(line.place), kind: text(line.kind) });
-        }
-    }
-    mounts
+        let Line { id, parent, file_system, .. } = line;
+        Some(Mount { id, parent, file_system, device, place: path(line.place), kind: text(line.kind) })
+    });
+    mounts.collect()
 }
 
 /// The fields of a line of mountinfo, see proc(5).
 struct Line<'a> {
-    device: Number,
+    id: u64,
+    parent: u64,
+    file_system: Number,
     place: &'a [u8],
     kind: &'a [u8],
     source: &'a [u8],
@@ -98,34 +121,36 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
         let mut fields = line.split(|&byte| byte == b' ');
-        let device = Number::parse(fields.nth(2)?)?;
+        let id = number(fields.next()?)?;
+        let parent = number(fields.next()?)?;
+        let file_system = Number::parse(fields.next()?)?;
         let place = fields.nth(1)?;
         // Optional fields end with a dash.
         let mut behind_dash = fields.skip_while(|&field| field != b"-").skip(1);
-        Some(Self { device, place, kind: behind_dash.next()?, source: behind_dash.next()? })
+        Some(Self { id, parent, file_system, place, kind: behind_dash.next()?, source: behind_dash.next()? })
     }
 }
 
 /// The older list, for a kernel that keeps the other one from us: it names sources instead of devices.
 fn read_mounts(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) -> Vec<Mount> {
-    let mut known = HashSet::new();
-    let mut mounts = Vec::new();
-    for line in contents.split(|&byte| byte == b'\n') {
+    let mounts = contents.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
-        let (Some(source), Some(place), Some(kind)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (source, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
         if !source.starts_with(b"/") || kind == b"smbfs" || kind == b"cifs" {
-            continue;
+            return None;
         }
         let device = match source_of(&path(source)) {
-            Some(Source::Directory) => continue,
+            Some(Source::Directory) => return None,
             Some(Source::Block(device)) => device,
-            Some(Source::Other) | None => Number { major: 0, minor: 0 },
+            Some(Source::Other) | None => UNKNOWN,
         };
-        if device.major == 0 || known.insert(device) {
-            mounts.push(Mount { device, place: path(place), kind: text(kind) });
-        }
-    }
-    mounts
+        Some(Mount { id: 0, parent: 0, file_system: device, device, place: path(place), kind: text(kind) })
+    });
+    mounts.collect()
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    str::from_utf8(field).ok()?.parse().ok()
 }
 
 fn path(field: &[u8]) -> PathBuf {
@@ -177,7 +202,7 @@ mod tests {
     }
 
     fn check(mountinfo: &str, expected: &[(u32, u32, &[u8], &str)]) {
-        compare(&read_mountinfo(mountinfo.as_bytes(), source_of), expected);
+        compare(&first_of_each(read_mountinfo(mountinfo.as_bytes(), source_of)), expected);
     }
 
     fn compare(mounts: &[Mount], expected: &[(u32, u32, &[u8], &str)]) {
@@ -252,12 +277,12 @@ mod tests {
 
     #[test]
     fn the_older_list_names_sources() {
-        let mounts = read_mounts(
+        let mounts = first_of_each(read_mounts(
             b"proc /proc proc rw 0 0\n/dev/sda / ext4 rw 0 0\n/dev/sda /bind ext4 rw 0 0\n/dev/gone /gone ext4 rw 0 0\n\
               /srv /bound none rw 0 0\n//host/share /smb cifs rw 0 0\n/dev/loop1 /a\\040b squashfs ro 0 0\n\
               /file /f fuse.x rw 0 0\n",
             source_of,
-        );
+        ));
         compare(
             &mounts,
             &[(8, 0, b"/", "ext4"), (0, 0, b"/gone", "ext4"), (7, 1, b"/a b", "squashfs"), (0, 0, b"/f", "fuse.x")],

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "the one place for it")]
 
 pub(crate) mod fd;
+pub(crate) mod freeze;
 pub(crate) mod inheritance;
 pub(crate) mod memory;
 pub(crate) mod nvme;

@@ -105,10 +105,10 @@ fn what_is_not_executable_is_no_hook_of_a_directory() {
 #[test]
 fn without_a_setting_nothing_is_run() {
     let hooks = Hooks::new(None, TIME_LIMIT);
-    assert!(!hooks.is_configured());
+    assert!(hooks.setting().is_none());
     hooks.freeze(&environment()).unwrap();
     hooks.thaw(&environment()).unwrap();
-    assert!(Machine::new(&[]).hooks("hook").is_configured());
+    assert!(Machine::new(&[]).hooks("hook").setting().is_some());
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! Freezing file systems. What these commands do is the business of `crate::freeze`.
+
+use std::time::Duration;
+
+use qga::{
+    commands::freeze::{Freeze, FreezeList, FreezeState, FreezeStatus, MAX_LEASE_SECONDS, Thaw},
+    wire::message::Error,
+};
+
+use super::Result;
+use crate::{dispatch::Run, guest::Guest};
+
+impl Run for FreezeStatus {
+    fn run(self, guest: &Guest) -> Result<FreezeState> {
+        Ok(if guest.freezer.is_frozen() { FreezeState::Frozen } else { FreezeState::Thawed })
+    }
+}
+
+impl Run for Freeze {
+    fn run(self, guest: &Guest) -> Result<i64> {
+        guest.freezer.freeze(None, lease(self.lease)?)
+    }
+}
+
+impl Run for FreezeList {
+    fn run(self, guest: &Guest) -> Result<i64> {
+        guest.freezer.freeze(self.mountpoints.as_deref(), lease(self.lease)?)
+    }
+}
+
+impl Run for Thaw {
+    fn run(self, guest: &Guest) -> Result<i64> {
+        guest.freezer.thaw()
+    }
+}
+
+fn lease(seconds: Option<i64>) -> Result<Option<Duration>> {
+    let Some(seconds) = seconds else { return Ok(None) };
+    match u64::try_from(seconds) {
+        Ok(wanted) if (1..=MAX_LEASE_SECONDS).contains(&seconds) => Ok(Some(Duration::from_secs(wanted))),
+        _ => Err(Error::generic(format!("Parameter 'lease' must be a number from 1 to {MAX_LEASE_SECONDS}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_has_an_end() {
+        assert_eq!(lease(None), Ok(None));
+        assert_eq!(lease(Some(1)), Ok(Some(Duration::from_secs(1))));
+        for seconds in [0, -1, 86_401, i64::MAX, i64::MIN] {
+            let error = lease(Some(seconds)).unwrap_err();
+            assert_eq!(error.desc, "Parameter 'lease' must be a number from 1 to 86400");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What an agent and a guard say to each other: messages of a kind, some bytes and perhaps a descriptor, on a socket that
+//! keeps them apart.
+
+use std::{
+    ffi::OsString,
+    io::{self, IoSlice, IoSliceMut},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::PathBuf,
+    time::Duration,
+};
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+};
+
+use super::super::Lease;
+use crate::sys;
+
+/// Largest message: a kind and a path, which Linux limits to 4096 bytes.
+const MAX_MESSAGE_BYTES: usize = 1 + 4096;
+
+/// One message.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A file system, and the place it is known by. They come in the order of freezing.
+    Target(PathBuf, OwnedFd),
+    /// How long the freeze may last, or what is left of that.
+    Lease(Lease),
+    /// The state directory, and the socket on which a new agent is waited for.
+    Home(PathBuf, OwnedFd),
+    /// The hook, and how long it may run.
+    Hook(PathBuf, Duration),
+    /// That was all: to a guard, to get ready; from one, that it is.
+    Ready,
+    /// Everything is frozen.
+    Complete,
+    /// Everything is thawed; the guard is to leave.
+    Leave,
+    /// Not everything could be thawed; the guard is to do it, and leave.
+    Thaw,
+    /// The guard has thawed everything, by itself, and leaves.
+    Thawed,
+}
+
+impl Message {
+    /// Sends it without waiting: there is room for as many as a freeze needs, or the other side is not itself.
+    pub(super) fn send(&self, socket: &impl AsFd) -> nix::Result<()> {
+        let (kind, bytes, descriptor) = match self {
+            Self::Target(place, descriptor) => (b'T', place.as_os_str().as_bytes().to_vec(), Some(descriptor)),
+            Self::Lease(lease) => (b'L', lease.map(to_bytes).unwrap_or_default(), None),
+            Self::Home(directory, listener) => (b'S', directory.as_os_str().as_bytes().to_vec(), Some(listener)),
+            Self::Hook(path, limit) => (b'H', [&to_bytes(*limit), path.as_os_str().as_bytes()].concat(), None),
+            Self::Ready => (b'R', Vec::new(), None),
+            Self::Complete => (b'C', Vec::new(), None),
+            Self::Leave => (b'Q', Vec::new(), None),
+            Self::Thaw => (b'U', Vec::new(), None),
+            Self::Thawed => (b'E', Vec::new(), None),
+        };
+        send(socket, kind, &bytes, descriptor)
+    }
+
+    /// Waits for the next one; nothing at the end.
+    ///
+    /// # Errors
+    /// When the socket breaks, or what comes is no message.
+    pub(super) fn receive(socket: &impl AsFd) -> io::Result<Option<Self>> {
+        let mut buffer = [0; MAX_MESSAGE_BYTES];
+        let Some((length, descriptor)) = receive(socket, &mut buffer)? else { return Ok(None) };
+        let (kind, bytes) = (buffer[0], &buffer[1..length]);
+        let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+        let message = match (kind, descriptor) {
+            (b'T', Some(descriptor)) => Self::Target(path(bytes), descriptor),
+            (b'L', None) if bytes.is_empty() => Self::Lease(None),
+            (b'L', None) => Self::Lease(Some(from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?.0)),
+            (b'S', Some(listener)) => Self::Home(path(bytes), listener),
+            (b'H', None) => {
+                let (limit, rest) = from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?;
+                Self::Hook(path(rest), limit)
+            }
+            (b'R', None) => Self::Ready,
+            (b'C', None) => Self::Complete,
+            (b'Q', None) => Self::Leave,
+            (b'U', None) => Self::Thaw,
+            (b'E', None) => Self::Thawed,
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        Ok(Some(message))
+    }
+}
+
+/// Sends a file system without taking it over.
+pub(super) fn send_target(socket: &impl AsFd, place: &std::path::Path, descriptor: &OwnedFd) -> nix::Result<()> {
+    send(socket, b'T', place.as_os_str().as_bytes(), Some(descriptor))
+}
+
+fn send(socket: &impl AsFd, kind: u8, bytes: &[u8], descriptor: Option<&OwnedFd>) -> nix::Result<()> {
+    let kind = [kind];
+    let pieces = [IoSlice::new(&kind), IoSlice::new(bytes)];
+    let descriptors: Vec<RawFd> = descriptor.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let control = if descriptors.is_empty() { &[] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), &pieces, control, flags, None).map(drop)
+}
+
+fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> nix::Result<Option<(usize, Option<OwnedFd>)>> {
+    let mut space = cmsg_space!(RawFd);
+    let mut pieces = [IoSliceMut::new(buffer)];
+    let socket = socket.as_fd().as_raw_fd();
+    let received = loop {
+        match recvmsg::<()>(socket, &mut pieces, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = message {
+            descriptors.extend(numbers.into_iter().map(sys::fd::take));
+        }
+    }
+    Ok((received.bytes > 0).then(|| (received.bytes, descriptors.pop())))
+}
+
+fn to_bytes(duration: Duration) -> Vec<u8> {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).to_le_bytes().into()
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<(Duration, &[u8])> {
+    let (millis, rest) = bytes.split_first_chunk()?;
+    Some((Duration::from_millis(u64::from_le_bytes(*millis)), rest))
+}

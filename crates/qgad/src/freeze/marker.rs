@@ -1,0 +1,159 @@
+//! What a freeze leaves in the state directory, so that it outlives the agent.
+//!
+//! `qga.state.isfrozen` exists exactly while file systems are frozen. It names the boot, so that one that a crashed machine
+//! left behind is not taken for a freeze; an empty one, which is how qemu-ga and administrators make it, is believed.
+//! `qga.state.thaw-note` tells of a freeze that ended by itself, until a host has been told.
+//! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{errno, root::Root};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Longest note that is read; ours are a line.
+const MAX_NOTE_BYTES: usize = 1024;
+
+/// The files of a freeze.
+#[derive(Clone, Debug)]
+pub(crate) struct Marker {
+    directory: PathBuf,
+    boot: String,
+}
+
+impl Marker {
+    /// The files in a state directory.
+    pub(crate) fn new(root: &Root, directory: &Path) -> Self {
+        let boot = root.read(BOOT_ID).unwrap_or_default();
+        Self { directory: directory.into(), boot: String::from_utf8_lossy(&boot).trim().into() }
+    }
+
+    /// The state directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the guard waits for a new agent.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("qga.state.guard")
+    }
+
+    /// Whether file systems are frozen by an agent that is gone. One that cannot be looked at counts as there.
+    pub(crate) fn is_set(&self) -> bool {
+        match fs::read_to_string(self.path()) {
+            Ok(boot) if boot.is_empty() || boot == self.boot => true,
+            Ok(_) => {
+                log::warn!("{} is of an earlier run of the machine and is removed", self.path().display());
+                self.clear();
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                log::warn!("failed to read {}: {}", self.path().display(), errno::words(error));
+                true
+            }
+        }
+    }
+
+    /// Says that file systems are frozen.
+    pub(crate) fn set(&self) -> Result<(), String> {
+        write(&self.path(), self.boot.as_bytes())
+    }
+
+    /// Says that they are not.
+    pub(crate) fn clear(&self) {
+        remove(&self.path());
+    }
+
+    /// Notes why a freeze ended by itself.
+    pub(crate) fn note(&self, reason: &str) -> Result<(), String> {
+        write(&self.note_path(), reason.as_bytes())
+    }
+
+    /// Why the last freeze ended by itself, if it did. The note is gone then.
+    pub(crate) fn take_note(&self) -> Option<String> {
+        let note = fs::read(self.note_path()).ok()?;
+        self.forget_note();
+        Some(String::from_utf8_lossy(&note[..note.len().min(MAX_NOTE_BYTES)]).into_owned())
+    }
+
+    /// What ended before does not concern the next freeze.
+    pub(crate) fn forget_note(&self) {
+        remove(&self.note_path());
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join("qga.state.isfrozen")
+    }
+
+    fn note_path(&self) -> PathBuf {
+        self.directory.join("qga.state.thaw-note")
+    }
+}
+
+fn write(path: &Path, contents: &[u8]) -> Result<(), String> {
+    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    open.and_then(|mut file: File| file.write_all(contents))
+        .map_err(|error| format!("failed to write {}: {}", path.display(), errno::words(error)))
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::error!("failed to remove {}: {}", path.display(), errno::words(error));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker(directory: &Path, boot: &str) -> Marker {
+        let (root, _tree) = Root::from_text(&format!("proc/sys/kernel/random/boot_id: {boot}\n"));
+        Marker::new(&root, directory)
+    }
+
+    #[test]
+    fn a_marker_is_there_from_freeze_to_thaw() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = marker(directory.path(), "one");
+        assert!(!marker.is_set());
+        marker.set().unwrap();
+        assert!(marker.is_set());
+        marker.clear();
+        assert!(!marker.is_set());
+    }
+
+    #[test]
+    fn a_marker_of_an_earlier_boot_is_removed_and_an_empty_one_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qga.state.isfrozen");
+        marker(directory.path(), "one").set().unwrap();
+        assert!(!marker(directory.path(), "two").is_set());
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        assert!(marker(directory.path(), "two").is_set());
+    }
+
+    #[test]
+    fn a_note_is_taken_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = marker(directory.path(), "one");
+        marker.note("it was late").unwrap();
+        assert_eq!(marker.take_note().as_deref(), Some("it was late"));
+        assert_eq!(marker.take_note(), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error_that_names_the_file() {
+        let error = marker(Path::new("/nonexistent"), "one").set().unwrap_err();
+        assert_eq!(error, "failed to write /nonexistent/qga.state.isfrozen: No such file or directory");
+    }
+}

@@ -1,0 +1,535 @@
+//! The state machine on a machine that fails on purpose.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use super::{target::Target, *};
+use crate::root::Root;
+
+/// How long a test waits for what must come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is wrong with a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Freezing it fails.
+    Fails(Errno),
+    /// Freezing it returns only when the test says so.
+    Hangs,
+    /// Thawing it returns only when the test says so.
+    HangsInThaw,
+}
+
+/// A machine with file systems at `/a`, `/b`, `/c`, frozen in this order.
+#[derive(Debug, Default)]
+pub(super) struct Fake {
+    troubles: HashMap<String, Trouble>,
+    state: Mutex<FakeState>,
+    changed: Condvar,
+    has_no_targets: AtomicBool,
+    has_no_guard: AtomicBool,
+    hook_fails: AtomicBool,
+}
+
+#[derive(Default)]
+struct FakeState {
+    frozen: HashSet<String>,
+    log: Vec<String>,
+    goes_on: bool,
+    on_end: Vec<OnEnd>,
+    claim: Option<Lease>,
+}
+
+impl fmt::Debug for FakeState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(&self.log).finish()
+    }
+}
+
+/// A file system for operations that look at its place only.
+pub(super) fn target(place: &str) -> Target {
+    Target { place: place.into(), descriptor: File::open("/dev/null").unwrap().into() }
+}
+
+impl Fake {
+    pub(super) fn new(troubles: &[(&str, Trouble)]) -> Arc<Self> {
+        let troubles = troubles.iter().map(|(place, trouble)| (place.to_string(), *trouble)).collect();
+        Arc::new(Self { troubles, ..Self::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, FakeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, what: String) {
+        self.state().log.push(what);
+        self.changed.notify_all();
+    }
+
+    /// What was done so far.
+    pub(super) fn log(&self) -> Vec<String> {
+        self.state().log.clone()
+    }
+
+    /// What is frozen now.
+    pub(super) fn frozen(&self) -> Vec<String> {
+        let mut frozen: Vec<_> = self.state().frozen.iter().cloned().collect();
+        frozen.sort();
+        frozen
+    }
+
+    /// Lets go on what hangs.
+    pub(super) fn go_on(&self) {
+        self.state().goes_on = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait_for(&self, condition: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < end, "{:?}", self.log());
+            thread::yield_now();
+        }
+    }
+
+    fn hang(&self) {
+        let state = self.changed.wait_timeout_while(self.state(), PATIENCE, |state| !state.goes_on);
+        drop(state.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn guard_ends(&self, how: GuardEnd) {
+        let on_end = self.state().on_end.pop().unwrap();
+        on_end(how);
+    }
+}
+
+impl Operations for Fake {
+    fn freeze(&self, target: &Target) -> nix::Result<()> {
+        let place = target.place.to_str().unwrap();
+        self.note(format!("freeze {place}"));
+        match self.troubles.get(place) {
+            Some(Trouble::Fails(errno)) => return Err(*errno),
+            Some(Trouble::Hangs) => self.hang(),
+            _ => {}
+        }
+        self.state().frozen.insert(place.into());
+        Ok(())
+    }
+
+    fn thaw(&self, target: &Target) -> nix::Result<()> {
+        let place = target.place.to_str().unwrap();
+        if self.troubles.get(place) == Some(&Trouble::HangsInThaw) {
+            self.hang();
+        }
+        if self.state().frozen.remove(place) {
+            self.note(format!("thaw {place}"));
+            return Ok(());
+        }
+        Err(Errno::EINVAL)
+    }
+}
+
+#[derive(Debug)]
+struct FakeGuard(Arc<Fake>);
+
+impl Guard for FakeGuard {
+    fn complete(&self) {
+        self.0.note("guard complete".into());
+    }
+
+    fn end(&self, thaw: bool) {
+        self.0.note(if thaw { "guard thaws".into() } else { "guard leaves".into() });
+    }
+
+    fn is_gone(&self) -> bool {
+        true
+    }
+}
+
+/// The machine as the state machine sees it.
+#[derive(Debug)]
+struct FakeMachine(Arc<Fake>);
+
+impl Machine for FakeMachine {
+    fn find(&self, named: Option<&[String]>, _: Instant) -> Result<Vec<Target>, Error> {
+        let is_wanted = |place: &&&str| named.is_none_or(|named| named.iter().any(|name| name == **place));
+        let none = self.0.has_no_targets.load(Ordering::Relaxed);
+        let places = ["/a", "/b", "/c"];
+        Ok(places.iter().filter(|_| !none).filter(is_wanted).map(|place| target(place)).collect())
+    }
+
+    fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error> {
+        self.find(None, until)
+    }
+
+    fn operations(&self) -> Arc<dyn Operations> {
+        Arc::clone(&self.0) as _
+    }
+
+    fn start_guard(&self, targets: &[Arc<Target>], lease: Lease, on_end: OnEnd) -> Result<Box<dyn Guard>, Error> {
+        if self.0.has_no_guard.load(Ordering::Relaxed) {
+            return Err(Error::generic("no guard"));
+        }
+        self.0.note(format!("guard {} for {:?}", targets.len(), lease.map(|lease| lease.as_secs_f64().ceil())));
+        self.0.state().on_end.push(on_end);
+        Ok(Box::new(FakeGuard(Arc::clone(&self.0))))
+    }
+
+    fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
+        let Some(lease) = self.0.state().claim.take() else { return Ok(None) };
+        self.0.state().on_end.push(on_end);
+        let targets = vec![target("/a"), target("/b")];
+        Ok(Some(Claim { guard: Box::new(FakeGuard(Arc::clone(&self.0))), targets, lease }))
+    }
+
+    fn run_hook(&self, action: Action) -> Result<(), Error> {
+        self.0.note(format!("hook {action:?}"));
+        match self.0.hook_fails.load(Ordering::Relaxed) {
+            true => Err(Error::generic("hook failed")),
+            false => Ok(()),
+        }
+    }
+
+    fn hold_still(&self) {
+        self.0.note("hold still".into());
+    }
+
+    fn move_again(&self) {
+        self.0.note("move again".into());
+    }
+}
+
+/// A freezer for guests in tests of other things.
+pub(crate) fn freezer_of_nothing(directory: &Path) -> Freezer {
+    let fake = Fake::new(&[]);
+    fake.has_no_targets.store(true, Ordering::Relaxed);
+    freezer(&fake, directory)
+}
+
+fn freezer(fake: &Arc<Fake>, directory: &Path) -> Freezer {
+    let limits = Limits { timeout: Duration::from_millis(300), lease: Some(Duration::from_secs(600)) };
+    let marker = Marker::new(&Root::machine(), directory);
+    Freezer::new(Box::new(FakeMachine(Arc::clone(fake))), marker, limits)
+}
+
+/// A machine in trouble, its freezer, and its state directory.
+fn set_up(troubles: &[(&str, Trouble)]) -> (Arc<Fake>, Freezer, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::new(troubles);
+    let freezer = freezer(&fake, directory.path());
+    (fake, freezer, directory)
+}
+
+fn names(directory: &tempfile::TempDir) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.path()).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn check_failure(troubles: &[(&str, Trouble)], message: &str, log: &[&str]) {
+    let (fake, freezer, directory) = set_up(troubles);
+    assert_eq!(freezer.freeze(None, None).unwrap_err().desc, message);
+    assert_eq!(fake.log(), log);
+    assert_eq!((fake.frozen(), names(&directory)), (Vec::new(), Vec::new()));
+    assert!(!freezer.is_frozen() && !freezer.refuses_commands());
+}
+
+#[test]
+fn a_freeze_and_its_thaw_are_in_order() {
+    let (fake, freezer, directory) = set_up(&[]);
+    assert_eq!(freezer.freeze(None, None), Ok(3));
+    assert!(freezer.is_frozen() && freezer.refuses_commands());
+    assert_eq!(names(&directory), ["qga.state.isfrozen"]);
+    assert_eq!(freezer.thaw(), Ok(3));
+    assert!(!freezer.is_frozen() && !freezer.refuses_commands());
+    assert_eq!(names(&directory), [""; 0]);
+    assert_eq!(
+        fake.log(),
+        [
+            "hook Freeze",
+            "hold still",
+            "guard 3 for Some(600.0)",
+            "freeze /a",
+            "freeze /b",
+            "freeze /c",
+            "guard complete",
+            "thaw /c",
+            "thaw /b",
+            "thaw /a",
+            "guard leaves",
+            "move again",
+            "hook Thaw",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_supported_or_frozen_already_is_not_counted() {
+    let (fake, freezer, _directory) =
+        set_up(&[("/a", Trouble::Fails(Errno::EOPNOTSUPP)), ("/b", Trouble::Fails(Errno::EBUSY))]);
+    fake.state().frozen.insert("/b".into());
+    assert_eq!(freezer.freeze(None, None), Ok(1));
+    // By others or not, a thaw ends it.
+    assert_eq!(freezer.thaw(), Ok(2));
+}
+
+#[test]
+fn a_failure_undoes_what_was_done_and_names_its_place() {
+    check_failure(
+        &[("/b", Trouble::Fails(Errno::EIO))],
+        "failed to freeze /b: Input/output error",
+        &[
+            "hook Freeze",
+            "hold still",
+            "guard 3 for Some(600.0)",
+            "freeze /a",
+            "freeze /b",
+            "thaw /a",
+            "guard leaves",
+            "move again",
+            "hook Thaw",
+        ],
+    );
+}
+
+#[test]
+fn of_what_others_froze_nothing_is_thawed_by_a_failure() {
+    let (fake, freezer, _directory) =
+        set_up(&[("/a", Trouble::Fails(Errno::EBUSY)), ("/b", Trouble::Fails(Errno::EIO))]);
+    fake.state().frozen.insert("/a".into());
+    freezer.freeze(None, None).unwrap_err();
+    assert_eq!(fake.frozen(), ["/a"]);
+}
+
+#[test]
+fn nothing_to_freeze_is_no_freeze() {
+    let (fake, freezer, directory) = set_up(&[]);
+    assert_eq!(freezer.freeze(Some(&["/nowhere".into()]), None), Ok(0));
+    assert_eq!(freezer.freeze(Some(&[]), None), Ok(0));
+    assert!(!freezer.refuses_commands());
+    assert_eq!(names(&directory), [""; 0]);
+    assert_eq!(fake.log()[..3], ["hook Freeze", "move again", "hook Thaw"]);
+}
+
+#[test]
+fn nothing_that_could_be_frozen_is_no_freeze() {
+    let unsupported = Trouble::Fails(Errno::EOPNOTSUPP);
+    let (fake, freezer, _directory) = set_up(&[("/a", unsupported), ("/b", unsupported), ("/c", unsupported)]);
+    assert_eq!(freezer.freeze(None, None), Ok(0));
+    assert!(!freezer.refuses_commands());
+    assert_eq!(fake.log()[6..], ["guard leaves", "move again", "hook Thaw"]);
+}
+
+#[test]
+fn named_file_systems_are_frozen_and_no_others() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    assert_eq!(freezer.freeze(Some(&["/c".into(), "/c".into(), "/x".into()]), None), Ok(1));
+    assert_eq!(fake.frozen(), ["/c"]);
+}
+
+#[test]
+fn a_host_may_choose_the_lease() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(None, Some(Duration::from_secs(7))).unwrap();
+    assert!(fake.log().contains(&"guard 3 for Some(7.0)".into()));
+}
+
+#[test]
+fn one_that_does_not_answer_is_given_up_and_thawed_late() {
+    let (fake, freezer, _directory) = set_up(&[("/b", Trouble::Hangs)]);
+    let error = freezer.freeze(None, None).unwrap_err();
+    assert_eq!(error.desc, "failed to freeze /b: timed out after 0.3 s");
+    assert_eq!(fake.frozen(), [""; 0]);
+    assert!(!freezer.refuses_commands());
+    assert!(fake.log().contains(&"guard thaws".into()));
+    // It would be thawed in the middle of the next freeze.
+    let error = freezer.freeze(None, None).unwrap_err();
+    assert_eq!(error.desc, "/b does not answer since an earlier freeze or thaw");
+    fake.go_on();
+    fake.wait_for(|fake| fake.log().contains(&"thaw /b".into()));
+    fake.wait_for(|_| freezer.freeze(None, None).is_ok());
+}
+
+#[test]
+fn a_thaw_ends_a_freeze_that_is_under_way() {
+    let (fake, freezer, _directory) = set_up(&[("/b", Trouble::Hangs)]);
+    let shared = freezer.clone();
+    let freezing = thread::spawn(move || shared.freeze(None, None));
+    fake.wait_for(|fake| fake.log().contains(&"freeze /b".into()));
+    assert!(freezer.refuses_commands() && !freezer.is_frozen());
+    let thaw = freezer.thaw();
+    assert_eq!(thaw, Ok(0));
+    let error = freezing.join().unwrap().unwrap_err();
+    assert!(error.desc.starts_with("failed to freeze /b: "), "{}", error.desc);
+    fake.go_on();
+}
+
+#[test]
+fn a_second_freeze_is_refused() {
+    let (_fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(None, None).unwrap();
+    let refusal = freezer.freeze(None, None).unwrap_err();
+    assert_eq!(refusal, Refusal::Frozen.explain("guest-fsfreeze-freeze"));
+    assert_eq!(freezer.thaw(), Ok(3));
+}
+
+#[test]
+fn without_a_guard_nothing_is_frozen() {
+    let (fake, freezer, directory) = set_up(&[]);
+    fake.has_no_guard.store(true, Ordering::Relaxed);
+    assert_eq!(freezer.freeze(None, None).unwrap_err().desc, "no guard");
+    assert_eq!(fake.log(), ["hook Freeze", "hold still", "move again", "hook Thaw"]);
+    assert_eq!(names(&directory), [""; 0]);
+}
+
+#[test]
+fn a_hook_that_fails_keeps_everything_thawed_and_undoes_itself() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    fake.hook_fails.store(true, Ordering::Relaxed);
+    assert_eq!(freezer.freeze(None, None).unwrap_err().desc, "hook failed");
+    assert_eq!(fake.log(), ["hook Freeze"]);
+    assert!(!freezer.refuses_commands());
+}
+
+#[test]
+fn a_hook_that_fails_to_thaw_is_an_error_although_all_is_thawed() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(None, None).unwrap();
+    fake.hook_fails.store(true, Ordering::Relaxed);
+    assert_eq!(freezer.thaw().unwrap_err().desc, "hook failed");
+    assert_eq!(fake.frozen(), [""; 0]);
+    assert!(!freezer.refuses_commands());
+}
+
+#[test]
+fn a_thaw_of_a_thawed_guest_thaws_what_others_froze_and_runs_the_hook() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    assert_eq!(freezer.thaw(), Ok(0));
+    fake.state().frozen.insert("/c".into());
+    assert_eq!(freezer.thaw(), Ok(1));
+    assert_eq!(fake.log(), ["hook Thaw", "thaw /c", "hook Thaw"]);
+}
+
+#[test]
+fn one_that_does_not_thaw_is_named_and_delays_no_other() {
+    let (fake, freezer, _directory) = set_up(&[("/b", Trouble::HangsInThaw)]);
+    freezer.freeze(None, None).unwrap();
+    let error = freezer.thaw().unwrap_err();
+    assert_eq!(error.desc, "failed to thaw /b: no answer yet, it is thawed as soon as it can be");
+    assert_eq!(fake.frozen(), ["/b"]);
+    assert!(!freezer.refuses_commands());
+    fake.go_on();
+    fake.wait_for(|fake| fake.frozen().is_empty());
+}
+
+#[test]
+fn a_freeze_that_its_guard_ended_is_over_and_told_of_once() {
+    let (fake, freezer, directory) = set_up(&[]);
+    freezer.freeze(None, None).unwrap();
+    fake.state().frozen.clear();
+    let marker = Marker::new(&Root::machine(), directory.path());
+    marker.note("the freeze ended by itself because its lease of 600 s ended").unwrap();
+    fake.guard_ends(GuardEnd::Thawed);
+    assert!(!freezer.is_frozen() && !freezer.refuses_commands());
+    assert!(!marker.is_set());
+    assert_eq!(fake.log()[7..], ["guard leaves", "move again", "hook Thaw"]);
+    assert_eq!(
+        freezer.thaw().unwrap_err().desc,
+        "the freeze ended by itself because its lease of 600 s ended: what was copied since then may be inconsistent"
+    );
+    assert_eq!(freezer.thaw(), Ok(0));
+}
+
+#[test]
+fn what_ended_before_does_not_concern_the_next_freeze() {
+    let (_fake, freezer, directory) = set_up(&[]);
+    Marker::new(&Root::machine(), directory.path()).note("late").unwrap();
+    freezer.freeze(None, None).unwrap();
+    assert_eq!(freezer.thaw(), Ok(3));
+}
+
+#[test]
+fn a_guard_that_was_killed_is_replaced_for_the_rest_of_the_lease() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(None, None).unwrap();
+    fake.guard_ends(GuardEnd::Lost);
+    assert!(freezer.is_frozen());
+    assert_eq!(fake.log()[7..], ["guard 3 for Some(600.0)", "guard complete"]);
+    assert_eq!(freezer.thaw(), Ok(3));
+}
+
+#[test]
+fn a_freeze_that_nobody_can_guard_ends() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(None, None).unwrap();
+    fake.has_no_guard.store(true, Ordering::Relaxed);
+    fake.guard_ends(GuardEnd::Lost);
+    assert!(!freezer.is_frozen());
+    assert_eq!(fake.frozen(), [""; 0]);
+    let error = freezer.thaw().unwrap_err();
+    assert!(error.desc.contains("its guard was killed and could not be replaced"), "{}", error.desc);
+}
+
+#[test]
+fn the_end_of_an_old_guard_is_not_taken_for_that_of_a_new_one() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(None, None).unwrap();
+    freezer.thaw().unwrap();
+    freezer.freeze(None, None).unwrap();
+    let latest = fake.state().on_end.pop().unwrap();
+    fake.guard_ends(GuardEnd::Thawed);
+    assert!(freezer.is_frozen());
+    drop(latest);
+}
+
+#[test]
+fn the_guard_of_an_agent_that_is_gone_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    Marker::new(&Root::machine(), directory.path()).set().unwrap();
+    let fake = Fake::new(&[]);
+    fake.state().frozen.extend(["/a".into(), "/b".into()]);
+    fake.state().claim = Some(Some(Duration::from_secs(9)));
+    let freezer = freezer(&fake, directory.path());
+    assert!(freezer.refuses_commands());
+    freezer.recover();
+    assert!(freezer.is_frozen());
+    assert_eq!(freezer.thaw(), Ok(2));
+    assert_eq!(
+        fake.log(),
+        ["hold still", "guard complete", "thaw /b", "thaw /a", "guard leaves", "move again", "hook Thaw"]
+    );
+}
+
+#[test]
+fn without_its_guard_a_freeze_gets_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    Marker::new(&Root::machine(), directory.path()).set().unwrap();
+    let fake = Fake::new(&[]);
+    fake.state().frozen.insert("/b".into());
+    let freezer = freezer(&fake, directory.path());
+    freezer.recover();
+    assert!(freezer.is_frozen());
+    assert_eq!(freezer.thaw(), Ok(1));
+    assert_eq!(fake.log()[..3], ["hold still", "guard 3 for Some(600.0)", "guard complete"]);
+}
+
+#[test]
+fn what_writes_to_a_disk_is_put_off_until_the_thaw() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    let note = |what: &'static str| {
+        let fake = Arc::clone(&fake);
+        move || fake.note(what.into())
+    };
+    freezer.when_thawed(note("at once"));
+    freezer.freeze(None, None).unwrap();
+    freezer.when_thawed(note("later"));
+    freezer.thaw().unwrap();
+    let log = fake.log();
+    let place = |what: &str| log.iter().position(|line| line == what).unwrap();
+    assert!(place("at once") < place("hook Freeze"));
+    assert!(place("thaw /a") < place("later") && place("later") < place("move again"));
+}
