@@ -46,7 +46,8 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
         device[name] = value.clone();
     }
     vm.qmp.execute("device_add", &device)?;
-    vm.wait_until("ls /sys/devices/system/cpu | grep -c '^cpu[0-9]' | grep -qx 3")?;
+    // A directory is there before its switch is; the first processor has none.
+    vm.wait_until("ls /sys/devices/system/cpu/cpu[0-9]*/online | wc -l | grep -qx 2")?;
 
     // Nobody in this guest brings it on line by itself.
     let processors = agent.call(&GetVcpus {}, soon())?;

@@ -29,7 +29,8 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     vm.qmp.execute("object-add", &json!({"qom-type": "memory-backend-ram", "id": "ram", "size": PLUGGED_BYTES}))?;
     vm.qmp.execute("device_add", &json!({"driver": "pc-dimm", "id": "dimm", "memdev": "ram"}))?;
     let expected_count = first.len() as u64 + PLUGGED_BYTES / size;
-    vm.wait_until(&format!("ls -d /sys/devices/system/memory/memory* | wc -l | grep -qx {expected_count}"))?;
+    // A directory is there before its files are, of which this is the last.
+    vm.wait_until(&format!("ls /sys/devices/system/memory/memory*/valid_zones | wc -l | grep -qx {expected_count}"))?;
     let new: Vec<_> = blocks(&mut agent, &mut vm)?.into_iter().filter(|block| !first.contains(block)).collect();
     assert_eq!(new.len() as u64 * size, PLUGGED_BYTES);
     assert!(new.iter().all(|block| !block.online && block.can_offline == Some(true)), "{new:?}");

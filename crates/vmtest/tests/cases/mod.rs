@@ -14,7 +14,7 @@ mod transfers;
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use qga::{client::Client, commands::session::Ping};
 use vmtest::{
     transcript::Recorded,
@@ -68,5 +68,26 @@ pub(crate) fn answered(vm: &Vm) -> Result<Client<Recorded>> {
 
 /// The process of the agent that runs.
 pub(crate) fn agent_pid(vm: &mut Vm) -> Result<String> {
-    vm.wait_until("cat /run/agent.pid")
+    // The file is there a moment before the number is.
+    vm.wait_until("grep . /run/agent.pid")
+}
+
+/// What is asked, and the truth that a script in the guest tells of it. The truth was the same before and after: kernels
+/// change addresses, routes and file systems on their own for a while.
+pub(crate) fn with_steady_truth<T>(
+    vm: &mut Vm,
+    truth: &str,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<(T, String)> {
+    let deadline = soon();
+    let mut before = vm.sh(truth)?;
+    loop {
+        let told = ask()?;
+        let after = vm.sh(truth)?;
+        if before == after {
+            return Ok((told, after));
+        }
+        ensure!(Instant::now() < deadline, "the guest does not come to rest: first\n{before}\nthen\n{after}");
+        before = after;
+    }
 }

@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use qga::commands::network::{GetInterfaces, GetRoute, Interface, IpAddressType, Route};
 use vmtest::vm::{Builder, Vm};
 
-use super::{agent_pid, answered, soon};
+use super::{agent_pid, answered, soon, with_steady_truth};
 
-const FIRST_MAC: &str = "52:54:00:aa:00:01";
-const SECOND_MAC: &str = "52:54:00:aa:00:02";
+const MACS: [&str; 2] = ["52:54:00:aa:00:01", "52:54:00:aa:00:02"];
+
+/// `2: eth0    inet 192.0.2.10/24 scope global eth0`, the label at the end for IPv4 only.
+const ADDRESSES: &str = "ip -o addr show";
+const LO_STATISTICS: &str = "cd /sys/class/net/lo/statistics && cat rx_bytes rx_packets tx_bytes tx_packets";
 
 /// `eth0` with addresses of all kinds and routes, and `eth1` with nothing.
 const SET_UP: &str = "\
@@ -26,28 +29,32 @@ ping -c 3 -W 1 127.0.0.1";
 pub(crate) fn interfaces(builder: Builder<'_>) -> Result<()> {
     let mut vm = boot(builder)?;
     let mut agent = answered(&vm)?;
-    let interfaces = agent.call(&GetInterfaces {}, soon())?;
-    let names: Vec<_> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
-    assert_eq!(names, ["lo", "eth0", "eth1", "eth0:7"]);
-    let hardware_addresses: Vec<_> =
-        interfaces.iter().filter_map(|interface| interface.hardware_address.as_deref()).collect();
-    assert_eq!(hardware_addresses, ["00:00:00:00:00:00", FIRST_MAC, SECOND_MAC, FIRST_MAC]);
-    assert_eq!(told_addresses(&interfaces), true_addresses(&mut vm)?);
-    assert_eq!(interfaces[2].ip_addresses, None);
+    // The kernel may find the second device first.
+    let macs = vm.sh("cat /sys/class/net/eth0/address /sys/class/net/eth1/address")?;
+    let macs: Vec<_> = macs.lines().collect();
+    assert!(macs == MACS || macs.iter().rev().eq(&MACS), "{macs:?}");
+    let truth = format!("{ADDRESSES}; echo; {LO_STATISTICS}");
+    let (interfaces, truth) = with_steady_truth(&mut vm, &truth, || Ok(agent.call(&GetInterfaces {}, soon())?))?;
+    let (addresses, statistics) = truth.split_once("\n\n").context("the guest tells no statistics")?;
+    let summaries: Vec<_> = interfaces
+        .iter()
+        .map(|one| {
+            (one.name.as_str(), one.hardware_address.as_deref(), one.ip_addresses.is_some(), one.statistics.is_some())
+        })
+        .collect();
+    let expected = [
+        ("lo", Some("00:00:00:00:00:00"), true, true),
+        ("eth0", Some(macs[0]), true, true),
+        ("eth1", Some(macs[1]), false, false),
+        ("eth0:7", Some(macs[0]), true, false),
+    ];
+    assert_eq!(summaries, expected);
+    assert_eq!(told_addresses(&interfaces), true_addresses(addresses));
 
-    // Nothing but the ping before travels through lo.
     let lo = interfaces[0].statistics.context("lo has addresses, and so statistics")?;
-    for (name, value) in [
-        ("rx_bytes", lo.rx_bytes),
-        ("rx_packets", lo.rx_packets),
-        ("tx_bytes", lo.tx_bytes),
-        ("tx_packets", lo.tx_packets),
-    ] {
-        assert_eq!(vm.sh(&format!("cat /sys/class/net/lo/statistics/{name}"))?, value.to_string(), "{name}");
-    }
-    assert!(lo.rx_packets >= 3, "{lo:?}");
-    assert!(interfaces[1].statistics.is_some());
-    assert!(interfaces[2..].iter().all(|interface| interface.statistics.is_none()));
+    let told = [lo.rx_bytes, lo.rx_packets, lo.tx_bytes, lo.tx_packets].map(|count| count.to_string());
+    assert_eq!(told.join("\n"), statistics);
+    assert!(lo.rx_packets >= 3, "the pings of the set-up went there: {lo:?}");
     Ok(())
 }
 
@@ -65,10 +72,11 @@ pub(crate) fn excluded_interfaces(builder: Builder<'_>) -> Result<()> {
 
 pub(crate) fn routes(builder: Builder<'_>) -> Result<()> {
     let mut vm = boot(builder)?;
-    let routes = answered(&vm)?.call(&GetRoute {}, soon())?;
-    let count = |version| routes.iter().filter(|route: &&Route| route.version == version).count().to_string();
-    assert_eq!(count(4), vm.sh("tail -n +2 /proc/net/route | wc -l")?);
-    assert_eq!(count(6), vm.sh("wc -l < /proc/net/ipv6_route")?);
+    let mut agent = answered(&vm)?;
+    let truth = "tail -n +2 /proc/net/route | wc -l; wc -l </proc/net/ipv6_route";
+    let (routes, truth) = with_steady_truth(&mut vm, truth, || Ok(agent.call(&GetRoute {}, soon())?))?;
+    let count = |version| routes.iter().filter(|route: &&Route| route.version == version).count();
+    assert_eq!(format!("{}\n{}", count(4), count(6)), truth);
     let is = |text: &str| Some(text.to_owned());
     let find = |destination: &str, version| {
         let mut found = routes.iter().filter(|route| route.destination == destination && route.version == version);
@@ -88,13 +96,9 @@ pub(crate) fn routes(builder: Builder<'_>) -> Result<()> {
 
 fn boot(builder: Builder<'_>) -> Result<Vm> {
     // Without a peer on the host's side: nothing is to come in.
-    let device = |mac| format!("virtio-net-pci,mac={mac},romfile=");
-    let mut vm = builder.qemu_arguments(&["-device", &device(FIRST_MAC), "-device", &device(SECOND_MAC)]).boot()?;
-    // The first to be found is the first of the two, or the second.
-    let first = vm.wait_until("ls /sys/class/net/eth1 >/dev/null && cat /sys/class/net/eth0/address")?;
-    if first != FIRST_MAC {
-        vm.sh("ip link set eth0 name x; ip link set eth1 name eth0; ip link set x name eth1")?;
-    }
+    let devices = MACS.map(|mac| format!("virtio-net-pci,mac={mac},romfile="));
+    let mut vm = builder.qemu_arguments(&["-device", &devices[0], "-device", &devices[1]]).boot()?;
+    vm.wait_until("ls /sys/class/net/eth1")?;
     vm.sh(SET_UP)?;
     Ok(vm)
 }
@@ -113,9 +117,8 @@ fn told_addresses(interfaces: &[Interface]) -> Addresses {
     addresses
 }
 
-/// What `ip` says: `2: eth0    inet 192.0.2.10/24 scope global eth0`, the label at the end for IPv4 only.
-fn true_addresses(vm: &mut Vm) -> Result<Addresses> {
-    let text = vm.sh("ip -o addr show")?;
+/// What [`ADDRESSES`] prints.
+fn true_addresses(text: &str) -> Addresses {
     let mut addresses = Addresses::new();
     for line in text.lines() {
         let words: Vec<_> = line.split([' ', '\\']).filter(|word| !word.is_empty()).collect();
@@ -125,5 +128,5 @@ fn true_addresses(vm: &mut Vm) -> Result<Addresses> {
         addresses.insert((name.into(), address.into()));
     }
     assert!(addresses.len() >= 5, "{text}");
-    Ok(addresses)
+    addresses
 }

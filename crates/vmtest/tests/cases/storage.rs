@@ -20,7 +20,7 @@ use vmtest::{
 };
 
 use self::disks::{Content, Disks, Pci};
-use super::{answered, soon};
+use super::{answered, soon, with_steady_truth};
 
 /// Where the reference listens in the guest.
 const REFERENCE_PORT: u16 = 1025;
@@ -85,10 +85,12 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
     let names = disks.mount_all(&mut vm)?;
     let mut agent = answered(&vm)?;
 
-    let file_systems = agent.call(&GetFsinfo {}, soon())?;
+    let places: String = disks.iter().map(|disk| format!(" {}", disk.place())).collect();
+    let sizes = format!("stat -f -c '%b %f %a %S'{places}");
+    let (file_systems, sizes) = with_steady_truth(&mut vm, &sizes, || Ok(agent.call(&GetFsinfo {}, soon())?))?;
     let listed = agent.call(&GetDisks {}, soon())?;
     check_order(&file_systems, disks);
-    for (disk, name) in disks.iter().zip(&names) {
+    for ((disk, name), size) in disks.iter().zip(&names).zip(sizes.lines()) {
         let mut address = |node: &str, is_virtio: bool| -> Result<DiskAddress> {
             Ok(DiskAddress {
                 pci_controller: disk.pci.resolve(&mut vm.qmp)?,
@@ -115,7 +117,7 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
             let partition = listed.iter().find(|one| one.name == format!("/dev/{mounted}")).context(disk.id)?;
             assert_eq!((partition.partition, &partition.dependencies), (true, &Some(vec![whole.name.clone()])));
         }
-        check_sizes(&mut vm, found, &disk.place())?;
+        check_size(found, size)?;
     }
     check_smart(&listed);
     check_statistics(&mut vm, &mut agent)?;
@@ -151,14 +153,13 @@ fn check_order(file_systems: &[FileSystem], disks: &Disks) {
     assert_eq!(places, disks.iter().map(disks::Attached::place).collect::<Vec<_>>());
 }
 
-/// Against the guest's own statfs.
-fn check_sizes(vm: &mut Vm, found: &FileSystem, place: &str) -> Result<()> {
-    let numbers = vm.sh(&format!("stat -f -c '%b %f %a %S' '{place}'"))?;
+/// Against the guest's own statfs: how many blocks there are, free, and free for everybody, and their size.
+fn check_size(found: &FileSystem, numbers: &str) -> Result<()> {
     let numbers: Vec<u64> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let [blocks, free, available, size] = numbers[..] else { anyhow::bail!("{numbers:?}") };
     let used = blocks - free;
     let expected = [used * size, (used + available) * size, blocks * size];
-    assert_eq!([found.used_bytes, found.total_bytes, found.total_bytes_privileged], expected.map(Some), "{place}");
+    assert_eq!([found.used_bytes, found.total_bytes, found.total_bytes_privileged], expected.map(Some), "{found:?}");
     Ok(())
 }
 
