@@ -40,6 +40,8 @@ pub(crate) struct Guest {
     pub(crate) probes: Probes,
     /// The freeze.
     pub(crate) freezer: Freezer,
+    /// Trims, some of which may never end.
+    pub(crate) trims: Probes,
 }
 
 /// The environment as it was at start; the process's own is never looked at again.
@@ -107,6 +109,7 @@ pub(crate) mod tests {
             programs: Programs::new().unwrap(),
             probes: Probes::default(),
             freezer: crate::freeze::tests::freezer_of_nothing(root),
+            trims: Probes::default(),
         }
     }
 

@@ -166,6 +166,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
             .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
         probes: Probes::default(),
         freezer,
+        trims: Probes::default(),
     })
 }
 

@@ -11,4 +11,4 @@ pub(crate) mod mounts;
 mod probes;
 pub(crate) mod smart;
 
-pub(crate) use self::probes::Probes;
+pub(crate) use self::probes::{Limits, Probes};

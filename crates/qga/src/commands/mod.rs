@@ -39,6 +39,7 @@ macro_rules! for_each_command {
             $crate::commands::freeze::Freeze,
             $crate::commands::freeze::FreezeList,
             $crate::commands::freeze::Thaw,
+            $crate::commands::storage::Fstrim,
             $crate::commands::network::GetInterfaces,
             $crate::commands::cpu::GetVcpus,
             $crate::commands::cpu::SetVcpus,

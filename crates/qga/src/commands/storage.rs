@@ -3,6 +3,8 @@
 //! Addresses are those of the hardware as the guest sees it, so that a host can tell which of its own disks is meant.
 //! Where the guest cannot say, a number of the PCI address is -1 and the bus `unknown`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Class, Command, Spec};
@@ -40,6 +42,48 @@ pub struct FileSystem {
     pub total_bytes_privileged: Option<u64>,
     /// The disks beneath it; none where that cannot be told.
     pub disk: Vec<DiskAddress>,
+}
+
+/// Longest a trim may take: a large disk that was never trimmed has much to forget.
+pub const TRIM_DEADLINE: Duration = Duration::from_secs(60 * 60);
+
+/// Tells the disks beneath the guest's mounted file systems which blocks are not in use, so that the host can have them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Fstrim {
+    /// Bytes below which free extents are passed over; 0 when absent. File systems round it up to their blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<i64>,
+}
+
+impl Command for Fstrim {
+    const SPEC: Spec = Spec::new("guest-fstrim", Class::Control).deadline(TRIM_DEADLINE);
+    type Reply = TrimReport;
+}
+
+/// What became of a trim.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TrimReport {
+    /// Each file system once, the last mounted first.
+    pub paths: Vec<TrimmedPath>,
+}
+
+/// What became of one file system: sizes, or an error.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TrimmedPath {
+    /// Where it is mounted.
+    pub path: String,
+    /// Bytes that its disk was told of. Some file systems tell of each block once, others again every time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trimmed: Option<u64>,
+    /// The minimum as the file system took it, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<u64>,
+    /// Why it was not trimmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Lists the guest's disks and their partitions, partitions before their disk.

@@ -4,6 +4,8 @@
 //! device that is odd, suspended or dead costs its own facts only: hosts throw away a whole answer for one bad entry.
 //! Disks are listed in the reverse of the kernel's order, partitions before their disk; empty ones are left out.
 
+mod trim;
+
 use std::path::{Path, PathBuf};
 
 use qga::{

@@ -1,9 +1,10 @@
 //! Questions to devices, each of which may never be answered.
 //!
-//! The questions of one call are asked in their order by a helper thread. When one stays unanswered for [`STALL`],
-//! another helper goes on behind it; when all are asked and none has been answered for [`PATIENCE`], the rest stays
-//! unanswered. A place that still keeps an earlier call's helper is not asked again: it delays one call, by about a
-//! second, and none after that. Helpers are bounded by [`MAX_HELPERS`]; a device that comes back gives its own free.
+//! The questions of one call are asked in their order by a helper thread. When one stays unanswered for
+//! [`Limits::stall`], another helper goes on behind it; when all are asked and none has been answered for
+//! [`Limits::patience`], the rest stays unanswered. A place that still keeps an earlier call's helper is not asked again:
+//! it delays one call, by about a second where facts are asked for, and none after that. Helpers are bounded by
+//! [`MAX_HELPERS`]; a device that comes back gives its own free.
 
 use std::{
     collections::HashMap,
@@ -19,15 +20,27 @@ use std::{
 
 /// Most helper threads in all: what dead devices may cost in memory. Beyond it, further ones stay unanswered.
 const MAX_HELPERS: usize = 16;
-/// After this long without an answer another helper goes on; answers come from memory, in microseconds.
-const STALL: Duration = Duration::from_millis(200);
-/// After this long without an answer to the last questions they are given up. The most impatient host waits a second; a
-/// busy machine that runs the tests has no host.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 3000 } else { 700 });
-/// Longest for all questions of a call: many hosts wait five seconds.
-const TIME_LIMIT: Duration = Duration::from_secs(4);
 /// Stack of a helper, which makes a system call or two.
 const HELPER_STACK_BYTES: usize = 128 * 1024;
+
+/// How long the questions of a call are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// After this long without an answer another helper goes on.
+    pub(crate) stall: Duration,
+    /// After this long without an answer to the last questions they are given up.
+    pub(crate) patience: Duration,
+    /// Longest for all questions.
+    pub(crate) in_all: Duration,
+}
+
+/// Of facts. Answers come from memory, in microseconds; the most impatient host waits a second, many wait five. A busy
+/// machine that runs the tests has no host.
+const OF_FACTS: Limits = Limits {
+    stall: Duration::from_millis(200),
+    patience: Duration::from_millis(if cfg!(test) { 3000 } else { 700 }),
+    in_all: Duration::from_secs(4),
+};
 
 /// The helpers of all calls.
 #[derive(Clone, Debug, Default)]
@@ -43,33 +56,45 @@ struct Shared {
 struct Round<P> {
     shared: Arc<Shared>,
     places: Vec<PathBuf>,
+    stall: Duration,
     next: AtomicUsize,
     probe: P,
 }
 
 impl Probes {
-    /// Asks about each place, and returns the answers in their order; nothing for those that do not come in time.
+    /// Asks for a fact of each place, and returns the answers in their order; nothing for those that do not come in time.
     pub(crate) fn ask<T, P>(&self, places: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
     where
         T: Send + 'static,
         P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
     {
+        self.ask_within(OF_FACTS, places, probe)
+    }
+
+    /// As [`Self::ask`], for what may take longer.
+    pub(crate) fn ask_within<T, P>(&self, limits: Limits, places: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
+    where
+        T: Send + 'static,
+        P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
+    {
+        let Limits { stall, patience, in_all } = limits;
         let count = places.len();
         let mut answers: Vec<_> = places.iter().map(|_| None).collect();
-        let round = Arc::new(Round { shared: Arc::clone(&self.0), places, next: AtomicUsize::new(0), probe });
+        let round = Arc::new(Round { shared: Arc::clone(&self.0), places, stall, next: AtomicUsize::new(0), probe });
         let (sender, receiver) = mpsc::channel::<(usize, Option<T>)>();
         let mut unanswered = count;
         let mut last_answer = Instant::now();
-        let end = last_answer + TIME_LIMIT;
+        let end = last_answer + in_all;
         let mut goes_on = count > 0 && round.start_helper(&sender);
         while goes_on && unanswered > 0 && Instant::now() < end {
-            if let Ok((index, answer)) = receiver.recv_timeout(STALL) {
+            if let Ok((index, answer)) = receiver.recv_timeout(stall.min(end.saturating_duration_since(Instant::now())))
+            {
                 answers[index] = answer;
                 unanswered -= 1;
                 last_answer = Instant::now();
             } else {
                 let has_more = round.next.load(Ordering::Relaxed) < count;
-                goes_on = has_more && round.start_helper(&sender) || last_answer.elapsed() < PATIENCE;
+                goes_on = has_more && round.start_helper(&sender) || last_answer.elapsed() < patience;
             }
         }
         if unanswered > 0 {
@@ -104,7 +129,7 @@ impl<P> Round<P> {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(place) = self.places.get(index) else { return };
             let mut answer = None;
-            if self.shared.begin(place) {
+            if self.shared.begin(place, self.stall) {
                 answer = (self.probe)(place);
                 self.shared.asked().remove(place);
             }
@@ -121,10 +146,10 @@ impl Shared {
     }
 
     /// Notes that a place is asked; false if it has kept an earlier helper for long.
-    fn begin(&self, place: &Path) -> bool {
+    fn begin(&self, place: &Path, stall: Duration) -> bool {
         let mut asked = self.asked();
         match asked.get(place) {
-            Some(since) => since.elapsed() < STALL,
+            Some(since) => since.elapsed() < stall,
             None => asked.insert(place.to_owned(), Instant::now()).is_none(),
         }
     }

@@ -9,3 +9,4 @@ pub(crate) mod nvme;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod read;
+pub(crate) mod trim;

@@ -46,6 +46,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("each_memory_block_is_answered_for", memory::is_answered_for_by_block),
     ("disks_on_the_buses_of_a_pc_are_where_qemu_put_them", storage::of_a_pc),
     ("disks_behind_ports_and_bridges_of_a_q35_are_where_qemu_put_them", storage::of_a_q35),
+    ("a_trim_gives_the_host_what_the_guest_has_deleted", storage::trim::gives_back),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
     ("a_file_of_200_mib_is_the_same_after_a_push_and_a_pull", transfers::large_file),
     ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),

@@ -4,6 +4,7 @@
 //! up. Both agents run in the same guest, ours on the port and the reference on vsock.
 
 mod disks;
+pub(crate) mod trim;
 
 use std::path::Path;
 

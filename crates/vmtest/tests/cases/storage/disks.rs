@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -55,6 +56,7 @@ pub(crate) struct Attached {
 pub(crate) struct Disks {
     machine: &'static str,
     folder: TempDir,
+    drive_options: &'static str,
     devices: Vec<String>,
     disks: Vec<Attached>,
 }
@@ -62,7 +64,7 @@ pub(crate) struct Disks {
 impl Disks {
     pub(crate) fn new(machine: &'static str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        Ok(Self { machine, folder, devices: Vec::new(), disks: Vec::new() })
+        Ok(Self { machine, folder, drive_options: "", devices: Vec::new(), disks: Vec::new() })
     }
 
     /// QEMU's machine type.
@@ -73,6 +75,16 @@ impl Disks {
     /// Adds a device that is no disk, such as a bridge.
     pub(crate) fn device(&mut self, device: &str) {
         self.devices.extend(["-device".into(), device.into()]);
+    }
+
+    /// What the drives of all further disks are to have, each option with a comma before it.
+    pub(crate) fn drive_options(&mut self, options: &'static str) {
+        self.drive_options = options;
+    }
+
+    /// Bytes that the host keeps for a disk.
+    pub(crate) fn allocated(&self, id: &str) -> Result<u64> {
+        Ok(fs::metadata(self.folder.path().join(id))?.blocks() * SECTOR_BYTES)
     }
 
     /// Adds a disk as QEMU's device, which lacks its drive. The guest ought to see it on this function
@@ -92,7 +104,8 @@ impl Disks {
         content.make(&file, bytes)?;
         let (_, serial) = device.split_once("serial=").unwrap_or_default();
         let serial = serial.split(',').next().unwrap_or_default().into();
-        self.devices.extend(["-drive".into(), format!("if=none,id=drive-{id},format=raw,file={}", file.display())]);
+        let drive = format!("if=none,id=drive-{id},format=raw,file={}{}", file.display(), self.drive_options);
+        self.devices.extend(["-drive".into(), drive]);
         self.device(&format!("{device},drive=drive-{id}"));
         self.disks.push(Attached { id, content, pci, bus_type, numbers, serial, bytes });
         Ok(())

@@ -1,0 +1,195 @@
+//! Trimming file systems.
+//!
+//! The file systems are those of [`mounts`], last mounted first, each trimmed once. What goes wrong with one is told in
+//! its entry and costs no other one anything. One that takes long is trimmed on while the next ones have their turn; one
+//! that does not end shortly before the command's deadline has an error in its entry, so that the host gets the others.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{errno::Errno, fcntl::OFlag};
+use qga::{
+    Command,
+    commands::storage::{Fstrim, TrimReport, TrimmedPath},
+};
+
+use super::super::Result;
+use crate::{
+    dispatch::Run,
+    errno,
+    guest::Guest,
+    root::Root,
+    storage::{
+        Limits,
+        mounts::{self, Mount},
+    },
+    sys::trim::{Trimmed, trim},
+};
+
+/// When the next file system has its turn beside one that takes long: most are done by then, so that a disk with several
+/// is not kept busy by all of them at once.
+const STALL: Duration = Duration::from_secs(60);
+/// How much of the command's deadline trims may take.
+const SHARE_OF_DEADLINE: f64 = 0.9;
+
+impl Run for Fstrim {
+    fn run(self, guest: &Guest) -> Result<TrimReport> {
+        let in_all = guest.deadline(&Self::SPEC).mul_f64(SHARE_OF_DEADLINE);
+        let limits = Limits { stall: STALL.min(in_all), patience: in_all, in_all };
+        // A negative one is as large as the kernel takes it: more than there is.
+        let minimum = self.minimum.unwrap_or(0).cast_unsigned();
+        report(guest, limits, move |file| trim(file, minimum))
+    }
+}
+
+fn report<T>(guest: &Guest, limits: Limits, trim: T) -> Result<TrimReport>
+where
+    T: Fn(BorrowedFd<'_>) -> nix::Result<Trimmed> + Send + Sync + 'static,
+{
+    let places: Vec<PathBuf> = mounts::list(&guest.root)?.into_iter().rev().map(|Mount { place, .. }| place).collect();
+    let root = guest.root.clone();
+    let trim_one = move |place: &Path| Some(trim_at(&root, place, &trim));
+    let results = guest.trims.ask_within(limits, places.clone(), trim_one);
+    let paths = places.into_iter().zip(results).map(|(place, result)| {
+        let path = place.to_string_lossy().into_owned();
+        match result.unwrap_or_else(|| Err("failed to trim: it did not end in time".into())) {
+            Ok(Trimmed { bytes, minimum }) => {
+                TrimmedPath { path, trimmed: Some(bytes), minimum: Some(minimum), error: None }
+            }
+            Err(error) => TrimmedPath { path, trimmed: None, minimum: None, error: Some(error) },
+        }
+    });
+    Ok(TrimReport { paths: paths.collect() })
+}
+
+fn trim_at(
+    root: &Root,
+    place: &Path,
+    trim: impl Fn(BorrowedFd<'_>) -> nix::Result<Trimmed>,
+) -> std::result::Result<Trimmed, String> {
+    // A pipe that something is mounted on would be waited for.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::words(error)))?;
+    trim(file.as_fd()).map_err(|error| match error {
+        Errno::ENOTTY | Errno::EOPNOTSUPP => "trim not supported".into(),
+        error => format!("failed to trim: {}", errno::words(error)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    //! No test trims: the fake machine's files are on a file system of the one that the tests run on.
+
+    use std::sync::{Arc, Barrier};
+
+    use nix::sys::stat::fstat;
+
+    use super::*;
+    use crate::guest;
+
+    const MACHINE: &str = "\
+proc/self/mountinfo:
+| 27 1 254:1 / / rw - ext4 /dev/vda1 rw
+| 28 27 252:0 / /data rw - xfs /dev/mapper/vg-data rw
+| 29 27 254:1 /home /bind rw - ext4 /dev/vda1 rw
+| 30 27 7:1 / /gone ro - squashfs /dev/loop1 ro
+| 31 27 8:1 / /a\\040b rw - vfat /dev/sda1 rw
+data/
+bind/
+a b/
+";
+    const PATIENT: Limits =
+        Limits { stall: Duration::from_secs(60), patience: Duration::from_secs(60), in_all: Duration::from_secs(60) };
+
+    fn machine(text: &str) -> (Guest, tempfile::TempDir) {
+        let (root, directory) = Root::from_text(text);
+        (Guest { root, ..guest::tests::guest_at(directory.path()) }, directory)
+    }
+
+    /// Trims the fake machine with what the kernel is to say of the file system with this place.
+    fn check(
+        limits: Limits,
+        place: &str,
+        said: impl Fn() -> nix::Result<Trimmed> + Send + Sync + 'static,
+        expected: &str,
+    ) {
+        let (guest, _directory) = machine(MACHINE);
+        let inode = fstat(guest.root.open(place, OFlag::O_PATH).unwrap()).unwrap().st_ino;
+        let trim = move |file: BorrowedFd<'_>| match fstat(file).unwrap().st_ino == inode {
+            true => said(),
+            false => Ok(Trimmed { bytes: 1, minimum: 2 }),
+        };
+        let report = report(&guest, limits, trim).unwrap();
+        let lines = report.paths.iter().map(|path| serde_json::to_string(path).unwrap());
+        assert_eq!(lines.collect::<Vec<_>>().join("\n"), expected);
+    }
+
+    #[test]
+    fn each_device_is_trimmed_once_the_last_mounted_first() {
+        check(
+            PATIENT,
+            "/data",
+            || Ok(Trimmed { bytes: 1 << 40, minimum: 4096 }),
+            r#"{"path":"/a b","trimmed":1,"minimum":2}
+{"path":"/gone","error":"failed to open: No such file or directory"}
+{"path":"/data","trimmed":1099511627776,"minimum":4096}
+{"path":"/","trimmed":1,"minimum":2}"#,
+        );
+    }
+
+    fn check_error(error: Errno, words: &str) {
+        let expected = format!(
+            r#"{{"path":"/a b","trimmed":1,"minimum":2}}
+{{"path":"/gone","error":"failed to open: No such file or directory"}}
+{{"path":"/data","error":"{words}"}}
+{{"path":"/","trimmed":1,"minimum":2}}"#
+        );
+        check(PATIENT, "/data", move || Err(error), &expected);
+    }
+
+    #[test]
+    fn a_failure_costs_its_own_entry_only() {
+        check_error(Errno::EOPNOTSUPP, "trim not supported");
+        check_error(Errno::ENOTTY, "trim not supported");
+        check_error(Errno::EINVAL, "failed to trim: Invalid argument");
+        check_error(Errno::EIO, "failed to trim: Input/output error");
+    }
+
+    #[test]
+    fn a_trim_that_does_not_end_hides_no_other_one() {
+        let gate = Arc::new(Barrier::new(2));
+        let inside = Arc::clone(&gate);
+        let impatient = Limits { stall: Duration::from_millis(10), in_all: Duration::from_secs(3), ..PATIENT };
+        let stuck = move || {
+            inside.wait();
+            Err(Errno::EIO)
+        };
+        check(
+            impatient,
+            "/a b",
+            stuck,
+            r#"{"path":"/a b","error":"failed to trim: it did not end in time"}
+{"path":"/gone","error":"failed to open: No such file or directory"}
+{"path":"/data","trimmed":1,"minimum":2}
+{"path":"/","trimmed":1,"minimum":2}"#,
+        );
+        gate.wait();
+    }
+
+    #[test]
+    fn without_file_systems_there_is_an_empty_list() {
+        let (guest, _directory) = machine("proc/self/mountinfo:\n");
+        let report = report(&guest, PATIENT, |_| panic!("nothing is there")).unwrap();
+        assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"paths":[]}"#);
+    }
+
+    #[test]
+    fn without_a_list_of_mounts_there_is_an_error() {
+        let (guest, _directory) = machine("proc/self/\n");
+        let error = report(&guest, PATIENT, |_| panic!("nothing is there")).unwrap_err();
+        assert_eq!(error.desc, "failed to open mtab file: '/proc/self/mounts'");
+    }
+}
