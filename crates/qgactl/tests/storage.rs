@@ -1,4 +1,5 @@
-//! fs and disks, against both agents and against answers made for the purpose.
+//! fs, disks and trim, against both agents and against answers made for the purpose. Nothing is trimmed here: it would be
+//! the machine that the tests run on.
 
 mod support;
 
@@ -19,7 +20,7 @@ fn json_is_the_reply_as_received() {
         let name = request["execute"].as_str().unwrap();
         Some(format!(r#"{{"return": ["{name}", 1.50]}}"#))
     });
-    for (subcommand, command) in [("fs", "guest-get-fsinfo"), ("disks", "guest-get-disks")] {
+    for (subcommand, command) in [("fs", "guest-get-fsinfo"), ("disks", "guest-get-disks"), ("trim", "guest-fstrim")] {
         assert_eq!(agent.qgactl(&[subcommand, "--json"]).success(), format!("[\"{command}\", 1.50]\n"));
     }
 }
@@ -35,4 +36,18 @@ fn a_bus_that_is_not_known_yet_and_members_of_the_future_are_no_error() {
         )
     });
     assert!(agent.qgactl(&["fs"]).success().ends_with("/dev/vda\n"));
+}
+
+#[test]
+fn a_minimum_is_passed_on_and_is_a_number_of_bytes() {
+    let agent = Agent::scripted(|request| {
+        let minimum = &request["arguments"]["minimum"];
+        Some(format!(r#"{{"return": {{"paths": [{{"path": "/", "trimmed": 0, "minimum": {minimum}}}]}}}}"#))
+    });
+    let text = agent.qgactl(&["trim", "--minimum", "65536"]).success();
+    assert_eq!(text.lines().nth(1), Some("/               0 B  64.00 KiB"));
+    assert!(agent.qgactl(&["trim", "--minimum", "1024", "--json"]).success().contains(r#""minimum": 1024"#));
+    for wrong in ["-1", "1k", "", "9223372036854775808"] {
+        agent.qgactl(&["trim", &format!("--minimum={wrong}")]).check(2, "--minimum");
+    }
 }

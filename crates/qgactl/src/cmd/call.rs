@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
+use qga::Command;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::print;
@@ -45,6 +46,12 @@ pub(super) fn print_reply(
 /// Prints the `return` of a command without arguments as received.
 pub(super) fn print_received(agent: &mut Agent, command: &str) -> anyhow::Result<()> {
     print_reply(agent, command, &Map::new(), true)
+}
+
+/// Prints the `return` of a command with its arguments as received.
+pub(super) fn print_received_of<C: Command>(agent: &mut Agent, command: &C) -> anyhow::Result<()> {
+    let arguments = serde_json::from_value(serde_json::to_value(command)?)?;
+    print_reply(agent, C::SPEC.name, &arguments, true)
 }
 
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {

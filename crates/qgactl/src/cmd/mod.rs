@@ -14,6 +14,7 @@ mod pull;
 mod push;
 mod routes;
 mod stats;
+mod trim;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     Fs(fs::Fs),
     Disks(disks::Disks),
+    Trim(trim::Trim),
 }
 
 impl Command {
@@ -73,6 +75,7 @@ impl Command {
             Self::Stats(stats) => stats.run(&mut target.connect(timeout)?, json)?,
             Self::Fs(fs) => fs.run(&mut target.connect(timeout)?, json)?,
             Self::Disks(disks) => disks.run(&mut target.connect(timeout)?, json)?,
+            Self::Trim(trim) => trim.run(&mut target.connect(timeout.or(Some(trim::REPLY_TIMEOUT)))?, json)?,
         }
         Ok(ExitCode::SUCCESS)
     }
