@@ -11,8 +11,8 @@ use qga::{
 };
 
 use crate::{
-    dispatch::Handler, files::Files, freeze::Freezer, glob::Globs, policy::Policy, programs::Programs, root::Root,
-    state::State, storage::Probes,
+    claims::Claims, dispatch::Handler, files::Files, freeze::Freezer, glob::Globs, policy::Policy, programs::Programs,
+    root::Root, state::State, storage::Probes,
 };
 
 /// The machine and the agent's own state, shared by all sessions.
@@ -42,6 +42,8 @@ pub(crate) struct Guest {
     pub(crate) freezer: Freezer,
     /// Trims, some of which may never end.
     pub(crate) trims: Probes,
+    /// Which of the guest's own files somebody is changing.
+    pub(crate) claims: Claims,
 }
 
 /// The environment as it was at start; the process's own is never looked at again.
@@ -110,6 +112,7 @@ pub(crate) mod tests {
             probes: Probes::default(),
             freezer: crate::freeze::tests::freezer_of_nothing(root),
             trims: Probes::default(),
+            claims: Claims::default(),
         }
     }
 

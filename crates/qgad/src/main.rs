@@ -3,7 +3,9 @@
 //! Settings are read and validated once. What can fail is opened before the agent leaves the foreground, so that
 //! whoever started it learns of it; threads are started after that.
 
+mod account;
 mod channel;
+mod claims;
 mod commands;
 mod config;
 mod connection;
@@ -42,6 +44,7 @@ use qga::commands::SPECS;
 
 use self::{
     channel::{Activation, Channel},
+    claims::Claims,
     config::Source,
     daemon::{PidFile, daemonize},
     files::Files,
@@ -167,6 +170,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),
+        claims: Claims::default(),
     })
 }
 

@@ -8,17 +8,18 @@
 mod fixture;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::ffi::OsStringExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use nix::{
     dir::Dir,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat},
-    sys::stat::Mode,
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat, renameat},
+    sys::stat::{Mode, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Root {
     directory: PathBuf,
     /// How many files were opened: what a command costs, in a test.
     #[cfg(test)]
-    opened: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    opened: std::sync::Arc<AtomicUsize>,
 }
 
 impl Root {
@@ -50,18 +51,23 @@ impl Root {
         Self { directory: directory.into(), opened: std::sync::Arc::default() }
     }
 
+    /// Whether this is the machine itself, whose users and devices are not only files.
+    pub(crate) fn is_machine(&self) -> bool {
+        self.directory == Path::new("/")
+    }
+
     /// How many files were opened so far.
     #[cfg(test)]
     pub(crate) fn opened(&self) -> usize {
-        self.opened.load(std::sync::atomic::Ordering::Relaxed)
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Opens a file by its path; one that this creates has no permissions.
     pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
         #[cfg(test)]
-        self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.opened.fetch_add(1, Ordering::Relaxed);
         let flags = flags | OFlag::O_CLOEXEC;
-        if self.directory == Path::new("/") {
+        if self.is_machine() {
             return Ok(open(path.as_ref(), flags, Mode::empty())?);
         }
         let directory = open(&self.directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -71,9 +77,7 @@ impl Root {
 
     /// Removes a file by its path.
     pub(crate) fn remove_file(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        let path = path.as_ref();
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let (parent, name) = split(path.as_ref())?;
         Ok(unlinkat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
@@ -89,7 +93,7 @@ impl Root {
 
     /// What a link says, whether anything is there or not.
     pub(crate) fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
-        if self.directory == Path::new("/") {
+        if self.is_machine() {
             return Ok(readlink(path.as_ref())?.into());
         }
         // An empty path means the descriptor itself; it is an error when that is no link.
@@ -99,6 +103,39 @@ impl Root {
     /// Writes to a file that exists, in one piece, as the kernel's switches are written.
     pub(crate) fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> io::Result<()> {
         File::from(self.open(path, OFlag::O_WRONLY)?).write_all(contents)
+    }
+
+    /// Makes a directory. Its parent must be there.
+    pub(crate) fn make_directory(&self, path: impl AsRef<Path>, mode: Mode) -> io::Result<()> {
+        let (parent, name) = split(path.as_ref())?;
+        Ok(mkdirat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, mode)?)
+    }
+
+    /// Replaces a file, or makes it: whoever reads it finds the old contents or the new ones, whatever happens.
+    ///
+    /// The new file is prepared before anything is in it, when it has no permissions yet. A link is replaced as such.
+    pub(crate) fn replace(
+        &self,
+        path: impl AsRef<Path>,
+        contents: &[u8],
+        prepare: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        static COUNTER: AtomicUsize = AtomicUsize::new(0);
+        let (parent, name) = split(path.as_ref())?;
+        let directory = self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let mut new = OsString::from(".");
+        new.push(name);
+        new.push(format!(".{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(&directory, &*new, flags, Mode::empty())?);
+        let replaced = prepare(&file)
+            .and_then(|()| file.write_all(contents))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| Ok(renameat(&directory, &*new, &directory, name)?));
+        if replaced.is_err() {
+            let _ = unlinkat(&directory, &*new, UnlinkatFlags::NoRemoveDir);
+        }
+        replaced
     }
 
     /// The names in a directory, in the directory's own order.
@@ -113,6 +150,12 @@ impl Root {
         }
         Ok(names)
     }
+}
+
+/// The directory that a file is in, and its name there.
+fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((parent, path.file_name().ok_or(io::ErrorKind::InvalidInput)?))
 }
 
 #[cfg(test)]
@@ -150,6 +193,14 @@ mod tests {
         root.write("/sys/online", b"0").unwrap();
         assert_eq!(root.read("/sys/online").unwrap(), b"0\n");
         assert_eq!(root.write("/sys/absent", b"0").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_old_file_and_nothing_else() {
+        let (root, _directory) = Root::from_text("etc/file: old\n");
+        let refusal = root.replace("/etc/file", b"new\n", |_| Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        assert_eq!(refusal.kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!((root.read("/etc/file").unwrap(), root.names("/etc").unwrap().len()), (b"old\n".to_vec(), 1));
     }
 
     #[test]

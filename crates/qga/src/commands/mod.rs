@@ -12,8 +12,10 @@ pub mod freeze;
 pub mod memory;
 pub mod network;
 pub mod session;
+pub mod ssh;
 pub mod storage;
 pub mod system;
+pub mod users;
 
 use crate::command::{Command, Spec};
 
@@ -51,8 +53,12 @@ macro_rules! for_each_command {
             $crate::commands::exec::ExecStatus,
             $crate::commands::exec::Exec,
             $crate::commands::system::GetHostName,
+            $crate::commands::users::GetUsers,
             $crate::commands::clock::GetTimezone,
             $crate::commands::system::GetOsinfo,
+            $crate::commands::ssh::GetAuthorizedKeys,
+            $crate::commands::ssh::AddAuthorizedKeys,
+            $crate::commands::ssh::RemoveAuthorizedKeys,
             $crate::commands::storage::GetDiskstats,
             $crate::commands::cpu::GetCpustats,
             $crate::commands::network::GetRoute,

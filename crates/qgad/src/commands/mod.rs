@@ -8,8 +8,10 @@ mod freeze;
 mod memory;
 mod network;
 mod session;
+mod ssh;
 mod storage;
 mod system;
+mod users;
 
 use qga::wire::message::Error;
 

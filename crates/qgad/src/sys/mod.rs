@@ -3,6 +3,7 @@
 
 pub(crate) mod fd;
 pub(crate) mod freeze;
+pub(crate) mod groups;
 pub(crate) mod inheritance;
 pub(crate) mod memory;
 pub(crate) mod nvme;

@@ -1,0 +1,114 @@
+use super::*;
+
+/// A record of utmp in a layout.
+fn record(layout: &Layout, kind: i16, user: &str, seconds: i64, microseconds: i64) -> Vec<u8> {
+    let mut record = vec![0; layout.bytes];
+    record[..2].copy_from_slice(&kind.to_ne_bytes());
+    record[Layout::USER][..user.len()].copy_from_slice(user.as_bytes());
+    for (place, number) in [(layout.time, seconds), (layout.time + layout.time_bytes, microseconds)] {
+        let bytes = match layout.time_bytes {
+            4 => i32::try_from(number).unwrap().to_ne_bytes().to_vec(),
+            _ => number.to_ne_bytes().to_vec(),
+        };
+        record[place..place + layout.time_bytes].copy_from_slice(&bytes);
+    }
+    record
+}
+
+fn check(root: &str, utmp: &[Vec<u8>], expected: &[(&str, f64)]) {
+    let (root, directory) = Root::from_text(&format!("{root}var/run/\n"));
+    if !utmp.is_empty() {
+        std::fs::write(directory.path().join("var/run/utmp"), utmp.concat()).unwrap();
+    }
+    let guest = Guest { root, ..crate::guest::tests::guest_without_a_machine() };
+    let users = GetUsers {}.run(&guest).unwrap();
+    let users: Vec<_> = users.iter().map(|user| (user.user.as_str(), user.login_time)).collect();
+    assert_eq!(users, expected);
+}
+
+const SESSION: &str = "\
+run/systemd/sessions/12:
+| # This is private data. Do not parse.
+| UID=1000
+| USER=ann
+| ACTIVE=1
+| STATE=active
+| REMOTE=1
+| TYPE=tty
+| CLASS=user
+| REALTIME=1700000000250000
+| MONOTONIC=1
+";
+
+#[test]
+fn users_of_utmp_are_told_once_with_their_earliest_login() {
+    let here = |kind, user, seconds, microseconds| record(&Layout::OF_THIS_MACHINE, kind, user, seconds, microseconds);
+    let records = [
+        here(2, "reboot", 1_700_000_000, 0),
+        here(7, "bob", 1_700_000_500, 250_000),
+        here(7, "ann", 1_700_000_400, 0),
+        here(8, "eve", 1_700_000_300, 0),
+        here(7, "bob", 1_700_000_100, 500_000),
+        here(7, "", 1_700_000_200, 0),
+    ];
+    check("", &records, &[("bob", 1_700_000_100.5), ("ann", 1_700_000_400.0)]);
+    check(SESSION, &records, &[("bob", 1_700_000_100.5), ("ann", 1_700_000_400.0)]);
+}
+
+#[test]
+fn a_record_that_is_not_whole_is_none() {
+    let mut torn = record(&Layout::OF_THIS_MACHINE, 7, "ann", 5, 0);
+    torn.pop();
+    check("", &[record(&Layout::OF_THIS_MACHINE, 7, "bob", 4, 0), torn], &[("bob", 4.0)]);
+}
+
+#[test]
+fn a_name_may_fill_its_place_and_need_not_be_text() {
+    let mut contents = record(&Layout::NARROW, 7, &"x".repeat(32), 5, 0);
+    contents[Layout::USER.start] = 0xFF;
+    let logins = utmp_logins(&contents, &Layout::NARROW);
+    assert_eq!(logins, [Login { user: format!("\u{FFFD}{}", "x".repeat(31)), time: 5_000_000 }]);
+}
+
+#[test]
+fn both_layouts_are_read() {
+    for layout in [Layout::NARROW, Layout::WIDE] {
+        let contents = record(&layout, 7, "ann", 1_700_000_000, 999_999).repeat(2);
+        let logins = utmp_logins(&contents, &layout);
+        assert_eq!(logins.len(), 2);
+        assert_eq!(logins[1], Login { user: "ann".into(), time: 1_700_000_000_999_999 });
+    }
+}
+
+#[test]
+fn a_time_is_the_sum_of_seconds_and_their_fraction() {
+    assert_eq!(format!("{:.17}", seconds(1_700_000_000_123_456)), format!("{:.17}", 1_700_000_000_f64 + 0.123_456));
+    assert_eq!(seconds(-1), -1.0 + 0.999_999);
+}
+
+#[test]
+fn sessions_of_logind_stand_in_where_utmp_names_nobody() {
+    check(SESSION, &[], &[("ann", 1_700_000_000.25)]);
+    check(SESSION, &[record(&Layout::OF_THIS_MACHINE, 2, "reboot", 1, 0)], &[("ann", 1_700_000_000.25)]);
+}
+
+#[test]
+fn sessions_are_told_in_the_order_of_the_logins() {
+    let further = "run/systemd/sessions/c1:\n| USER=root\n| STATE=online\n| CLASS=user-early\n| REALTIME=1000000\n\
+                   run/systemd/sessions/2:\n| USER=ann\n| STATE=online\n| CLASS=user\n| REALTIME=2000000\n";
+    check(&format!("{SESSION}{further}"), &[], &[("root", 1.0), ("ann", 2.0)]);
+}
+
+#[test]
+fn sessions_in_which_nobody_works_are_left_out() {
+    let sessions = SESSION.replace("CLASS=user", "CLASS=greeter")
+        + &SESSION.replace("sessions/12", "sessions/13").replace("STATE=active", "STATE=closing")
+        + &SESSION.replace("sessions/12", "sessions/14").replace("REALTIME=", "X=")
+        + &SESSION.replace("sessions/12", "sessions/15.ref");
+    check(&sessions, &[], &[]);
+}
+
+#[test]
+fn a_guest_that_keeps_nothing_has_nobody_logged_in() {
+    check("", &[], &[]);
+}
