@@ -52,6 +52,7 @@ const DISK_MODULES: &[&str] = &[
     "usb_storage",
     "ext4",
     "xfs",
+    "btrfs",
     "loop",
     "dm_mod",
     "raid1",

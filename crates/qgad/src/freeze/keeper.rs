@@ -2,7 +2,8 @@
 //!
 //! The kernel may take for ever over either, and a thread inside it cannot be called back. So each file system has a thread
 //! of its own, started before anything is frozen. Whoever gives up waiting orders the thaw all the same: a freeze that
-//! succeeds late is undone by the thread that made it. A keeper lives once: a freeze or none, then a thaw.
+//! succeeds late is undone by the thread that made it. A keeper lives once: a freeze or none, then a thaw or none: one that
+//! is dropped leaves its file system as it is, because an agent that ends leaves the freeze to its guard.
 
 use std::{
     fmt, io,
@@ -42,6 +43,7 @@ enum Order {
     Wait,
     Freeze,
     Thaw,
+    Leave,
 }
 
 impl Keeper {
@@ -74,6 +76,12 @@ impl Keeper {
         self.0.order(Order::Thaw);
     }
 
+    /// Whether it was told to freeze, and the kernel has not returned from that.
+    pub(crate) fn is_freezing(&self) -> bool {
+        let state = self.0.state();
+        state.order == Order::Freeze && state.frozen.is_none()
+    }
+
     /// How the freeze went, if it has returned by then.
     pub(crate) fn frozen(&self, until: Instant) -> Option<nix::Result<()>> {
         self.0.wait(until, |state| state.frozen)
@@ -92,10 +100,13 @@ impl Keeper {
     }
 }
 
-/// A keeper that is not wanted any more leaves its file system thawed.
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.thaw();
+        self.0.change(|state| {
+            if state.order != Order::Thaw {
+                state.order = Order::Leave;
+            }
+        });
     }
 }
 
@@ -111,8 +122,7 @@ impl Shared {
     }
 
     fn order(&self, order: Order) {
-        self.state().order = order;
-        self.changed.notify_all();
+        self.change(|state| state.order = order);
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -134,11 +144,15 @@ impl Shared {
 
     fn serve(&self) {
         let mut is_ours = true;
-        if self.next_order(Order::Wait) == Order::Freeze {
+        let mut order = self.next_order(Order::Wait);
+        if order == Order::Freeze {
             let frozen = self.operations.freeze(&self.target);
             is_ours = frozen.is_ok();
             self.change(|state| state.frozen = Some(frozen));
-            self.next_order(Order::Freeze);
+            order = self.next_order(Order::Freeze);
+        }
+        if order == Order::Leave {
+            return;
         }
         let thawed = is_ours && thaw(&*self.operations, &self.target);
         self.change(|state| state.thawed = Some(thawed));
@@ -203,12 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_that_is_dropped_leaves_nothing_frozen() {
+    fn a_keeper_that_is_dropped_leaves_its_file_system_as_it_is() {
         let machine = Fake::new(&[]);
         let keeper = keeper(&machine, "/a");
         keeper.freeze();
         keeper.frozen(soon()).unwrap().unwrap();
+        let shared = Arc::downgrade(&keeper.0);
         drop(keeper);
-        machine.wait_for(|machine| machine.frozen().is_empty());
+        machine.wait_for(|_| shared.strong_count() == 0);
+        assert_eq!(machine.frozen(), ["/a"]);
     }
 }

@@ -612,18 +612,27 @@ impl Shared {
     }
 }
 
-/// Thaws what was frozen last first. One that does not answer delays the others by a moment only.
+/// Thaws what was frozen last first. One that does not answer delays the others by a moment only, and one that has not even
+/// been frozen yet by none.
 fn thaw_each(keepers: &[Keeper]) -> Thawed {
+    let mut hopeful = Vec::new();
+    let mut thawed = Thawed { count: 0, stuck: Vec::new() };
+    let place = |keeper: &Keeper| keeper.place().display().to_string();
     for keeper in keepers.iter().rev() {
+        let is_freezing = keeper.is_freezing();
         keeper.thaw();
-        let _ = keeper.thawed(Instant::now() + THAW_STALL);
+        if is_freezing {
+            thawed.stuck.push(place(keeper));
+        } else {
+            let _ = keeper.thawed(Instant::now() + THAW_STALL);
+            hopeful.push(keeper);
+        }
     }
     let end = Instant::now() + THAW_PATIENCE;
-    let mut thawed = Thawed { count: 0, stuck: Vec::new() };
-    for keeper in keepers {
+    for keeper in hopeful {
         match keeper.thawed(end) {
             Some(was_frozen) => thawed.count += i64::from(was_frozen),
-            None => thawed.stuck.push(keeper.place().display().to_string()),
+            None => thawed.stuck.push(place(keeper)),
         }
     }
     thawed

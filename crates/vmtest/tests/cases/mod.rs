@@ -2,6 +2,7 @@
 
 mod channels;
 mod cpu;
+mod freeze;
 mod hosts;
 mod idle;
 mod machine;
@@ -47,6 +48,19 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("disks_on_the_buses_of_a_pc_are_where_qemu_put_them", storage::of_a_pc),
     ("disks_behind_ports_and_bridges_of_a_q35_are_where_qemu_put_them", storage::of_a_q35),
     ("a_trim_gives_the_host_what_the_guest_has_deleted", storage::trim::gives_back),
+    ("file_systems_of_every_type_are_frozen_and_thawed", freeze::every_type),
+    ("a_copy_of_a_frozen_disk_is_consistent_and_its_writer_goes_on", freeze::consistent_copy),
+    ("ten_file_systems_are_frozen_or_those_that_a_host_names", freeze::named),
+    ("a_freeze_keeps_out_what_the_administrator_excludes_and_what_cannot_be_opened", freeze::left_out),
+    ("what_others_froze_unmounted_or_plugged_in_does_not_disturb_a_freeze", freeze::disturbed),
+    ("images_in_images_and_mapped_devices_are_frozen_top_first", freeze::stacks::top_first),
+    ("a_device_that_does_not_answer_ends_a_freeze_and_nothing_stays_frozen", freeze::stacks::no_answer),
+    ("a_frozen_agent_that_is_killed_or_ended_is_replaced", freeze::guard::taken_over),
+    ("a_freeze_without_an_agent_ends", freeze::guard::abandoned),
+    ("a_freeze_ends_with_its_lease", freeze::guard::lease),
+    ("a_guard_that_is_killed_is_replaced_and_one_that_is_ended_thaws", freeze::guard::killed),
+    ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
+    ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
     ("a_file_of_200_mib_is_the_same_after_a_push_and_a_pull", transfers::large_file),
     ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),

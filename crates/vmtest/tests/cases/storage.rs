@@ -3,7 +3,7 @@
 //! Each disk has a size of its own, by which the guest's name of it is found: kernels name disks in the order they come
 //! up. Both agents run in the same guest, ours on the port and the reference on vsock.
 
-mod disks;
+pub(super) mod disks;
 pub(crate) mod trim;
 
 use std::path::Path;

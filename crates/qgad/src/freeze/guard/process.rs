@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
-    process::{ExitCode, exit},
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,12 +50,22 @@ struct Guard {
     grace_ends: Option<Instant>,
 }
 
+/// How a guard leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// The agent has thawed what it froze. What others froze stays so.
+    AsItIs,
+    /// With everything thawed, as soon as that answers.
+    AllThawed,
+}
+
 /// Runs the guard to its end.
 pub(crate) fn run() -> ExitCode {
     match Guard::get_ready() {
         Ok(Some(mut guard)) => {
-            guard.watch();
-            guard.wait_for_the_last();
+            if guard.watch() == Leave::AllThawed {
+                guard.wait_for_the_last();
+            }
             ExitCode::SUCCESS
         }
         // The agent has thought better of it.
@@ -111,7 +121,7 @@ impl Guard {
     }
 
     /// Waits until there is a reason to leave.
-    fn watch(&mut self) {
+    fn watch(&mut self) -> Leave {
         loop {
             let [has_signal, has_claim, has_message] = self.wait();
             if has_signal && let Ok(Some(signal)) = self.signals.read_signal() {
@@ -123,11 +133,10 @@ impl Guard {
                         self.is_complete = true;
                         self.lease_ends = self.lease.map(|lease| Instant::now() + lease);
                     }
-                    // Without dropping anything: a keeper that is dropped thaws, also what was frozen by others.
-                    Some(Ok(Some(Message::Leave))) => exit(0),
+                    Some(Ok(Some(Message::Leave))) => return Leave::AsItIs,
                     Some(Ok(Some(Message::Thaw))) => {
                         thaw_each(&self.keepers);
-                        return;
+                        return Leave::AllThawed;
                     }
                     Some(Ok(Some(_))) => {}
                     Some(Ok(None) | Err(_)) | None if !self.is_complete => {
@@ -201,7 +210,7 @@ impl Guard {
     }
 
     /// Thaws everything, and says so: in a note, to the agent, in the log.
-    fn end(&mut self, reason: &str) {
+    fn end(&mut self, reason: &str) -> Leave {
         let thawed = thaw_each(&self.keepers);
         let reason = format!("the freeze ended by itself because {reason}");
         if let Err(error) = self.marker.note(&reason) {
@@ -223,6 +232,7 @@ impl Guard {
                 let _ = self.hooks.thaw(&Environment::of_process());
             }
         }
+        Leave::AllThawed
     }
 
     /// Nothing that was given up stays frozen.

@@ -20,13 +20,18 @@ const SECTOR_BYTES: u64 = 512;
 const PARTITION_START: u64 = MIB;
 /// The smallest that mkfs.xfs makes.
 const SMALLEST_XFS: u64 = 300 * MIB;
+/// The smallest that mkfs.btrfs makes, and a little more.
+const SMALLEST_BTRFS: u64 = 128 * MIB;
 
 /// What is on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Ext4,
+    /// With room for an image of another one.
+    RoomyExt4,
     Ext4InPartition,
     Xfs,
+    Btrfs,
 }
 
 /// Which PCI function a disk hangs on.
@@ -82,6 +87,16 @@ impl Disks {
         self.drive_options = options;
     }
 
+    /// The file of a disk on the host.
+    pub(crate) fn file(&self, id: &str) -> PathBuf {
+        self.folder.path().join(id)
+    }
+
+    /// Adds a disk on virtio, which is all that matters to some cases.
+    pub(crate) fn add_virtio(&mut self, id: &'static str, content: Content) -> Result<()> {
+        self.add(id, content, &format!("virtio-blk-pci,id={id},serial={id}"), Pci::Of(id), (BusType::Virtio, [0; 3]))
+    }
+
     /// Bytes that the host keeps for a disk.
     pub(crate) fn allocated(&self, id: &str) -> Result<u64> {
         Ok(fs::metadata(self.folder.path().join(id))?.blocks() * SECTOR_BYTES)
@@ -98,7 +113,12 @@ impl Disks {
         (bus_type, numbers): (BusType, [i64; 3]),
     ) -> Result<()> {
         // A size of its own for each, by which the guest's name of it is found.
-        let smallest = if content == Content::Xfs { SMALLEST_XFS } else { 16 * MIB };
+        let smallest = match content {
+            Content::Xfs => SMALLEST_XFS,
+            Content::Btrfs => SMALLEST_BTRFS,
+            Content::RoomyExt4 => 64 * MIB,
+            Content::Ext4 | Content::Ext4InPartition => 16 * MIB,
+        };
         let bytes = smallest + self.disks.len() as u64 * MIB;
         let file = self.folder.path().join(id);
         content.make(&file, bytes)?;
@@ -145,15 +165,16 @@ impl Attached {
 impl Content {
     pub(crate) fn kind(self) -> &'static str {
         match self {
-            Self::Ext4 | Self::Ext4InPartition => "ext4",
+            Self::Ext4 | Self::RoomyExt4 | Self::Ext4InPartition => "ext4",
             Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
         }
     }
 
     /// The device with the file system, on the disk of this name.
     pub(crate) fn node(self, disk: &str) -> String {
         match self {
-            Self::Ext4 | Self::Xfs => disk.into(),
+            Self::Ext4 | Self::RoomyExt4 | Self::Xfs | Self::Btrfs => disk.into(),
             Self::Ext4InPartition => format!("{disk}1"),
         }
     }

@@ -1,0 +1,265 @@
+//! Freezes, against what writers in the guest and copies on the host make of them.
+//!
+//! How long an answer took is told in the test's output, not judged.
+
+pub(super) mod guard;
+pub(super) mod hooks;
+pub(super) mod stacks;
+
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use qga::{
+    client::{Client, Error},
+    commands::{
+        freeze::{Freeze, FreezeList, FreezeState, FreezeStatus, Thaw},
+        session::{Info, Ping},
+        system::GetHostName,
+    },
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use vmtest::{
+    image::DISK_MODULE_LIST,
+    transcript::Recorded,
+    vm::{Builder, Vm},
+};
+
+use super::{
+    agent_pid, answered, soon,
+    storage::disks::{Content, Disks},
+};
+
+/// The commands that are served while file systems are frozen.
+const SERVED_WHILE_FROZEN: [&str; 6] =
+    ["guest-fsfreeze-freeze", "guest-fsfreeze-status", "guest-fsfreeze-thaw", "guest-info", "guest-ping", "guest-sync"];
+
+type Agent = Client<Recorded>;
+
+pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
+    let contents = [("ext4", Content::Ext4), ("xfs", Content::Xfs), ("btrfs", Content::Btrfs)];
+    let (mut vm, disks) = boot(builder, &contents)?;
+    vm.sh("mkdir /mnt/more && busybox mount -t btrfs $(grep ' /mnt/btrfs ' /proc/mounts | cut -d' ' -f1) /mnt/more")?;
+    configure(&mut vm, "logfile=/mnt/ext4/agent.log\nverbose=true\n")?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    assert_eq!(timed("freeze of ext4, xfs and btrfs", || agent.call(&Freeze::default(), soon()))?, 3);
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
+    let writers = ["ext4", "xfs", "btrfs", "more"];
+    for writer in writers {
+        start_writer(&mut vm, writer)?;
+    }
+    check_refusals(&mut agent)?;
+    let is_written = |vm: &mut Vm| vm.sh("ls /run/written 2>/dev/null | wc -l");
+    let before = hashes(&disks, &["ext4", "xfs", "btrfs"])?;
+    for _ in 0..50 {
+        agent.call(&Ping {}, soon())?;
+    }
+    // Writers wait for the kernel, and nobody has written anything, the log included.
+    for writer in writers {
+        vm.wait_until(&format!("grep -q '^State:.D' /proc/$(cat /run/writer-{writer})/status"))?;
+    }
+    assert_eq!(is_written(&mut vm)?, "0");
+    assert_eq!(hashes(&disks, &["ext4", "xfs", "btrfs"])?, before);
+    assert_eq!(vm.sh("grep -l qgad-guard /proc/[0-9]*/comm | wc -l")?, "1");
+    assert_eq!(timed("thaw of ext4, xfs and btrfs", || agent.call(&Thaw {}, soon()))?, 3);
+    vm.wait_until("[ $(ls /run/written | wc -l) = 4 ]")?;
+    vm.wait_until("! grep -l qgad-guard /proc/[0-9]*/comm")?;
+    vm.sh("! ls /run/qga.state.isfrozen /run/qga.state.guard")?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    // What was logged meanwhile is there now.
+    let pings: u64 = vm.sh("grep -c 'guest-ping called' /mnt/ext4/agent.log")?.parse()?;
+    assert!(pings >= 50, "{pings}");
+    // Libvirt's and Proxmox's habits: a thaw too many is no error, nor is a freeze of nothing.
+    assert_eq!(agent.call(&Thaw {}, soon())?, 0);
+    Ok(())
+}
+
+pub(crate) fn consistent_copy(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, disks) = boot(builder, &[("data", Content::Ext4)])?;
+    let script =
+        "i=0; while [ ! -e /run/enough ]; do i=$((i + 1)); echo $i >>/mnt/data/numbers; done; echo $i >/run/last";
+    vm.sh(&format!("({script}) >/dev/null 2>&1 </dev/null &"))?;
+    vm.wait_until("[ $(wc -l </mnt/data/numbers) -gt 50 ]")?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    let copy = vm.folder().join("copy");
+    fs::copy(disks.file("data"), &copy)?;
+    let frozen_at = vm.sh("wc -l </mnt/data/numbers")?;
+    assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+    vm.wait_until(&format!("[ $(wc -l </mnt/data/numbers) -gt {frozen_at} ]"))?;
+    vm.sh("touch /run/enough")?;
+    vm.wait_until("test -s /run/last")?;
+    assert_eq!(vm.sh("seq $(cat /run/last) | cmp - /mnt/data/numbers && echo same")?, "same");
+
+    let check = Command::new("/sbin/e2fsck").args(["-f", "-n"]).arg(&copy).output().context("e2fsck")?;
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    ensure!(check.status.success() && !said.contains("recovery"), "{said}");
+    let shown = Command::new("/sbin/debugfs").args(["-R", "cat /numbers"]).arg(&copy).output().context("debugfs")?;
+    let numbers = String::from_utf8(shown.stdout)?;
+    let count: usize = frozen_at.parse()?;
+    assert!(numbers.lines().eq((1..=count).map(|number| number.to_string())), "{} of {count}", numbers.lines().count());
+    fs::remove_file(copy)?;
+    Ok(())
+}
+
+pub(crate) fn named(builder: Builder<'_>) -> Result<()> {
+    const IDS: [&str; 10] = ["d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9"];
+    let (mut vm, _disks) = boot(builder, &IDS.map(|id| (id, Content::Ext4)))?;
+    vm.sh("mkdir /mnt/d0/inner /mnt/bound && mount -o bind /mnt/d0/inner /mnt/bound")?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(timed("freeze of ten ext4", || agent.call(&Freeze::default(), soon()))?, 10);
+    assert_eq!(timed("thaw of ten ext4", || agent.call(&Thaw {}, soon()))?, 10);
+
+    let mut check = |places: &[&str], frozen: &[&str]| -> Result<()> {
+        let mountpoints = Some(places.iter().map(ToString::to_string).collect());
+        let count = agent.call(&FreezeList { mountpoints, lease: None }, soon())?;
+        assert_eq!(count, i64::try_from(frozen.len())?, "{places:?}");
+        let state = if frozen.is_empty() { FreezeState::Thawed } else { FreezeState::Frozen };
+        assert_eq!(agent.call(&FreezeStatus {}, soon())?, state);
+        assert_eq!(frozen_places(&mut vm, &IDS)?, frozen, "{places:?}");
+        if frozen.is_empty() {
+            agent.call(&GetHostName {}, soon())?;
+        }
+        assert_eq!(agent.call(&Thaw {}, soon())?, count);
+        Ok(())
+    };
+    check(&["/mnt/d3"], &["d3"])?;
+    check(&["/mnt/d3", "/mnt/d5", "/mnt/d3"], &["d3", "d5"])?;
+    check(&["/mnt/bound"], &["d0"])?;
+    check(&["/mnt/d3", "/mnt", "/nowhere", "/mnt/d4/"], &["d3"])?;
+    check(&["/nowhere"], &[])?;
+    check(&[], &[])?;
+    assert_eq!(agent.call(&FreezeList::default(), soon())?, 10);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 10);
+    Ok(())
+}
+
+pub(crate) fn left_out(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4), ("b", Content::Ext4), ("c", Content::Xfs)])?;
+    // A mount below another one cannot be opened, and what is read only or a single file is no trouble.
+    vm.sh("mount -t tmpfs none /mnt/b")?;
+    vm.sh("echo x >/mnt/a/file && touch /run/file && mount -o bind /mnt/a/file /run/file")?;
+    vm.sh("umount /mnt/a && mount -t xfs -o remount,ro /mnt/c")?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    let hidden = FreezeList { mountpoints: Some(vec!["/mnt/b".into()]), lease: None };
+    assert_eq!(refusal(agent.call(&hidden, soon()))?, "failed to open /mnt/b: No such file or directory");
+    agent.call(&GetHostName {}, soon())?;
+    drop(agent);
+    configure(&mut vm, "fsfreeze-exclude=/run/*;btrfs\n")?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    vm.sh("echo y >/run/file")?;
+    assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+    Ok(())
+}
+
+pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, disks) = boot(builder, &[("a", Content::Ext4), ("b", Content::Ext4)])?;
+    let mut agent = answered(&vm)?;
+    vm.sh("fsfreeze --freeze /mnt/b")?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    assert_eq!(frozen_places(&mut vm, &["a", "b"])?, ["a", "b"]);
+    // Another freeze's work is undone by a thaw, as hosts expect.
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    vm.sh("echo x >/mnt/b/file")?;
+
+    // The guard keeps what is frozen from being unmounted for good.
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
+    vm.sh("! umount /mnt/a")?;
+    vm.sh("umount -l /mnt/a")?;
+    // A disk that comes meanwhile.
+    let file = disks.file("late");
+    fs::File::create(&file)?.set_len(16 << 20)?;
+    let node = json!({"driver": "raw", "node-name": "late", "file": {"driver": "file", "filename": file}});
+    vm.qmp.execute("blockdev-add", &node)?;
+    vm.qmp.execute("device_add", &json!({"driver": "virtio-blk-pci", "id": "late", "drive": "late"}))?;
+    vm.wait_until("grep vdc /proc/partitions")?;
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    vm.wait_until("mount -t ext4 /dev/vda /mnt/a && echo x >/mnt/a/file")?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    Ok(())
+}
+
+/// A VM with disks that are mounted at `/mnt` and their name.
+fn boot(builder: Builder<'_>, contents: &[(&'static str, Content)]) -> Result<(Vm, Disks)> {
+    let mut disks = Disks::new("pc")?;
+    for (id, content) in contents {
+        disks.add_virtio(id, *content)?;
+    }
+    let arguments = disks.qemu_arguments();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut vm = builder.qemu_arguments(&arguments).boot()?;
+    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    disks.mount_all(&mut vm)?;
+    Ok((vm, disks))
+}
+
+/// Restarts the agent with a configuration.
+fn configure(vm: &mut Vm, general: &str) -> Result<()> {
+    let pid = agent_pid(vm)?;
+    vm.sh(&format!("mkdir -p /etc/qemu; printf '[general]\n{general}' >/etc/qemu/qemu-ga.conf; kill {pid}"))?;
+    vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
+    Ok(())
+}
+
+/// A writer that leaves `/run/written/NAME` once it has written.
+fn start_writer(vm: &mut Vm, name: &str) -> Result<()> {
+    vm.sh(&format!(
+        "mkdir -p /run/written; sh -c 'echo $$ >/run/writer-{name}; echo data >/mnt/{name}/written; \
+         touch /run/written/{name}' >/dev/null 2>&1 </dev/null &"
+    ))?;
+    vm.wait_until(&format!("test -s /run/writer-{name}"))?;
+    Ok(())
+}
+
+/// Which of these file systems keep writers waiting: a freeze of one's own is refused as `busy`.
+fn frozen_places(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
+    let script = format!(
+        "for id in {}; do if fsfreeze --freeze /mnt/$id 2>/dev/null; then fsfreeze --unfreeze /mnt/$id; else echo $id; fi; done",
+        ids.join(" ")
+    );
+    Ok(vm.sh(&script)?.lines().map(ToOwned::to_owned).collect())
+}
+
+/// The six commands of a frozen agent, and the words for all others.
+fn check_refusals(agent: &mut Agent) -> Result<()> {
+    let info = agent.call(&Info {}, soon())?;
+    let mut enabled: Vec<_> =
+        info.supported_commands.iter().filter(|one| one.enabled).map(|one| one.name.as_str()).collect();
+    enabled.sort_unstable();
+    let expected: Vec<_> = SERVED_WHILE_FROZEN[1..].iter().copied().chain(["guest-sync-delimited"]).collect();
+    assert_eq!(enabled, expected);
+    let frozen = |name: &str| format!("Command {name} has been disabled: the agent is in frozen state");
+    assert_eq!(refusal(agent.call(&GetHostName {}, soon()))?, frozen("guest-get-host-name"));
+    assert_eq!(refusal(agent.call(&Freeze::default(), soon()))?, frozen(SERVED_WHILE_FROZEN[0]));
+    Ok(())
+}
+
+/// What the agent refused a command with.
+fn refusal<T: std::fmt::Debug>(result: std::result::Result<T, Error>) -> Result<String> {
+    match result {
+        Err(Error::Refused { desc, .. }) => Ok(desc),
+        other => bail!("{other:?} is no refusal"),
+    }
+}
+
+fn hashes(disks: &Disks, ids: &[&str]) -> Result<Vec<Vec<u8>>> {
+    ids.iter().map(|id| Ok(Sha256::digest(fs::read(disks.file(id))?).to_vec())).collect()
+}
+
+/// Tells how long something took.
+fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = run();
+    let took: Duration = started.elapsed();
+    println!("{what}: {} ms", took.as_millis());
+    result
+}

@@ -1,0 +1,133 @@
+//! The guard of a freeze: take-over, grace, lease, and its own end.
+
+use anyhow::Result;
+use qga::commands::{
+    freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
+    system::GetHostName,
+};
+use vmtest::vm::{Builder, Vm};
+
+use super::{Content, agent_pid, answered, boot, configure, frozen_places, refusal, soon, start_writer, timed};
+
+const GUARDS: &str = "grep -l qgad-guard /proc/[0-9]*/comm | cut -d/ -f3";
+
+pub(crate) fn taken_over(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4), ("b", Content::Xfs)])?;
+    for signal in ["KILL", "TERM", "INT"] {
+        let mut agent = answered(&vm)?;
+        assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
+        drop(agent);
+        let guard = vm.sh(GUARDS)?;
+        let pid = agent_pid(&mut vm)?;
+        vm.sh(&format!("kill -{signal} {pid}"))?;
+        vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
+        let mut agent = answered(&vm)?;
+        assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen, "{signal}");
+        let error = refusal(agent.call(&GetHostName {}, soon()))?;
+        assert_eq!(error, "Command guest-get-host-name has been disabled: the agent is in frozen state");
+        assert_eq!(frozen_places(&mut vm, &["a", "b"])?, ["a", "b"]);
+        assert_eq!(vm.sh(GUARDS)?, guard, "it is the same guard");
+        assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+        assert_eq!(frozen_places(&mut vm, &["a", "b"])?, [""; 0]);
+        vm.wait_until(&format!("! {GUARDS} | grep ."))?;
+    }
+    // Killed with its guard, as a whole service may be: a new guard takes its place.
+    answered(&vm)?.call(&Freeze::default(), soon())?;
+    let (pid, guard) = (agent_pid(&mut vm)?, vm.sh(GUARDS)?);
+    vm.sh(&format!("kill -KILL {pid} {guard}"))?;
+    vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
+    assert_ne!(vm.sh(GUARDS)?, guard);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    Ok(())
+}
+
+pub(crate) fn abandoned(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    hook_that_logs(&mut vm)?;
+    answered(&vm)?.call(&Freeze::default(), soon())?;
+    start_writer(&mut vm, "a")?;
+    vm.sh("touch /run/agent.stopped")?;
+    let pid = agent_pid(&mut vm)?;
+    vm.sh(&format!("kill -KILL {pid}"))?;
+    timed("from the agent's end to the thaw", || vm.wait_until("test -e /run/written/a"))?;
+    vm.wait_until("! ls /run/qga.state.isfrozen")?;
+    vm.wait_until("[ \"$(cat /run/hook.log)\" = \"freeze\nthaw\" ]")?;
+    vm.sh("rm /run/agent.stopped")?;
+    vm.wait_until("test -s /run/agent.pid")?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    assert_eq!(
+        refusal(agent.call(&Thaw {}, soon()))?,
+        "the freeze ended by itself because there was no agent for 30 s: what was copied since then may be inconsistent"
+    );
+    assert_eq!(agent.call(&Thaw {}, soon())?, 0);
+    Ok(())
+}
+
+pub(crate) fn lease(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    hook_that_logs(&mut vm)?;
+    let mut agent = answered(&vm)?;
+    for lease in [0, -1, 86_401] {
+        let error = refusal(agent.call(&Freeze { lease: Some(lease) }, soon()))?;
+        assert_eq!(error, "Parameter 'lease' must be a number from 1 to 86400");
+    }
+    assert_eq!(agent.call(&Freeze { lease: Some(3) }, soon())?, 1);
+    start_writer(&mut vm, "a")?;
+    timed("from freeze to the end of a lease of 3 s", || vm.wait_until("test -e /run/written/a"))?;
+    vm.wait_until("[ \"$(cat /run/hook.log)\" = \"freeze\nthaw\" ]")?;
+    vm.wait_until("! ls /run/qga.state.isfrozen")?;
+    agent.call(&GetHostName {}, soon())?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    assert_eq!(
+        refusal(agent.call(&Thaw {}, soon()))?,
+        "the freeze ended by itself because its lease of 3 s ended: what was copied since then may be inconsistent"
+    );
+    assert_eq!(agent.call(&Thaw {}, soon())?, 0);
+    // The next one is not doubtful.
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+    Ok(())
+}
+
+pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    let mut agent = answered(&vm)?;
+    agent.call(&Freeze::default(), soon())?;
+    let guard = vm.sh(GUARDS)?;
+    vm.sh(&format!("kill -KILL {guard}"))?;
+    vm.wait_until(&format!("test -n \"$({GUARDS})\" && test \"$({GUARDS})\" != {guard}"))?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
+    assert_eq!(frozen_places(&mut vm, &["a"])?, ["a"]);
+    // Whoever ends the guard wants the guest to go on, such as a machine that shuts down.
+    vm.sh(&format!("kill -TERM $({GUARDS})"))?;
+    vm.wait_until("! ls /run/qga.state.isfrozen")?;
+    assert_eq!(frozen_places(&mut vm, &["a"])?, [""; 0]);
+    assert_eq!(
+        refusal(agent.call(&Thaw {}, soon()))?,
+        "the freeze ended by itself because its guard was told to end by signal 15: what was copied since then may be \
+         inconsistent"
+    );
+    Ok(())
+}
+
+pub(crate) fn powers_off(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    answered(&vm)?.call(&Freeze::default(), soon())?;
+    start_writer(&mut vm, "a")?;
+    // What every init does: ask all processes to end, kill those that have not, write back, unmount, switch off.
+    vm.sh("(setsid sh -c 'for signal in TERM KILL; do for pid in $(ls /proc | grep ^[0-9]); do \
+         case $(cat /proc/$pid/comm) in qgad*|sh) [ $pid = $$ ] || kill -$signal $pid ;; esac; done; sleep 1; done; \
+         sync; umount /mnt/a; sync; busybox poweroff -f' >/dev/null 2>&1 </dev/null &)")
+        .or_else(|error| if error.to_string().contains("status") { Err(error) } else { Ok(String::new()) })?;
+    timed("poweroff while frozen", || vm.qmp.wait_event("SHUTDOWN", soon()))?;
+    Ok(())
+}
+
+/// A hook that writes down what it was called with.
+fn hook_that_logs(vm: &mut Vm) -> Result<()> {
+    vm.sh("mkdir -p /etc/qemu && printf '#!/bin/sh\necho $1 >>/run/hook.log\n' >/etc/qemu/hook && chmod 755 /etc/qemu/hook")?;
+    configure(vm, "fsfreeze-hook=/etc/qemu/hook\n")
+}

@@ -1,0 +1,73 @@
+//! The administrator's programs around a freeze.
+
+use anyhow::Result;
+use qga::commands::{
+    freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
+    system::GetHostName,
+};
+use vmtest::vm::{Builder, Vm};
+
+use super::{Agent, Content, answered, boot, configure, refusal, soon, timed};
+
+pub(crate) fn run(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    vm.sh("mkdir -p /etc/qemu/hook.d && chmod 755 /etc /etc/qemu /etc/qemu/hook.d")?;
+    for name in ["10-first", "20-second"] {
+        // What it does with an argument, a file says.
+        let script = format!("#!/bin/sh\necho {name} $1 >>/run/hook.log\n. /run/{name}.$1\n");
+        vm.sh(&format!("printf '%s' '{script}' >/etc/qemu/hook.d/{name} && chmod 755 /etc/qemu/hook.d/{name}"))?;
+    }
+    configure(&mut vm, "fsfreeze-hook=/etc/qemu/hook\nfsfreeze-hook-timeout=3\n")?;
+    let mut agent = answered(&vm)?;
+
+    let all = "10-first freeze\n20-second freeze\n20-second thaw\n10-first thaw";
+    behave(&mut vm, &[])?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+    assert_eq!(vm.sh("cat /run/hook.log")?, all);
+
+    behave(&mut vm, &[("20-second.freeze", "echo the database is busy >&2; exit 7")])?;
+    let error = refusal(agent.call(&Freeze::default(), soon()))?;
+    assert_eq!(error, "child process has failed to execute fsfreeze hook: the database is busy\n");
+    check_thawed(&mut agent)?;
+    assert_eq!(vm.sh("cat /run/hook.log")?, all);
+
+    behave(&mut vm, &[("10-first.freeze", "exec sleep 1000")])?;
+    let error = refusal(timed("freeze with a hook that hangs, of 3 s", || agent.call(&Freeze::default(), soon())))?;
+    assert_eq!(error, "child process has failed to execute fsfreeze hook: timed out after 3 s");
+    check_thawed(&mut agent)?;
+    assert_eq!(vm.sh("cat /run/hook.log")?, "10-first freeze\n10-first thaw");
+    vm.wait_until("! grep -l '^sleep' /proc/[0-9]*/comm")?;
+
+    behave(&mut vm, &[("20-second.thaw", "exit 3")])?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    let error = refusal(agent.call(&Thaw {}, soon()))?;
+    assert_eq!(error, "child process has failed to execute fsfreeze hook: exit status 3");
+    check_thawed(&mut agent)?;
+    assert_eq!(vm.sh("cat /run/hook.log")?, all);
+    vm.sh("echo x >/mnt/a/file")?;
+
+    // One that anybody can change is not run.
+    vm.sh("chmod 777 /etc/qemu/hook.d/20-second")?;
+    behave(&mut vm, &[])?;
+    let error = refusal(agent.call(&Freeze::default(), soon()))?;
+    assert!(error.contains("/etc/qemu/hook.d/20-second"), "{error}");
+    check_thawed(&mut agent)?;
+    assert_eq!(vm.sh("cat /run/hook.log 2>/dev/null; true")?, "");
+    Ok(())
+}
+
+/// What hooks are to do that otherwise succeed; their log begins anew.
+fn behave(vm: &mut Vm, scripts: &[(&str, &str)]) -> Result<()> {
+    vm.sh("rm -f /run/hook.log; for name in 10-first 20-second; do for verb in freeze thaw; do echo true >/run/$name.$verb; done; done")?;
+    for (name, script) in scripts {
+        vm.sh(&format!("echo '{script}' >/run/{name}"))?;
+    }
+    Ok(())
+}
+
+fn check_thawed(agent: &mut Agent) -> Result<()> {
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    agent.call(&GetHostName {}, soon())?;
+    Ok(())
+}

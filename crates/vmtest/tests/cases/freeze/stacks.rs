@@ -1,0 +1,115 @@
+//! File systems on file systems, and one that does not answer.
+
+use anyhow::Result;
+use qga::commands::{
+    freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
+    session::Ping,
+    system::GetHostName,
+};
+use vmtest::vm::{Builder, Vm};
+
+use super::{Content, answered, boot, configure, frozen_places, refusal, soon, timed};
+
+/// The disk `outer` as an image on `base`, and the disk `inner` as one in that, with data that is not written back.
+const LOOPS: &str = "\
+set -e
+holder=base
+for name in outer inner; do
+    disk=$(grep \" /mnt/$name \" /proc/mounts | cut -d' ' -f1)
+    umount /mnt/$name
+    cat $disk >/mnt/$holder/image
+    mount -t ext4 -o loop /mnt/$holder/image /mnt/$name
+    holder=$name
+done";
+
+/// Data that is not written back yet.
+const DIRT: &str =
+    "for name in base outer inner; do dd if=/dev/urandom of=/mnt/$name/data bs=64k count=16 2>/dev/null; done";
+
+/// A RAID of the disk `leg`.
+const RAID: &str = "\
+set -e
+leg=$(grep ' /mnt/leg ' /proc/mounts | cut -d' ' -f1)
+umount /mnt/leg
+echo md7 >/sys/module/md_mod/parameters/new_array
+cd /sys/block/md7/md
+echo none >metadata_version
+echo raid1 >level
+echo 1 >raid_disks
+echo 16384 >component_size
+cat /sys/block/${leg#/dev/}/dev >new_dev
+echo 0 >dev-${leg#/dev/}/slot
+echo active >array_state
+mount -t ext4 /dev/md7 /mnt/leg
+echo data >/mnt/leg/data";
+
+pub(crate) fn top_first(builder: Builder<'_>) -> Result<()> {
+    let contents = [
+        ("leg", Content::Ext4),
+        ("base", Content::Xfs),
+        ("outer", Content::RoomyExt4),
+        ("inner", Content::Ext4),
+        ("plain", Content::Ext4),
+    ];
+    let (mut vm, _disks) = boot(builder, &contents)?;
+    vm.sh(LOOPS)?;
+    vm.sh(RAID)?;
+    let mut places = vec!["leg", "base", "outer", "inner"];
+    if map_plain(&mut vm, "plain")? {
+        places.push("mapped");
+    } else {
+        places.push("plain");
+    }
+    let mut agent = answered(&vm)?;
+    let count = i64::try_from(places.len())?;
+    for _ in 0..3 {
+        vm.sh(DIRT)?;
+        assert_eq!(timed("freeze of images in images, md and dm", || agent.call(&Freeze::default(), soon()))?, count);
+        assert_eq!(frozen_places(&mut vm, &places)?, places);
+        assert_eq!(timed("thaw of them", || agent.call(&Thaw {}, soon()))?, count);
+        assert_eq!(frozen_places(&mut vm, &places)?, [""; 0]);
+    }
+    vm.sh("sync")?;
+    Ok(())
+}
+
+pub(crate) fn no_answer(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("plain", Content::Ext4), ("other", Content::Ext4)])?;
+    if !map_plain(&mut vm, "plain")? {
+        return Ok(());
+    }
+    configure(&mut vm, "fsfreeze-timeout=2\n")?;
+    vm.sh("dd if=/dev/urandom of=/mnt/mapped/data bs=64k count=16 2>/dev/null")?;
+    vm.sh("dmsetup suspend --noflush --nolockfs plain")?;
+    let mut agent = answered(&vm)?;
+    let error = refusal(timed("freeze with a device that does not answer", || agent.call(&Freeze::default(), soon())))?;
+    assert_eq!(error, "failed to freeze /mnt/mapped: timed out after 2 s");
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    assert_eq!(frozen_places(&mut vm, &["other"])?, [""; 0]);
+    agent.call(&Ping {}, soon())?;
+    agent.call(&GetHostName {}, soon())?;
+    let error = refusal(agent.call(&Freeze::default(), soon()))?;
+    assert_eq!(error, "/mnt/mapped does not answer since an earlier freeze or thaw");
+    // It is thawed as soon as it answers, and is as good as ever.
+    vm.sh("dmsetup resume plain")?;
+    vm.wait_until("! grep -l qgad-guard /proc/[0-9]*/comm")?;
+    vm.wait_until("echo data >/mnt/mapped/after && sync")?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    Ok(())
+}
+
+/// Puts a mapped device on a disk, and mounts it at `/mnt/mapped` instead. Not where the host has no dmsetup.
+fn map_plain(vm: &mut Vm, id: &str) -> Result<bool> {
+    if vm.sh("test -x /usr/sbin/dmsetup").is_err() {
+        eprintln!("no mapped device is frozen: the host has no dmsetup");
+        return Ok(false);
+    }
+    vm.sh(&format!(
+        "set -e; disk=$(grep ' /mnt/{id} ' /proc/mounts | cut -d' ' -f1); umount /mnt/{id}; \
+         size=$(cat /sys/block/${{disk#/dev/}}/size); \
+         dmsetup create --noudevsync --noudevrules {id} --table \"0 $size linear $disk 0\"; \
+         mkdir -p /mnt/mapped; mount -t ext4 /dev/dm-0 /mnt/mapped"
+    ))?;
+    Ok(true)
+}
