@@ -19,7 +19,10 @@ use std::{
 use nix::{
     dir::Dir,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat, renameat},
-    sys::stat::{Mode, mkdirat},
+    sys::{
+        stat::{Mode, mkdirat},
+        statvfs::{Statvfs, fstatvfs, statvfs},
+    },
     unistd::{UnlinkatFlags, unlinkat},
 };
 
@@ -100,6 +103,14 @@ impl Root {
         Ok(readlinkat(self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?, "")?.into())
     }
 
+    /// How large the file system is that a path is on, and how full.
+    pub(crate) fn file_system_of(&self, path: impl AsRef<Path>) -> io::Result<Statvfs> {
+        if self.directory == Path::new("/") {
+            return Ok(statvfs(path.as_ref())?);
+        }
+        Ok(fstatvfs(self.open(path, OFlag::O_PATH)?)?)
+    }
+
     /// Writes to a file that exists, in one piece, as the kernel's switches are written.
     pub(crate) fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> io::Result<()> {
         File::from(self.open(path, OFlag::O_WRONLY)?).write_all(contents)
@@ -140,9 +151,9 @@ impl Root {
 
     /// The names in a directory, in the directory's own order.
     pub(crate) fn names(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
-        let mut directory = Dir::from_fd(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
+        let directory = Dir::from_fd(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
         let mut names = Vec::new();
-        for entry in directory.iter() {
+        for entry in directory {
             let name = entry?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.push(OsString::from_vec(name));

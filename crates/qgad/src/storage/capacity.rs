@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use nix::{
-    fcntl::OFlag,
-    sys::statvfs::{Statvfs, fstatvfs},
-};
+use nix::sys::statvfs::Statvfs;
 
 use super::{Probes, mounts::Mount};
 use crate::root::Root;
@@ -28,7 +25,7 @@ pub(crate) fn measure(probes: &Probes, root: &Root, mounts: &[Mount]) -> Vec<Opt
 }
 
 fn measure_one(root: &Root, place: &Path) -> Option<Capacity> {
-    Some(Capacity::of(&fstatvfs(root.open(place, OFlag::O_PATH).ok()?).ok()?))
+    Some(Capacity::of(&root.file_system_of(place).ok()?))
 }
 
 impl Capacity {

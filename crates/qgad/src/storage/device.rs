@@ -5,6 +5,7 @@
 //! very string that udev would compose, which is so for virtio.
 
 use std::{
+    cell::OnceCell,
     ffi::OsStr,
     fmt,
     os::unix::ffi::OsStrExt,
@@ -36,13 +37,13 @@ impl fmt::Display for Number {
     }
 }
 
-/// A block device.
+/// A block device. Its files are read when they are first asked for: there may be thousands of devices.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockDevice<'a> {
     root: &'a Root,
     path: PathBuf,
-    uevent: Vec<u8>,
-    udev: Vec<u8>,
+    uevent: OnceCell<Vec<u8>>,
+    udev: OnceCell<Vec<u8>>,
 }
 
 impl<'a> BlockDevice<'a> {
@@ -58,12 +59,7 @@ impl<'a> BlockDevice<'a> {
 
     /// The device whose directory this is.
     pub(crate) fn at(root: &'a Root, path: PathBuf) -> Self {
-        let uevent = root.read(path.join("uevent")).unwrap_or_default();
-        let udev = match (value(&uevent, "MAJOR="), value(&uevent, "MINOR=")) {
-            (Some(major), Some(minor)) => root.read(format!("/run/udev/data/b{major}:{minor}")).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        Self { root, path, uevent, udev }
+        Self { root, path, uevent: OnceCell::new(), udev: OnceCell::new() }
     }
 
     /// Its directory below `/sys/devices`.
@@ -78,18 +74,18 @@ impl<'a> BlockDevice<'a> {
 
     /// Its device node: `/dev/sda1`.
     pub(crate) fn node(&self) -> Option<String> {
-        Some(format!("/dev/{}", value(&self.uevent, "DEVNAME=")?))
+        Some(format!("/dev/{}", value(self.uevent(), "DEVNAME=")?))
     }
 
     /// The name that the device mapper gave it.
     pub(crate) fn alias(&self) -> Option<String> {
-        value(&self.udev, "E:DM_NAME=").filter(|name| !name.is_empty())
+        value(self.udev(), "E:DM_NAME=").filter(|name| !name.is_empty())
     }
 
     /// Its serial, as udev composes it.
     pub(crate) fn serial(&self) -> Option<String> {
-        let known = value(&self.udev, "E:ID_SERIAL=").filter(|serial| !serial.is_empty());
-        known.or_else(|| if self.udev.is_empty() { self.virtio_serial() } else { None })
+        let known = value(self.udev(), "E:ID_SERIAL=").filter(|serial| !serial.is_empty());
+        known.or_else(|| if self.udev().is_empty() { self.virtio_serial() } else { None })
     }
 
     /// Whether it is made of others, or of memory or a file: the kernel places it on no bus.
@@ -99,8 +95,13 @@ impl<'a> BlockDevice<'a> {
 
     /// The devices it is made of, in the directory's order; nothing where the kernel keeps no such list.
     pub(crate) fn parts(&self) -> Option<Vec<Self>> {
-        let directory = self.disk_path().join("slaves");
-        let names = self.root.names(&directory).ok()?;
+        let mut directory = self.path.join("slaves");
+        // A partition has no such list: its disk has.
+        let names = self.root.names(&directory).or_else(|_| {
+            directory = self.disk_path().join("slaves");
+            self.root.names(&directory)
+        });
+        let names = names.ok()?;
         Some(names.iter().filter_map(|name| Self::behind(self.root, &directory.join(name))).collect())
     }
 
@@ -117,7 +118,7 @@ impl<'a> BlockDevice<'a> {
         let partitions = names.iter().filter(|name| name.to_str().is_some_and(|name| is_partition_of(&disk, name)));
         partitions
             .map(|name| Self::at(self.root, self.path.join(name)))
-            .filter(|partition| !partition.uevent.is_empty())
+            .filter(|partition| !partition.uevent().is_empty())
             .collect()
     }
 
@@ -126,9 +127,22 @@ impl<'a> BlockDevice<'a> {
         self.root.read(self.path.join("size")).map_or(true, |size| size.trim_ascii() == b"0")
     }
 
+    fn uevent(&self) -> &[u8] {
+        self.uevent.get_or_init(|| self.root.read(self.path.join("uevent")).unwrap_or_default())
+    }
+
+    fn udev(&self) -> &[u8] {
+        self.udev.get_or_init(|| match (value(self.uevent(), "MAJOR="), value(self.uevent(), "MINOR=")) {
+            (Some(major), Some(minor)) => {
+                self.root.read(format!("/run/udev/data/b{major}:{minor}")).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        })
+    }
+
     /// Its own directory, or its disk's if it is a partition.
     fn disk_path(&self) -> &Path {
-        let is_partition = value(&self.uevent, "DEVTYPE=").is_some_and(|kind| kind == "partition");
+        let is_partition = value(self.uevent(), "DEVTYPE=").is_some_and(|kind| kind == "partition");
         self.path.parent().filter(|_| is_partition).unwrap_or(&self.path)
     }
 

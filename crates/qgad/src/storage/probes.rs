@@ -8,11 +8,11 @@
 
 use std::{
     collections::HashMap,
+    mem,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Sender},
     },
     thread,
     time::{Duration, Instant},
@@ -20,6 +20,9 @@ use std::{
 
 /// Most helper threads in all: what dead devices may cost in memory. Beyond it, further ones stay unanswered.
 const MAX_HELPERS: usize = 16;
+/// How often, while a helper may stall, it is looked whether answers still come. To be woken up by each would cost more
+/// than most of them.
+const LOOKS: u32 = 8;
 /// Stack of a helper, which makes a system call or two.
 const HELPER_STACK_BYTES: usize = 128 * 1024;
 
@@ -53,12 +56,20 @@ struct Shared {
 }
 
 /// The questions of one call.
-struct Round<P> {
+struct Round<T, P> {
     shared: Arc<Shared>,
     places: Vec<PathBuf>,
     stall: Duration,
     next: AtomicUsize,
     probe: P,
+    answers: Mutex<Answers<T>>,
+    complete: Condvar,
+}
+
+struct Answers<T> {
+    in_order: Vec<Option<T>>,
+    count: usize,
+    is_awaited: bool,
 }
 
 impl Probes {
@@ -79,52 +90,60 @@ impl Probes {
     {
         let Limits { stall, patience, in_all } = limits;
         let count = places.len();
-        let mut answers: Vec<_> = places.iter().map(|_| None).collect();
-        let round = Arc::new(Round { shared: Arc::clone(&self.0), places, stall, next: AtomicUsize::new(0), probe });
-        let (sender, receiver) = mpsc::channel::<(usize, Option<T>)>();
-        let mut unanswered = count;
-        let mut last_answer = Instant::now();
-        let end = last_answer + in_all;
-        let mut goes_on = count > 0 && round.start_helper(&sender);
-        while goes_on && unanswered > 0 && Instant::now() < end {
-            if let Ok((index, answer)) = receiver.recv_timeout(stall.min(end.saturating_duration_since(Instant::now())))
-            {
-                answers[index] = answer;
-                unanswered -= 1;
-                last_answer = Instant::now();
-            } else {
+        let answers = Answers { in_order: places.iter().map(|_| None).collect(), count: 0, is_awaited: true };
+        let round = Arc::new(Round {
+            shared: Arc::clone(&self.0),
+            places,
+            stall,
+            next: AtomicUsize::new(0),
+            probe,
+            answers: Mutex::new(answers),
+            complete: Condvar::new(),
+        });
+        let begin = Instant::now();
+        let (mut last_answer, mut last_helper, mut answered) = (begin, begin, 0);
+        let mut goes_on = count > 0 && round.start_helper();
+        let mut answers = round.answers();
+        while goes_on && answers.count < count && begin.elapsed() < in_all {
+            answers = round.complete.wait_timeout(answers, stall / LOOKS).unwrap_or_else(PoisonError::into_inner).0;
+            if answers.count > answered {
+                (answered, last_answer) = (answers.count, Instant::now());
+            } else if last_answer.max(last_helper).elapsed() >= stall {
+                last_helper = Instant::now();
                 let has_more = round.next.load(Ordering::Relaxed) < count;
-                goes_on = has_more && round.start_helper(&sender) || last_answer.elapsed() < patience;
+                goes_on = has_more && round.start_helper() || last_answer.elapsed() < patience;
             }
         }
-        if unanswered > 0 {
-            log::warn!("{unanswered} of {count} devices or file systems did not answer in time");
+        answers.is_awaited = false;
+        if answers.count < count {
+            log::warn!("{} of {count} devices or file systems did not answer in time", count - answers.count);
         }
-        answers
+        mem::take(&mut answers.in_order)
     }
 }
 
-impl<P> Round<P> {
+impl<T, P> Round<T, P>
+where
+    T: Send + 'static,
+    P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
+{
+    fn answers(&self) -> MutexGuard<'_, Answers<T>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts a helper, unless there are too many.
-    fn start_helper<T>(self: &Arc<Self>, answers: &Sender<(usize, Option<T>)>) -> bool
-    where
-        T: Send + 'static,
-        P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
-    {
+    fn start_helper(self: &Arc<Self>) -> bool {
         let Some(helper) = Helper::begin(&self.shared) else { return false };
-        let (round, answers) = (Arc::clone(self), answers.clone());
+        let round = Arc::clone(self);
         let help = move || {
             let _helper = helper;
-            round.help(&answers);
+            round.help();
         };
         thread::Builder::new().name("probe".into()).stack_size(HELPER_STACK_BYTES).spawn(help).is_ok()
     }
 
     /// Asks what has not been asked yet, while somebody waits for it.
-    fn help<T>(&self, answers: &Sender<(usize, Option<T>)>)
-    where
-        P: Fn(&Path) -> Option<T>,
-    {
+    fn help(&self) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(place) = self.places.get(index) else { return };
@@ -133,8 +152,14 @@ impl<P> Round<P> {
                 answer = (self.probe)(place);
                 self.shared.asked().remove(place);
             }
-            if answers.send((index, answer)).is_err() {
+            let mut answers = self.answers();
+            if !answers.is_awaited {
                 return;
+            }
+            answers.in_order[index] = answer;
+            answers.count += 1;
+            if answers.count == self.places.len() {
+                self.complete.notify_one();
             }
         }
     }
