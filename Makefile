@@ -29,5 +29,6 @@ fuzz:
 # Measures the agent against Debian's, and writes docs/benchmarks.md.
 bench:
 	tools/install-needs
-	cargo build --release -p qgad -p vmtest --bin qgad --bin bench
+	tools/fetch-kernel
+	cargo build --release -p qgad -p vmtest --bin qgad --bin bench --bin vmtest-guest
 	target/release/bench --write docs/benchmarks.md target/release/qgad

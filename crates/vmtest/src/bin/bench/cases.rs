@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     agent::{Binary, Server},
     client::{Client, request},
-    network,
+    mounts, network, port, sysfs,
 };
 
 /// How long an agent is left alone before it counts as settled.
@@ -116,6 +116,24 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
             add(&name, "1/s", target, figures.map(f64::recip), None);
         }
     }
+    for (name, devices, mounts, target) in [
+        ("file systems, 500", 500, 0, Target::None),
+        ("file systems, 1000", 1000, 0, Target::AtLeast(20.0)),
+        ("file systems, 1 with 1000 mounts", 1, 999, Target::None),
+    ] {
+        if wanted(name) {
+            let figures = mounts::list_file_systems(ours, theirs, devices, mounts)?;
+            add(name, "1/s", target, figures.map(f64::recip), None);
+        }
+    }
+    if wanted("processors, 512") {
+        let figures = sysfs::list_processors(ours, theirs, 512)?;
+        add("processors, 512", "1/s", Target::None, figures.map(f64::recip), None);
+    }
+    if wanted("memory blocks, 1000") {
+        let figures = sysfs::list_memory_blocks(ours, theirs, 1000)?;
+        add("memory blocks, 1000", "1/s", Target::None, figures.map(f64::recip), None);
+    }
     if wanted("start") {
         let mut binaries = [ours, theirs];
         let figures = in_turns(30, &mut binaries, |binary| binary.start().map(|_| ()))?;
@@ -141,6 +159,15 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
     if wanted("wake-ups") {
         let figures = [wake_ups(ours)?, wake_ups(theirs)?];
         add("wake-ups, idle with a host connected", "1/s", Target::Absolute(0.0), figures, None);
+    }
+    if wanted("wake-ups") {
+        match (port::wake_ups(ours)?, port::wake_ups(theirs)?) {
+            (Some(ours), Some(theirs)) => {
+                let name = "wake-ups, on a virtio port with no host";
+                add(name, "1/s", Target::Absolute(0.0), [ours, theirs], None);
+            }
+            _ => eprintln!("no VM can be booted, so no wake-ups in one are counted"),
+        }
     }
     if wanted("binary") {
         let size = |binary: &Binary| -> anyhow::Result<f64> { Ok(fs::metadata(&binary.path)?.len() as f64 / 1024.0) };

@@ -8,8 +8,12 @@
 mod agent;
 mod cases;
 mod client;
+mod mounts;
+mod namespace;
 mod network;
+mod port;
 mod report;
+mod sysfs;
 
 use std::{ffi::OsString, path::PathBuf};
 

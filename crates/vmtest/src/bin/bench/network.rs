@@ -1,4 +1,4 @@
-//! Interfaces by the thousand, in a network namespace of their own, which needs root and `ip`.
+//! Interfaces by the thousand, each with an address, which needs `ip`.
 //!
 //! They are the ends of veth pairs, as containers have them, or bridges where the kernel lacks veth.
 
@@ -6,34 +6,20 @@ use std::{
     fmt::Write as _,
     io::Write as _,
     process::{Command, Stdio},
-    thread,
 };
 
-use anyhow::{Context, anyhow, ensure};
-use nix::sched::{CloneFlags, unshare};
-use serde_json::json;
+use anyhow::{Context, ensure};
+use nix::sched::CloneFlags;
 
-use super::{agent::Binary, cases::in_turns, client::request};
+use super::{
+    agent::Binary,
+    namespace::{List, time_list},
+};
 
-const SAMPLES: usize = 4;
-
-/// The seconds that each agent takes to list so many interfaces with an address each.
+/// The seconds that each agent takes to list so many interfaces.
 pub(crate) fn list_interfaces(ours: &Binary, theirs: &Binary, count: usize) -> anyhow::Result<[f64; 2]> {
-    // The namespace is this thread's, and that of the agents it starts.
-    let measure = || {
-        unshare(CloneFlags::CLONE_NEWNET).context("a network namespace cannot be made (root is needed)")?;
-        make_interfaces(count)?;
-        let servers = [ours.start()?.0, theirs.start()?.0];
-        let mut clients = [servers[0].connect()?, servers[1].connect()?];
-        for client in &mut clients {
-            let interfaces = client.call("guest-network-get-interfaces", &json!({}))?;
-            let found = interfaces.as_array().map_or(0, Vec::len);
-            ensure!(found > count, "an agent lists {found} of {count} interfaces");
-        }
-        let list = request("guest-network-get-interfaces", &json!({}));
-        in_turns(SAMPLES, &mut clients, |client| client.exchange(&list).map(|_| ()))
-    };
-    thread::scope(|scope| scope.spawn(measure).join()).map_err(|_| anyhow!("the measurement panicked"))?
+    let list = List { command: "guest-network-get-interfaces", count, samples: 4 };
+    time_list(ours, theirs, &list, CloneFlags::CLONE_NEWNET, || make_interfaces(count))
 }
 
 fn make_interfaces(count: usize) -> anyhow::Result<()> {
