@@ -33,7 +33,9 @@ Exit status:
   6  the connection broke, or the answer makes no sense
   128 + N: a transfer was ended by signal N
   exec: the program's own status, 128 + N for a program ended by signal N, 124 when the time ran out
-  (the program goes on), 125 for any failure of qgactl or the agent, described on stderr";
+  (the program goes on), 125 for any failure of qgactl or the agent, described on stderr
+  freeze --run: as exec, but a program whose time ran out is ended, and so is one when qgactl gets signal N, with
+  128 + N; 125 also when the freeze did not hold until the program's end";
 
 /// A failure between qgactl and the agent.
 #[derive(Debug)]
@@ -63,6 +65,15 @@ impl Failure {
         }
     }
 
+    /// Whether the agent has not answered, so that what was asked for may have been done or not.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        match self {
+            Self::NoConnection { .. } | Self::Silent { .. } => true,
+            Self::Command { error, .. } => !matches!(error, client::Error::Refused { .. }),
+            Self::Interrupted { .. } => false,
+        }
+    }
+
     /// Where to look for the cause.
     fn hint(&self) -> &'static str {
         match self {
@@ -86,7 +97,7 @@ impl Failure {
                 }
                 client::Error::Refused { class, desc } if class == "CommandNotFound" => {
                     if desc.contains("frozen") {
-                        "In the guest: file systems are frozen. `qgactl call guest-fsfreeze-thaw` thaws them."
+                        "In the guest: file systems are frozen. `qgactl thaw` thaws them."
                     } else if desc.contains("disabled") {
                         "In the guest: block-rpcs or allow-rpcs in /etc/qemu/qemu-ga.conf, or the agent's options -b and -a \
                          (some\n  distributions set them in /etc/sysconfig/qemu-ga), forbid it; or file systems are frozen.\n\
@@ -94,6 +105,9 @@ impl Failure {
                     } else {
                         "On the host: `qgactl info` lists the commands that this agent knows."
                     }
+                }
+                client::Error::Refused { desc, .. } if desc == "Parameter 'lease' is unexpected" => {
+                    "In the guest: only qgad knows leases; leave --lease out."
                 }
                 _ => "",
             },

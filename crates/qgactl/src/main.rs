@@ -28,7 +28,8 @@ struct Cli {
     /// Print the `return` of the agent's reply as it was received
     #[arg(long, global = true)]
     json: bool,
-    /// How long to wait for a reply, in seconds [default: 30]; for exec, how long the program may run [default: any time]
+    /// How long to wait for a reply, in seconds [default: 30, more for freeze, thaw and trim]; for exec and freeze --run,
+    /// how long the program may run [default: any time]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
     #[command(subcommand)]

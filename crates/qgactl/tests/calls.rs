@@ -79,7 +79,7 @@ fn an_unknown_a_blocked_and_a_frozen_command_are_status_5_with_a_hint_each() {
     for (desc, hint) in [
         ("The command guest-x has not been found", "lists the commands that this agent knows"),
         ("Command guest-x has been disabled: the command is not allowed", "/etc/qemu/qemu-ga.conf"),
-        ("Command guest-x has been disabled: the agent is in frozen state", "guest-fsfreeze-thaw"),
+        ("Command guest-x has been disabled: the agent is in frozen state", "`qgactl thaw`"),
     ] {
         let agent = Agent::scripted(|_| Some(refused_as_not_found(desc)));
         let outcome = agent.qgactl(&["call", "guest-x"]);

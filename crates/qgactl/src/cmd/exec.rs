@@ -23,13 +23,13 @@ use qga::{
 use crate::connect::{Agent, named};
 
 /// The program outlived `--timeout`.
-const TIMED_OUT: u8 = 124;
+pub(super) const TIMED_OUT: u8 = 124;
 
 /// qgactl or the agent failed.
 pub(crate) const FAILED: u8 = 125;
 
 /// A program that signal N ended has this and N.
-const SIGNALLED: i64 = 128;
+pub(super) const SIGNALLED: u8 = 128;
 
 /// Most bytes of input: as base64 and with a few arguments beside it, what one message carries.
 const MAX_INPUT_BYTES: u64 = 47 * 1024 * 1024;
@@ -98,7 +98,7 @@ fn report(status: ProgramStatus) -> anyhow::Result<ExitCode> {
     }
     let code = match (status.exitcode, status.signal) {
         (Some(code), _) => code,
-        (None, Some(signal)) => SIGNALLED + signal,
+        (None, Some(signal)) => i64::from(SIGNALLED) + signal,
         (None, None) => bail!("the agent does not say how the program ended"),
     };
     u8::try_from(code)

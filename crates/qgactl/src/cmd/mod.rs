@@ -5,6 +5,7 @@ mod cat;
 mod cpus;
 mod disks;
 mod exec;
+mod freeze;
 mod fs;
 mod info;
 mod memory;
@@ -14,6 +15,7 @@ mod pull;
 mod push;
 mod routes;
 mod stats;
+mod thaw;
 mod trim;
 
 use std::{process::ExitCode, time::Duration};
@@ -40,12 +42,18 @@ pub(crate) enum Command {
     Fs(fs::Fs),
     Disks(disks::Disks),
     Trim(trim::Trim),
+    Freeze(freeze::Freeze),
+    Thaw(thaw::Thaw),
 }
 
 impl Command {
     /// Whether the result is one reply, and so has a JSON form.
     pub(crate) fn has_json(&self) -> bool {
-        !matches!(self, Self::Exec(_) | Self::Pull(_) | Self::Push(_) | Self::Cat(_))
+        match self {
+            Self::Exec(_) | Self::Pull(_) | Self::Push(_) | Self::Cat(_) => false,
+            Self::Freeze(freeze) => !freeze.runs_a_program(),
+            _ => true,
+        }
     }
 
     /// Connects, does it, and returns how the process ends.
@@ -54,6 +62,7 @@ impl Command {
             failure::print(&error);
             match self {
                 Self::Exec(_) => exec::FAILED.into(),
+                Self::Freeze(freeze) if freeze.runs_a_program() => exec::FAILED.into(),
                 _ => failure::status(&error).into(),
             }
         })
@@ -62,6 +71,7 @@ impl Command {
     fn attempt(&self, target: &Target, json: bool, timeout: Option<Duration>) -> anyhow::Result<ExitCode> {
         match self {
             Self::Exec(exec) => return exec.run(&mut target.connect(None)?, timeout),
+            Self::Freeze(freeze) => return freeze.run(target, json, timeout),
             Self::Info(info) => info.run(&mut target.connect(timeout)?, json)?,
             Self::Ping(ping) => ping.run(&mut target.connect(timeout)?, json)?,
             Self::Call(call) => call.run(&mut target.connect(timeout)?, json)?,
@@ -76,6 +86,7 @@ impl Command {
             Self::Fs(fs) => fs.run(&mut target.connect(timeout)?, json)?,
             Self::Disks(disks) => disks.run(&mut target.connect(timeout)?, json)?,
             Self::Trim(trim) => trim.run(&mut target.connect(timeout.or(Some(trim::REPLY_TIMEOUT)))?, json)?,
+            Self::Thaw(thaw) => thaw.run(&mut target.connect(timeout.or(Some(thaw::REPLY_TIMEOUT)))?, json)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -20,6 +20,9 @@ const REFERENCE: &str = "/usr/sbin/qemu-ga";
 /// How long an agent may take to open its socket, on a machine under load.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
+/// What a scripted agent says to hang up.
+pub(crate) const HANG_UP: &str = "hang up";
+
 /// An agent on a unix socket, ended with the test.
 pub(crate) struct Agent {
     directory: TempDir,
@@ -117,6 +120,7 @@ fn converse(stream: &UnixStream, answer: &mut dyn FnMut(&Value) -> Option<String
             [b"\xFF", format!(r#"{{"return": {}}}"#, request["arguments"]["id"]).as_bytes()].concat()
         } else {
             match answer(&request) {
+                Some(reply) if reply == HANG_UP => return,
                 Some(reply) => reply.into_bytes(),
                 None => continue,
             }
@@ -151,7 +155,15 @@ impl Outcome {
 
 /// Runs qgactl to its end.
 pub(crate) fn qgactl(socket: &Path, arguments: &[&str], input: &[u8]) -> Outcome {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_qgactl"))
+    let mut process = start(socket, arguments);
+    // A run that fails early does not read it.
+    process.stdin.take().unwrap().write_all(input).ok();
+    finish(process)
+}
+
+/// Starts qgactl.
+pub(crate) fn start(socket: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_qgactl"))
         .arg("--socket")
         .arg(socket)
         .args(arguments)
@@ -159,9 +171,11 @@ pub(crate) fn qgactl(socket: &Path, arguments: &[&str], input: &[u8]) -> Outcome
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    // A run that fails early does not read it.
-    process.stdin.take().unwrap().write_all(input).ok();
+        .unwrap()
+}
+
+/// Waits until a run has ended.
+pub(crate) fn finish(process: Child) -> Outcome {
     let Output { status, stdout, stderr } = process.wait_with_output().unwrap();
     Outcome { status: status.code().unwrap_or(-1), stdout, stderr: String::from_utf8(stderr).unwrap() }
 }
