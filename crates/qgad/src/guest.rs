@@ -5,14 +5,26 @@ use std::{
     time::Duration,
 };
 
+use nix::fcntl::OFlag;
 use qga::{
     Spec,
     command::{HELPER_DEADLINE, QUERY_DEADLINE},
+    wire::message::Error,
 };
 
 use crate::{
-    claims::Claims, dispatch::Handler, files::Files, freeze::Freezer, glob::Globs, policy::Policy, programs::Programs,
-    root::Root, state::State, storage::Probes,
+    claims::Claims,
+    dispatch::Handler,
+    errno,
+    files::Files,
+    freeze::Freezer,
+    glob::Globs,
+    policy::Policy,
+    programs::Programs,
+    root::Root,
+    spawn::{self, Program, helper::Helper},
+    state::State,
+    storage::Probes,
 };
 
 /// The machine and the agent's own state, shared by all sessions.
@@ -55,6 +67,9 @@ pub(crate) struct Environment {
 /// Variables that are meant for this process and none that it starts.
 const OUR_OWN: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET"];
 
+/// Where helper programs are looked for when the environment does not say.
+const HELPER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 impl Guest {
     /// How long a command may run before its peer gets an error instead.
     pub(crate) fn deadline(&self, spec: &Spec) -> Duration {
@@ -62,6 +77,37 @@ impl Guest {
             return spec.deadline;
         }
         spec.deadline.mul_f64(self.command_timeout.as_secs_f64() / QUERY_DEADLINE.as_secs_f64())
+    }
+
+    /// Whether there is a program at this path.
+    pub(crate) fn has_program(&self, path: &str) -> bool {
+        self.root.open(path, OFlag::O_PATH).is_ok()
+    }
+
+    /// Where a program is, by its name.
+    pub(crate) fn find_program(&self, name: &str) -> Option<String> {
+        let path = self.environment.text("PATH").unwrap_or(HELPER_PATH);
+        path.split(':').map(|directory| format!("{directory}/{name}")).find(|program| self.has_program(program))
+    }
+
+    /// Runs a program of the guest's to its end, and returns its output. A fake machine has none to run.
+    ///
+    /// # Errors
+    /// When it fails at what it is run for, or takes too long.
+    pub(crate) fn run_helper(
+        &self,
+        path: &str,
+        arguments: &[&str],
+        input: &[u8],
+        action: &str,
+        time_limit: Duration,
+    ) -> Result<String, Error> {
+        if !self.root.is_machine() {
+            return Err(Error::generic(format!("this machine cannot run {path}")));
+        }
+        let program = Program::new(path, arguments.iter().copied(), self.environment.for_helpers())
+            .map_err(|error| Error::generic(format!("failed to run {path}: {}", errno::words(error))))?;
+        Helper { program, action, input, time_limit }.run()
     }
 }
 
@@ -79,6 +125,15 @@ impl Environment {
     /// A variable's value, if it is text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.variable(name).and_then(OsStr::to_str)
+    }
+
+    /// What a program gets that a command waits for, as `NAME=value`. Where no path is set, all usual places are.
+    pub(crate) fn for_helpers(&self) -> Vec<Vec<u8>> {
+        let mut variables = spawn::inherited(self.for_children());
+        if self.variable("PATH").is_none() {
+            variables.push(format!("PATH={HELPER_PATH}").into());
+        }
+        variables
     }
 
     /// What a program gets that the agent starts.
@@ -116,10 +171,31 @@ pub(crate) mod tests {
         }
     }
 
+    impl Environment {
+        /// Just these variables.
+        pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
+            Self { variables: variables.iter().map(|(key, value)| (key.into(), value.into())).collect() }
+        }
+    }
+
+    #[test]
+    fn a_helper_has_a_path_in_any_case() {
+        let helpers = |variables| Environment::of(variables).for_helpers();
+        assert_eq!(helpers(&[("PATH", "/x")]), [b"PATH=/x"]);
+        assert_eq!(helpers(&[("A", "b")]), [b"A=b".to_vec(), format!("PATH={HELPER_PATH}").into_bytes()]);
+    }
+
+    #[test]
+    fn a_fake_machine_runs_no_program_of_the_real_one() {
+        let guest = guest_without_a_machine();
+        let refusal = guest.run_helper("/bin/true", &[], b"", "do nothing", Duration::from_secs(1)).unwrap_err();
+        assert_eq!(refusal.desc, "this machine cannot run /bin/true");
+    }
+
     #[test]
     fn children_do_not_get_what_is_meant_for_the_agent() {
         let variables = [("PATH", "/bin"), ("LISTEN_FDS", "1"), ("NOTIFY_SOCKET", "/run/notify")];
-        let environment = Environment { variables: variables.map(|(key, value)| (key.into(), value.into())).into() };
+        let environment = Environment::of(&variables);
         assert_eq!(environment.for_children().collect::<Vec<_>>(), [(OsStr::new("PATH"), OsStr::new("/bin"))]);
         assert_eq!(environment.text("LISTEN_FDS"), Some("1"));
     }

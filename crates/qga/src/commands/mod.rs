@@ -11,6 +11,7 @@ pub mod file;
 pub mod freeze;
 pub mod memory;
 pub mod network;
+pub mod power;
 pub mod session;
 pub mod ssh;
 pub mod storage;
@@ -30,7 +31,9 @@ macro_rules! for_each_command {
             $crate::commands::session::Sync,
             $crate::commands::session::Ping,
             $crate::commands::clock::GetTime,
+            $crate::commands::clock::SetTime,
             $crate::commands::session::Info,
+            $crate::commands::power::Shutdown,
             $crate::commands::file::FileOpen,
             $crate::commands::file::FileClose,
             $crate::commands::file::FileRead,
@@ -42,11 +45,15 @@ macro_rules! for_each_command {
             $crate::commands::freeze::FreezeList,
             $crate::commands::freeze::Thaw,
             $crate::commands::storage::Fstrim,
+            $crate::commands::power::SuspendDisk,
+            $crate::commands::power::SuspendRam,
+            $crate::commands::power::SuspendHybrid,
             $crate::commands::network::GetInterfaces,
             $crate::commands::cpu::GetVcpus,
             $crate::commands::cpu::SetVcpus,
             $crate::commands::storage::GetDisks,
             $crate::commands::storage::GetFsinfo,
+            $crate::commands::users::SetUserPassword,
             $crate::commands::memory::GetMemoryBlocks,
             $crate::commands::memory::SetMemoryBlocks,
             $crate::commands::memory::GetMemoryBlockInfo,
@@ -122,6 +129,14 @@ mod tests {
         for spec in SPECS {
             let is_served = spec.while_frozen != WhileFrozen::Refused;
             assert_eq!(is_served, expected.contains(&spec.name), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn only_what_ends_or_suspends_the_guest_is_silent() {
+        let expected = ["guest-shutdown", "guest-suspend-disk", "guest-suspend-ram", "guest-suspend-hybrid"];
+        for spec in SPECS {
+            assert_eq!(spec.silent, expected.contains(&spec.name), "{}", spec.name);
         }
     }
 

@@ -1,8 +1,17 @@
-//! Who is logged in.
+//! Users: who is logged in, and what their passwords are to be.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Class, Command, Spec};
+use super::session::Nothing;
+use crate::{
+    command::{Class, Command, Spec},
+    wire::base64::Base64,
+};
+
+/// Longest that setting a password may take: a program of the guest's does it, and may ask a directory.
+pub const SET_USER_PASSWORD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Lists the users that are logged in, each once.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -26,4 +35,21 @@ pub struct LoggedInUser {
     /// The user's domain; only another system than Linux tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+}
+
+/// Sets the password of a user.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SetUserPassword {
+    /// The user's name.
+    pub username: String,
+    /// The password, or what crypt(3) makes of it.
+    pub password: Base64,
+    /// Whether it is what crypt(3) makes of it.
+    pub crypted: bool,
+}
+
+impl Command for SetUserPassword {
+    const SPEC: Spec = Spec::new("guest-set-user-password", Class::Account).deadline(SET_USER_PASSWORD_DEADLINE);
+    type Reply = Nothing;
 }

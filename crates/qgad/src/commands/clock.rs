@@ -3,6 +3,9 @@
 //! The zone is looked up at each call, so that a changed `/etc/localtime` shows at once. It is `TZ` where that is set:
 //! the name of a file of the zone database, or a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. What cannot be understood
 //! is UTC.
+//! Setting the clock keeps nanoseconds, and concerns the hardware clock, too: by `/sbin/hwclock` where it is, which knows
+//! of odd clocks and keeps `/etc/adjtime`, else by itself. A guest without a hardware clock has nothing more to set; when
+//! setting it fails, that is an error although the other clock is set.
 
 use std::{
     io,
@@ -10,19 +13,40 @@ use std::{
     time::SystemTime,
 };
 
+use nix::{
+    sys::time::TimeSpec,
+    time::{ClockId, clock_settime},
+};
 use qga::{
-    commands::clock::{GetTime, GetTimezone, Timezone},
+    Command,
+    commands::{
+        clock::{GetTime, GetTimezone, SetTime, Timezone},
+        session::Nothing,
+    },
     wire::message::Error,
 };
 use tz::{TimeZone, TimeZoneSettings};
 
 use super::Result;
-use crate::{dispatch::Run, guest::Guest, root::Root};
+use crate::{
+    dispatch::Run,
+    errno,
+    guest::Guest,
+    root::Root,
+    rtc::{Rtc, shows_local_time, whole_seconds},
+};
 
 /// The zone where nothing else is said.
 const LOCAL_TIME: &str = "/etc/localtime";
 /// Where zones are found by name.
 const ZONE_DATABASE: &str = "/usr/share/zoneinfo";
+/// The program that looks after the hardware clock.
+const HWCLOCK: &str = "/sbin/hwclock";
+/// What errors say that it was run for.
+const HWCLOCK_ACTION: &str = "set hardware clock to system time";
+const NANOSECONDS: i64 = 1_000_000_000;
+/// The first second of 2070, counted in local time from the beginning of 1970. Hosts' tests know this limit.
+const END_OF_TIME: i64 = 36_525 * 86_400;
 
 impl Run for GetTime {
     fn run(self, _: &Guest) -> Result<i64> {
@@ -36,6 +60,72 @@ impl Run for GetTimezone {
         let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
         Ok(zone_at(&guest.root, guest.environment.text("TZ"), now))
     }
+}
+
+impl Run for SetTime {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        match self.time {
+            Some(time) => {
+                let time = check_time(guest, time)?;
+                set_clock(time)?;
+                set_hardware_clock(guest)?;
+            }
+            None => set_from_hardware_clock(guest)?,
+        }
+        Ok(Nothing {})
+    }
+}
+
+/// The time, if it is one that is taken.
+fn check_time(guest: &Guest, nanoseconds: i64) -> Result<TimeSpec> {
+    let (seconds, rest) = (nanoseconds.div_euclid(NANOSECONDS), nanoseconds.rem_euclid(NANOSECONDS));
+    if (0..END_OF_TIME).contains(&(seconds + seconds_east(guest, seconds))) {
+        Ok(TimeSpec::new(seconds, rest))
+    } else {
+        Err(Error::generic("Invalid time"))
+    }
+}
+
+fn set_clock(time: TimeSpec) -> Result<()> {
+    clock_settime(ClockId::CLOCK_REALTIME, time)
+        .map_err(|error| Error::generic(format!("Failed to set time to guest: {}", errno::words(error))))
+}
+
+fn set_hardware_clock(guest: &Guest) -> Result<()> {
+    if guest.has_program(HWCLOCK) {
+        return run_hwclock(guest, "-w");
+    }
+    let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::words(error)));
+    let Some(clock) = Rtc::open(&guest.root).map_err(failed)? else {
+        log::info!("there is no hardware clock to set");
+        return Ok(());
+    };
+    let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
+    clock.set_after_system(hardware_seconds_east(guest, now)).map_err(failed)
+}
+
+fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
+    if guest.has_program(HWCLOCK) {
+        return run_hwclock(guest, "-s");
+    }
+    let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::words(error)));
+    let clock = Rtc::open(&guest.root).map_err(failed)?.ok_or_else(|| failed(io::Error::other("there is none")))?;
+    let shown = clock.next_second().map_err(failed)?;
+    set_clock(whole_seconds(shown - hardware_seconds_east(guest, shown)))
+}
+
+fn run_hwclock(guest: &Guest, option: &str) -> Result<()> {
+    let time_limit = guest.deadline(&SetTime::SPEC);
+    guest.run_helper(HWCLOCK, &[option], b"", HWCLOCK_ACTION, time_limit).map(drop)
+}
+
+/// How far what the hardware clock shows is from UTC.
+fn hardware_seconds_east(guest: &Guest, unix_time: i64) -> i64 {
+    if shows_local_time(&guest.root) { seconds_east(guest, unix_time) } else { 0 }
+}
+
+fn seconds_east(guest: &Guest, unix_time: i64) -> i64 {
+    zone_at(&guest.root, guest.environment.text("TZ"), unix_time).offset
 }
 
 fn time_since_epoch() -> std::time::Duration {
@@ -65,4 +155,36 @@ fn zone_by_name(root: &Root, name: &str) -> Option<TimeZone> {
 
 fn read_zone(root: &Root, path: PathBuf) -> Option<TimeZone> {
     TimeZone::from_tz_data(&root.read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::{Environment, tests::guest_without_a_machine};
+
+    fn check(zone: &str, nanoseconds: i64, expected: Option<(i64, i64)>) {
+        let environment = Environment::of(&[("TZ", zone)]);
+        let guest = Guest { environment, ..guest_without_a_machine() };
+        let time = check_time(&guest, nanoseconds).map(|time| (time.tv_sec(), time.tv_nsec()));
+        assert_eq!(time, expected.ok_or_else(|| Error::generic("Invalid time")), "{zone} {nanoseconds}");
+    }
+
+    #[test]
+    fn a_time_is_kept_to_the_nanosecond() {
+        check("UTC0", 1_700_000_000_123_456_789, Some((1_700_000_000, 123_456_789)));
+        check("UTC0", 0, Some((0, 0)));
+    }
+
+    #[test]
+    fn a_time_is_from_1970_to_2069_in_the_guests_zone() {
+        check("UTC0", 3_155_759_999_999_999_999, Some((3_155_759_999, 999_999_999)));
+        check("UTC0", 3_155_760_000_000_000_000, None);
+        check("UTC0", i64::MAX, None);
+        check("UTC0", i64::MIN, None);
+        check("UTC0", -1, None);
+        check("X-5:30", 3_155_759_999_000_000_000, None);
+        check("X5", 3_155_760_000_000_000_000, Some((3_155_760_000, 0)));
+        check("X-1", -1, Some((-1, 999_999_999)));
+        check("X1", 0, None);
+    }
 }

@@ -7,6 +7,7 @@ mod file;
 mod freeze;
 mod memory;
 mod network;
+mod power;
 mod session;
 mod ssh;
 mod storage;

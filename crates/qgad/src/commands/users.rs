@@ -1,25 +1,89 @@
-//! Who is logged in.
+//! Users: who is logged in, and what their passwords are to be.
 //!
 //! Login programs note it in utmp. Some distributions have given that up: where utmp names nobody, the sessions of
 //! logind are looked at, those of users that are not about to end. Each user is told once, with the earliest login, in
 //! the order in which they were found: utmp's own, or that of the logins.
 //! What makes no sense is left out; a guest that keeps neither has nobody logged in.
+//! A password is set by the guest's chpasswd(8), which knows of the guest's own rules and directories. Where there is
+//! none, it is written into the files. It is in no log, no error and no program's arguments.
 
-use std::{ffi::OsStr, io};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read},
+};
 
+use nix::fcntl::OFlag;
 use qga::{
-    commands::users::{GetUsers, LoggedInUser},
+    Command,
+    commands::{
+        session::Nothing,
+        users::{GetUsers, LoggedInUser, SetUserPassword},
+    },
     wire::message::Error,
 };
 
 use super::Result;
-use crate::{dispatch::Run, errno, guest::Guest, root::Root};
+use crate::{crypt, dispatch::Run, errno, guest::Guest, root::Root, shadow};
 
 const UTMP: &str = "/var/run/utmp";
 /// A file a session, of lines such as `USER=ann`; what else is there has a dot in its name.
 const SESSIONS: &str = "/run/systemd/sessions";
 /// Classes of sessions in which a user works, rather than a greeter or a service manager.
 const USER_CLASSES: [&str; 4] = ["user", "user-early", "user-light", "user-early-light"];
+
+/// The program that sets passwords.
+const CHPASSWD: &str = "chpasswd";
+/// What errors say that it was run for; hosts match the words.
+const PASSWORD_ACTION: &str = "set user password";
+/// Where random bytes are had.
+const RANDOM: &str = "/dev/urandom";
+
+impl Run for SetUserPassword {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        let Self { username, password, crypted } = self;
+        let password = password.into_bytes()?;
+        check_password(&username, &password, crypted)?;
+        if let Some(program) = guest.find_program(CHPASSWD) {
+            let options: &[&str] = if crypted { &["-e"] } else { &[] };
+            let input = [username.as_bytes(), b":", &password, b"\n"].concat();
+            guest.run_helper(&program, options, &input, PASSWORD_ACTION, guest.deadline(&Self::SPEC))?;
+            return Ok(Nothing {});
+        }
+        let hash = if crypted {
+            String::from_utf8(password).map_err(|_| "it is no text".into())
+        } else {
+            hash(guest, &password)
+        };
+        hash.and_then(|hash| shadow::set_password(&guest.root, &username, &hash))
+            .map_err(|cause| Error::generic(format!("child process has failed to {PASSWORD_ACTION}: {cause}")))?;
+        Ok(Nothing {})
+    }
+}
+
+/// Refuses what would be more than a password in a line of a file.
+fn check_password(username: &str, password: &[u8], crypted: bool) -> Result<()> {
+    let forbidden = |what| Err(Error::generic(format!("forbidden characters in {what}")));
+    if password.iter().any(|byte| matches!(byte, b'\n' | 0)) {
+        return forbidden("raw password");
+    }
+    if username.bytes().any(|byte| matches!(byte, b'\n' | b':' | 0)) {
+        return forbidden("username");
+    }
+    if crypted && password.contains(&b':') {
+        return forbidden("crypted password");
+    }
+    Ok(())
+}
+
+fn hash(guest: &Guest, password: &[u8]) -> std::result::Result<String, String> {
+    let mut random = [0; crypt::SALT_BYTES];
+    let source = guest.root.open(RANDOM, OFlag::O_RDONLY).map(File::from);
+    source
+        .and_then(|mut source| source.read_exact(&mut random))
+        .map_err(|error| format!("failed to read {RANDOM}: {}", errno::words(error)))?;
+    Ok(crypt::hash(password, random))
+}
 
 impl Run for GetUsers {
     fn run(self, guest: &Guest) -> Result<Vec<LoggedInUser>> {

@@ -10,4 +10,5 @@ pub(crate) mod nvme;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod read;
+pub(crate) mod rtc;
 pub(crate) mod trim;

@@ -112,3 +112,51 @@ fn sessions_in_which_nobody_works_are_left_out() {
 fn a_guest_that_keeps_nothing_has_nobody_logged_in() {
     check("", &[], &[]);
 }
+
+fn check_password_set(username: &str, password: &[u8], crypted: bool, expected: std::result::Result<&str, &str>) {
+    let (root, _directory) = Root::from_text("etc/passwd: ann:x:1:1::/:\ndev/urandom: 0123456789abcdef\n");
+    let guest = Guest { root, ..crate::guest::tests::guest_without_a_machine() };
+    let password = SetUserPassword { username: username.into(), password: password.to_vec().into(), crypted };
+    let done = password.run(&guest).map(|Nothing {}| {
+        let shadow = guest.root.read("/etc/shadow").unwrap();
+        String::from_utf8_lossy(&shadow).split(':').nth(1).unwrap_or_default().to_owned()
+    });
+    match expected {
+        Ok(beginning) => assert!(done.as_ref().is_ok_and(|hash| hash.starts_with(beginning)), "{done:?}"),
+        Err(desc) => assert_eq!(done, Err(Error::generic(desc))),
+    }
+}
+
+#[test]
+fn a_password_is_hashed_with_a_salt_and_a_hash_is_taken_as_it_is() {
+    check_password_set("ann", b"secret: \xFF", false, Ok("$6$klmnopqrstVWXYZa$"));
+    check_password_set("ann", b"$y$anything", true, Ok("$y$anything"));
+    check_password_set("ann", b"", false, Ok("$6$"));
+}
+
+#[test]
+fn what_would_be_more_than_a_password_is_refused() {
+    for password in [b"a\nroot:x".as_slice(), b"a\n", b"a\0b"] {
+        check_password_set("ann", password, false, Err("forbidden characters in raw password"));
+        check_password_set("a:nn", password, true, Err("forbidden characters in raw password"));
+    }
+    for username in ["a:b", "a\nb", "a\0b", ":"] {
+        check_password_set(username, b"a", false, Err("forbidden characters in username"));
+    }
+    check_password_set("ann", b"hash:0:0", true, Err("forbidden characters in crypted password"));
+}
+
+#[test]
+fn an_unknown_user_is_refused_with_the_words_that_hosts_match() {
+    let desc = "child process has failed to set user password: user 'eve' is not in /etc/passwd";
+    check_password_set("eve", b"a", false, Err(desc));
+    check_password_set("eve", b"a", true, Err(desc));
+}
+
+#[test]
+fn the_guests_own_program_comes_first_where_it_has_one() {
+    let (root, _directory) = Root::from_text("usr/sbin/chpasswd:\netc/passwd: ann:x:1:1::/:\n");
+    let guest = Guest { root, ..crate::guest::tests::guest_without_a_machine() };
+    let password = SetUserPassword { username: "ann".into(), password: b"a".to_vec().into(), crypted: false };
+    assert_eq!(password.run(&guest).unwrap_err().desc, "this machine cannot run /usr/sbin/chpasswd");
+}

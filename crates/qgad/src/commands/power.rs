@@ -1,0 +1,85 @@
+//! Ending the guest, and putting it to sleep.
+//!
+//! The order of the ways is in `power`; here they are given their means, which a fake machine does not have.
+
+use std::time::Duration;
+
+use qga::{
+    Command,
+    commands::{
+        power::{Shutdown, SuspendDisk, SuspendHybrid, SuspendRam},
+        session::Nothing,
+    },
+    wire::message::Error,
+};
+
+use super::Result;
+use crate::{
+    dispatch::Run,
+    guest::Guest,
+    power::{self, End, Machine, Sleep},
+};
+
+impl Run for Shutdown {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        let end = match self.mode.as_deref() {
+            None | Some("powerdown") => End::PowerOff,
+            Some("halt") => End::Halt,
+            Some("reboot") => End::Reboot,
+            // The parenthesis has been missing for ever.
+            Some(_) => return Err(Error::generic("mode is invalid (valid values are: halt|powerdown|reboot")),
+        };
+        log::info!("guest-shutdown called, mode: {}", self.mode.as_deref().unwrap_or("powerdown"));
+        power::end(end, &means(guest, guest.deadline(&Self::SPEC))?).map(|()| Nothing {})
+    }
+}
+
+impl Run for SuspendDisk {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        suspend(guest, Sleep::Disk, guest.deadline(&Self::SPEC))
+    }
+}
+
+impl Run for SuspendRam {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        suspend(guest, Sleep::Ram, guest.deadline(&Self::SPEC))
+    }
+}
+
+impl Run for SuspendHybrid {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        suspend(guest, Sleep::Hybrid, guest.deadline(&Self::SPEC))
+    }
+}
+
+fn suspend(guest: &Guest, sleep: Sleep, time_limit: Duration) -> Result<Nothing> {
+    power::suspend(sleep, &means(guest, time_limit)?).map(|()| Nothing {})
+}
+
+fn means(guest: &Guest, time_limit: Duration) -> Result<Machine<'_>> {
+    Machine::of(guest, time_limit).ok_or_else(|| Error::generic("this machine cannot be switched off"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::tests::guest_without_a_machine;
+
+    #[test]
+    fn an_unknown_mode_is_refused_with_the_text_that_hosts_know() {
+        for mode in ["", "Halt", "powerdown ", "off"] {
+            let refusal = Shutdown { mode: Some(mode.into()) }.run(&guest_without_a_machine()).unwrap_err();
+            assert_eq!(refusal, Error::generic("mode is invalid (valid values are: halt|powerdown|reboot"));
+        }
+    }
+
+    #[test]
+    fn a_fake_machine_does_not_switch_the_real_one_off() {
+        let guest = guest_without_a_machine();
+        for mode in [None, Some("powerdown"), Some("halt"), Some("reboot")] {
+            let refusal = Shutdown { mode: mode.map(Into::into) }.run(&guest).unwrap_err();
+            assert_eq!(refusal.desc, "this machine cannot be switched off");
+        }
+        assert!(SuspendRam {}.run(&guest).is_err());
+    }
+}

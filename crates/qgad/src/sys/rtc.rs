@@ -1,0 +1,36 @@
+//! The hardware clock.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::{errno::Errno, libc, request_code_read, request_code_write};
+
+/// `struct rtc_time` of linux/rtc.h: a date and a time of day, with the month from 0 and the year from 1900.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RtcTime {
+    pub(crate) second: i32,
+    pub(crate) minute: i32,
+    pub(crate) hour: i32,
+    pub(crate) day: i32,
+    pub(crate) month: i32,
+    pub(crate) year: i32,
+    /// These three are not looked at.
+    pub(crate) unused: [i32; 3],
+}
+
+/// What the clock shows.
+pub(crate) fn read(device: &impl AsFd) -> nix::Result<RtcTime> {
+    let mut time = RtcTime::default();
+    let request = request_code_read!(b'p', 0x09, size_of::<RtcTime>());
+    // SAFETY: the kernel writes the structure, which outlives the call. A file that is no clock refuses the request.
+    let status = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), request, &raw mut time) };
+    Errno::result(status).map(|_| time)
+}
+
+/// Sets the clock.
+pub(crate) fn set(device: &impl AsFd, time: &RtcTime) -> nix::Result<()> {
+    let request = request_code_write!(b'p', 0x0a, size_of::<RtcTime>());
+    // SAFETY: the kernel reads the structure, which outlives the call. A file that is no clock refuses the request.
+    let status = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), request, std::ptr::from_ref(time)) };
+    Errno::result(status).map(drop)
+}
