@@ -13,6 +13,7 @@ use qga::{
     Client,
     client::{Error, MAX_REPLY_BYTES},
     commands::{
+        power::Shutdown,
         session::{Info, Nothing, Ping},
         system::{GetHostName, HostName},
     },
@@ -206,6 +207,45 @@ fn a_silent_agent_costs_no_more_than_the_deadline_and_its_late_reply_reaches_nob
     let found = client.call(&GetHostName {}, Instant::now() + IMPATIENCE);
     assert!(matches!(found, Err(Error::TimedOut)), "{found:?}");
     client.call(&Ping {}, soon()).expect("the late reply is skipped");
+    agent.join().unwrap();
+}
+
+/// A shutdown gives this after these steps, and what follows it works.
+fn check_silent(step: Step, deadline: Instant, expected: Result<(), &str>) {
+    let (mut client, agent) = connect(vec![synced(), step, synced(), answer("{\"return\": {}}\n")]);
+    client.sync(soon()).unwrap();
+    let found = client.call(&Shutdown { mode: None }, deadline);
+    assert_eq!(found.map(|Nothing {}| ()).map_err(|error| error.to_string()), expected.map_err(Into::into));
+    client.sync(soon()).unwrap();
+    client.call(&Ping {}, soon()).expect("the conversation is in step again");
+    agent.join().unwrap();
+}
+
+#[test]
+fn a_command_whose_success_is_silent_has_succeeded_when_nothing_is_heard() {
+    check_silent(Ignore, Instant::now() + IMPATIENCE, Ok(()));
+    check_silent(answer("{\"return\": {}}\n"), soon(), Ok(()));
+    check_silent(answer("{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n"), soon(), Err("no"));
+}
+
+#[test]
+fn a_guest_that_goes_away_has_been_shut_down() {
+    let (mut client, agent) = connect(vec![synced(), Ignore]);
+    client.call(&Shutdown { mode: Some("halt".into()) }, soon()).unwrap();
+    client.wait_for_end(soon()).unwrap();
+    agent.join().unwrap();
+    let (mut client, agent) = connect(vec![synced(), Ignore]);
+    assert_eq!(client.call_raw("guest-suspend-disk", &serde_json::Map::new(), soon()).unwrap(), json!({}));
+    agent.join().unwrap();
+}
+
+#[test]
+fn a_failure_that_comes_late_ends_the_wait_for_the_end() {
+    let late = say("{\"return\": 1}\n{\"error\": {\"class\": \"GenericError\", \"desc\": \"late\"}}\n");
+    let (mut client, agent) = connect(vec![synced(), late]);
+    client.sync(soon()).unwrap();
+    let found = client.wait_for_end(soon());
+    assert!(matches!(&found, Err(Error::Refused { desc, .. }) if desc == "late"), "{found:?}");
     agent.join().unwrap();
 }
 

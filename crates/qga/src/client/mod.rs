@@ -3,7 +3,8 @@
 //! A [`Client`] owns a byte stream, typically the unix socket behind a VM's serial port, and carries out one command
 //! at a time, each with a deadline. Lines left over from an earlier peer never reach a caller: the first command, and
 //! the first one after a time-out, is preceded by a sync. A reply is bounded by [`MAX_REPLY_BYTES`], because the guest
-//! may be hostile. Reconnecting is the caller's business: only it knows where the stream came from.
+//! may be hostile. A command whose success is silent has succeeded when within [`SILENCE`] no failure was told, or when
+//! the stream has ended: the guest may be gone. Reconnecting is the caller's business: only it knows where the stream came from.
 
 mod error;
 mod exec;
@@ -12,7 +13,7 @@ mod transport;
 
 use std::{
     hash::{BuildHasher, RandomState},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use memchr::memrchr;
@@ -20,7 +21,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     command::Command,
-    commands::session::{Sync, SyncDelimited},
+    commands::{
+        SPECS,
+        session::{Sync, SyncDelimited},
+    },
     wire::{json, message::SENTINEL},
 };
 
@@ -30,6 +34,10 @@ use self::transport::Lines;
 
 /// Longest reply line: a 48 MiB file read is 64 MiB of base64, and no reply of the protocol is larger.
 pub const MAX_REPLY_BYTES: usize = 80 * 1024 * 1024;
+
+/// How long a failure of a command is waited for whose success is silent. One that comes later is skipped by the next
+/// command: a program that cannot end or suspend its guest says so at once, and one that can must not be waited for.
+pub const SILENCE: Duration = Duration::from_secs(5);
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -50,7 +58,7 @@ impl<T: Transport> Client<T> {
         Self { lines: Lines::new(transport), in_step: false, next_sync_id: i64::try_from(random).unwrap_or(1) }
     }
 
-    /// Runs a command and returns its reply.
+    /// Runs a command and returns its reply; that of a silent command once it seems to have succeeded.
     ///
     /// # Errors
     /// When the agent refuses the command, the deadline passes or the stream breaks.
@@ -120,6 +128,25 @@ impl<T: Transport> Client<T> {
         Ok(())
     }
 
+    /// Waits until the stream ends, as it does when the guest is switched off or restarted by its own means.
+    ///
+    /// # Errors
+    /// When a failure of an earlier command comes first, or the deadline passes.
+    pub fn wait_for_end(&mut self, deadline: Instant) -> Result<()> {
+        self.in_step = false;
+        loop {
+            let line = match self.lines.receive(deadline) {
+                Ok(line) => line,
+                Err(Error::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let reply = serde_json::from_slice::<Reply<serde_json::Value>>(&line);
+            if let Ok(Reply { failure: Some(Failure { class, desc }), .. }) = reply {
+                return Err(Error::Refused { class, desc });
+            }
+        }
+    }
+
     /// The stream below, for instance to close one half of it.
     pub fn transport(&mut self) -> &mut T {
         self.lines.transport()
@@ -137,7 +164,15 @@ impl<T: Transport> Client<T> {
         // Until the reply is read, a failure leaves it in the stream.
         self.in_step = false;
         self.lines.send(&spell_request(command, arguments), deadline)?;
-        let line = self.lines.receive(deadline)?;
+        let line = match is_silent(command) {
+            false => self.lines.receive(deadline)?,
+            true => match self.lines.receive(deadline.min(Instant::now() + SILENCE)) {
+                Ok(line) => line,
+                // What comes later is skipped by the next command's sync.
+                Err(Error::TimedOut | Error::Closed) => return read_nothing(),
+                Err(error) => return Err(error),
+            },
+        };
         let reply: Reply<R> = serde_json::from_slice(&line)
             .map_err(|error| Error::Garbled(format!("{error}: {}", Error::quote(&line))))?;
         self.in_step = true;
@@ -152,6 +187,15 @@ impl<T: Transport> Client<T> {
         self.next_sync_id += 1;
         self.next_sync_id
     }
+}
+
+fn is_silent(command: &str) -> bool {
+    SPECS.iter().any(|spec| spec.silent && spec.name == command)
+}
+
+/// What a silent success would have returned.
+fn read_nothing<R: DeserializeOwned>() -> Result<R> {
+    serde_json::from_str("{}").map_err(|error| Error::Garbled(error.to_string()))
 }
 
 fn spell_request<A: Serialize + ?Sized>(command: &str, arguments: &A) -> Vec<u8> {
