@@ -36,6 +36,9 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// The agent's port in the guest.
 pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
+/// Names, in the environment of process 1, an init that takes its place. The kernel puts there what it does not know.
+pub const INIT_VARIABLE: &str = "vmtest_init";
+
 /// How often QEMU's death is looked for while it starts, and a condition in the guest while somebody waits for it.
 const POLL_INTERVAL_MS: u8 = 100;
 /// Most of the console that an error shows.
@@ -68,6 +71,7 @@ pub struct Builder<'a> {
     agent: Option<String>,
     agent_arguments: Vec<String>,
     socket: Option<PathBuf>,
+    kernel_arguments: Vec<String>,
     qemu_arguments: Vec<String>,
 }
 
@@ -96,6 +100,7 @@ impl<'a> Builder<'a> {
             agent: Some(image.agent.clone()),
             agent_arguments: Vec::new(),
             socket: None,
+            kernel_arguments: Vec::new(),
             qemu_arguments: Vec::new(),
         }
     }
@@ -157,6 +162,13 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn socket(self, socket: Option<PathBuf>) -> Self {
         Self { socket, ..self }
+    }
+
+    /// Busybox's init is process 1, which ends the guest when a signal tells it to.
+    #[must_use]
+    pub fn busybox_init(mut self) -> Self {
+        self.kernel_arguments.push(format!("{INIT_VARIABLE}=busybox"));
+        self
     }
 
     /// Further arguments of QEMU.
@@ -230,13 +242,14 @@ impl<'a> Builder<'a> {
 
     /// Everything after `--` reaches init, as the agent's command line.
     fn kernel_command_line(&self) -> String {
-        let Some(agent) = &self.agent else { return KERNEL_ARGUMENTS.into() };
+        let arguments = [&[KERNEL_ARGUMENTS.into()], &self.kernel_arguments[..]].concat().join(" ");
+        let Some(agent) = &self.agent else { return arguments };
         let channel = match self.transport {
             Transport::VirtioSerial => format!("--method virtio-serial --path /dev/virtio-ports/{AGENT_PORT}"),
             Transport::IsaSerial => "--method isa-serial --path /dev/ttyS1".into(),
         };
         let further = self.agent_arguments.join(" ");
-        format!("{KERNEL_ARGUMENTS} -- {agent} {channel} --statedir /run {further}")
+        format!("{arguments} -- {agent} {channel} --statedir /run {further}")
     }
 }
 

@@ -1,6 +1,8 @@
 //! The cases, and what they share.
 
+mod accounts;
 mod channels;
+mod clock;
 mod cpu;
 mod freeze;
 mod hosts;
@@ -9,6 +11,7 @@ mod machine;
 mod memory;
 mod network;
 mod ports;
+mod power;
 mod service;
 mod storage;
 mod transfers;
@@ -62,6 +65,19 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
     ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
+    ("keys_of_users_are_set_with_their_rights", accounts::have_their_keys_set),
+    ("links_in_a_home_lead_nowhere_the_user_cannot_go", accounts::cannot_lead_astray),
+    ("passwords_are_set_with_chpasswd_and_without", accounts::have_their_passwords_set),
+    ("users_are_found_without_utmp", accounts::are_logged_in),
+    ("the_clock_is_set_without_hwclock", clock::is_set_by_itself),
+    ("the_clock_is_set_with_hwclock", clock::is_set_with_hwclock),
+    ("a_guest_is_switched_off_by_its_init", power::is_switched_off_by_init),
+    ("a_guest_is_restarted_by_its_init", power::is_restarted_by_init),
+    ("a_guest_is_stopped_by_its_init", power::is_stopped_by_init),
+    ("a_guest_with_an_unknown_init_is_switched_off_by_the_kernel", power::is_switched_off_by_the_kernel),
+    ("programs_of_the_guest_shut_it_down_or_say_why_not", power::has_programs_for_it),
+    ("a_guest_sleeps_in_its_memory_and_wakes", power::sleeps_and_wakes),
+    ("a_guest_that_cannot_sleep_says_so", power::cannot_sleep),
     ("a_file_of_200_mib_is_the_same_after_a_push_and_a_pull", transfers::large_file),
     ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),
     ("a_handle_does_not_survive_the_agent_and_is_not_used_again", transfers::restart_between_open_and_read),

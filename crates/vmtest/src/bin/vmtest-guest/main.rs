@@ -1,7 +1,7 @@
 //! The guest's init, a client for vsock, and the guest described in text.
 //!
 //! As process 1 it only collects ended processes: the work is done by another process of this program, whose end powers
-//! the VM off. `vmtest-guest vsock CID PORT` connects its input and output to a vsock address;
+//! the VM off. Where a test wants busybox's init, it leaves process 1 to that. `vmtest-guest vsock CID PORT` connects its input and output to a vsock address;
 //! `vmtest-guest capture` prints what [`vmtest::capture`] finds.
 
 mod init;
@@ -9,9 +9,9 @@ mod links;
 mod service;
 mod vsock;
 
-use std::{env, process::Command};
+use std::{env, fs, os::unix::process::CommandExt, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use nix::{
     errno::Errno,
     sys::{
@@ -19,11 +19,15 @@ use nix::{
         wait::wait,
     },
 };
+use vmtest::vm::INIT_VARIABLE;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if std::process::id() == 1 {
-        return reap(&arguments);
+        return match env::var(INIT_VARIABLE) {
+            Ok(init) => give_way(&init, &arguments),
+            Err(_) => reap(&arguments),
+        };
     }
     match arguments.split_first() {
         Some((mode, agent)) if mode == "init" => init::run(agent),
@@ -34,6 +38,13 @@ fn main() -> Result<()> {
         }
         _ => bail!("usage: vmtest-guest vsock CID PORT | vmtest-guest capture"),
     }
+}
+
+/// Leaves process 1 to busybox's init, which starts the real one.
+fn give_way(init: &str, agent: &[String]) -> Result<()> {
+    ensure!(init == "busybox", "there is no init {init}");
+    fs::write("/etc/inittab", format!("::once:/init init {}\n", agent.join(" ")))?;
+    Err(Command::new("/bin/busybox").arg0("init").exec().into())
 }
 
 /// Starts the real init and collects every process that ends, until the real init does.
