@@ -34,6 +34,8 @@ pub(crate) fn is_set_by_itself(builder: Builder<'_>) -> Result<()> {
 pub(crate) fn is_set_with_hwclock(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
     vm.sh("mkdir -p /sbin && ln -s /bin/busybox /sbin/hwclock")?;
+    // Where this file is absent, busybox takes the hardware clock for one of local time, as nobody else does.
+    vm.sh("printf '0.0 0 0.0\\n0\\nUTC\\n' >/etc/adjtime")?;
     is_set(&mut vm)?;
     vm.sh("rm /sbin/hwclock; printf '#!/bin/sh\nexit 4\n' >/sbin/hwclock; chmod +x /sbin/hwclock")?;
     let mut agent = answered(&vm)?;
@@ -71,6 +73,6 @@ fn seconds(text: &str) -> Result<i64> {
 }
 
 fn check_near(found: i64, expected: i64, what: &str) -> Result<()> {
-    ensure!((0..TOLERANCE_SECONDS).contains(&(found - expected)), "{what}: {found} instead of {expected}");
+    ensure!((found - expected).abs() < TOLERANCE_SECONDS, "{what}: {found} instead of {expected}");
     Ok(())
 }

@@ -73,22 +73,30 @@ pub(crate) fn has_programs_for_it(builder: Builder<'_>) -> Result<()> {
     check_ended(&mut vm, "guest-shutdown")
 }
 
+pub(crate) fn falls_asleep(builder: Builder<'_>) -> Result<()> {
+    let mut vm = builder.boot()?;
+    assert!(vm.sh("cat /sys/power/state")?.contains("mem"));
+    answered(&vm)?.call(&SuspendRam {}, soon())?;
+    vm.qmp.wait_event("SUSPEND", soon())?;
+    // That is as far as it gets: under emulation, this kernel does not survive the way back from its first steps.
+    assert_eq!(vm.qmp.execute("query-status", &json!({}))?["status"], "suspended");
+    Ok(())
+}
+
 pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
     let mut agent = answered(&vm)?;
-    assert!(vm.sh("cat /sys/power/state")?.contains("mem"));
+    // All but the machine itself falls asleep, and is woken by the kernel after five seconds.
+    vm.sh("echo core >/sys/power/pm_test")?;
     agent.call(&SuspendRam {}, soon())?;
-    vm.qmp.wait_event("SUSPEND", soon())?;
-    assert_eq!(vm.qmp.execute("query-status", &json!({}))?["status"], "suspended");
-    vm.qmp.execute("system_wakeup", &json!({}))?;
-    vm.qmp.wait_event("WAKEUP", soon())?;
     drop(agent);
     answered(&vm)?;
+    vm.sh("dmesg | grep 'PM: suspend exit'")?;
     Ok(())
 }
 
 pub(crate) fn cannot_sleep(builder: Builder<'_>) -> Result<()> {
-    let vm = builder.qemu_arguments(&["-global", "PIIX4_PM.disable_s3=1"]).boot()?;
+    let vm = builder.boot()?;
     let mut agent = answered(&vm)?;
     let unsupported = "the requested suspend mode is not supported by the guest";
     check_refused(&mut agent, &SuspendHybrid {}, unsupported)?;
