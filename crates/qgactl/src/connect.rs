@@ -10,6 +10,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,12 @@ use crate::failure::Failure;
 
 /// How long an agent may take to say anything at all: a healthy one needs milliseconds, a host under load a second.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time between two attempts to reach an agent that is waited for.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the last attempt has in any case.
+const LAST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Longer than the agent's own deadline for a query, so that its error arrives rather than ours.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,6 +91,17 @@ impl Target {
             error => Failure::Command { name: self.to_string(), error },
         })?;
         Ok(Agent { client, reply_timeout })
+    }
+
+    /// Tries to connect until an agent answers. The failure is that of the last attempt.
+    pub(crate) fn wait(&self, deadline: Instant) -> Result<Agent, Failure> {
+        loop {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            match self.connect(Some(remaining.max(LAST_PATIENCE))) {
+                Err(_) if remaining > RETRY_PAUSE => thread::sleep(RETRY_PAUSE),
+                result => return result,
+            }
+        }
     }
 
     fn open(&self, patience: Duration) -> nix::Result<UnixStream> {

@@ -10,19 +10,29 @@ mod fs;
 mod info;
 mod memory;
 mod net;
+mod passwd;
 mod ping;
 mod pull;
 mod push;
 mod routes;
+mod shutdown;
+mod ssh_keys;
 mod stats;
+mod suspend;
 mod thaw;
+mod time;
 mod trim;
+mod users;
+mod wait;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Subcommand;
 
 use crate::{connect::Target, failure};
+
+/// Longer than the agent's own deadline for what runs a program of the guest's.
+const PATIENCE: Duration = Duration::from_secs(75);
 
 /// What to do with the agent.
 #[derive(Debug, Subcommand)]
@@ -44,6 +54,13 @@ pub(crate) enum Command {
     Trim(trim::Trim),
     Freeze(freeze::Freeze),
     Thaw(thaw::Thaw),
+    Time(time::Time),
+    Users(users::Users),
+    Passwd(passwd::Passwd),
+    SshKeys(ssh_keys::SshKeys),
+    Shutdown(shutdown::Shutdown),
+    Suspend(suspend::Suspend),
+    Wait(wait::Wait),
 }
 
 impl Command {
@@ -51,6 +68,7 @@ impl Command {
     pub(crate) fn has_json(&self) -> bool {
         match self {
             Self::Exec(_) | Self::Pull(_) | Self::Push(_) | Self::Cat(_) => false,
+            Self::Passwd(_) | Self::Shutdown(_) | Self::Suspend(_) | Self::Wait(_) => false,
             Self::Freeze(freeze) => !freeze.runs_a_program(),
             _ => true,
         }
@@ -87,6 +105,13 @@ impl Command {
             Self::Disks(disks) => disks.run(&mut target.connect(timeout)?, json)?,
             Self::Trim(trim) => trim.run(&mut target.connect(timeout.or(Some(trim::REPLY_TIMEOUT)))?, json)?,
             Self::Thaw(thaw) => thaw.run(&mut target.connect(timeout.or(Some(thaw::REPLY_TIMEOUT)))?, json)?,
+            Self::Time(time) => time.run(&mut target.connect(timeout.or(Some(PATIENCE)))?, json)?,
+            Self::Users(users) => users.run(&mut target.connect(timeout)?, json)?,
+            Self::Passwd(passwd) => passwd.run(&mut target.connect(timeout.or(Some(PATIENCE)))?)?,
+            Self::SshKeys(keys) => keys.run(&mut target.connect(timeout)?, json)?,
+            Self::Shutdown(shutdown) => shutdown.run(target, timeout)?,
+            Self::Suspend(suspend) => suspend.run(&mut target.connect(timeout)?)?,
+            Self::Wait(wait) => wait.run(target, timeout)?,
         }
         Ok(ExitCode::SUCCESS)
     }

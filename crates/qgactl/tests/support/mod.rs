@@ -74,15 +74,20 @@ impl Agent {
     }
 
     /// An agent that answers syncs, and everything else with what `answer` returns: a line, or `None` for silence.
-    pub(crate) fn scripted(mut answer: impl FnMut(&Value) -> Option<String> + Send + 'static) -> Self {
+    pub(crate) fn scripted(answer: impl FnMut(&Value) -> Option<String> + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
+        Self::scripted_at(&directory.path().join("socket"), answer);
+        Self { directory, process: None }
+    }
+
+    /// As [`Self::scripted`], at a socket that somebody else looks after.
+    pub(crate) fn scripted_at(socket: &Path, mut answer: impl FnMut(&Value) -> Option<String> + Send + 'static) {
+        let listener = UnixListener::bind(socket).unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 converse(&stream.unwrap(), &mut answer);
             }
         });
-        Self { directory, process: None }
     }
 
     /// Its socket.

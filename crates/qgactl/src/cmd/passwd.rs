@@ -1,0 +1,118 @@
+//! `qgactl passwd`: sets a user's password.
+//!
+//! The password is asked for at the terminal, or read from standard input. It never is an argument, which everybody on
+//! the host could see.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use qga::commands::users::SetUserPassword;
+
+use crate::{connect::Agent, failure::Failure};
+
+const TERMINAL: &str = "/dev/tty";
+/// Longest password that is read; no system takes such a one.
+const MAX_PASSWORD_BYTES: u64 = 4096;
+/// What Ctrl-C sends where it does not end the program.
+const INTERRUPT: u8 = 3;
+
+/// Set a user's password, which is asked for
+#[derive(Args, Debug)]
+pub(crate) struct Passwd {
+    /// The user's name
+    user: String,
+    /// Read the password from standard input, up to the end of its first line
+    #[arg(long)]
+    stdin: bool,
+    /// What is read is no password, but what crypt(3) makes of it, as mkpasswd prints it
+    #[arg(long)]
+    crypted: bool,
+}
+
+impl Passwd {
+    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+        let password = match self.stdin {
+            true => read_line(io::stdin()).context("failed to read standard input")?,
+            false => ask(&self.user)?,
+        };
+        agent.call(&SetUserPassword {
+            username: self.user.clone(),
+            password: password.into(),
+            crypted: self.crypted,
+        })?;
+        Ok(())
+    }
+}
+
+/// Asks twice at the terminal.
+fn ask(user: &str) -> anyhow::Result<Vec<u8>> {
+    let opening = || format!("failed to open {TERMINAL} to ask for the password, which --stdin reads from elsewhere");
+    let terminal = File::options().read(true).write(true).open(TERMINAL).with_context(opening)?;
+    let hidden = Hidden::begin(&terminal).context("failed to hide what is typed")?;
+    let line = |prompt: &str| -> anyhow::Result<_> {
+        write!(&terminal, "{prompt}")?;
+        let line = read_line(&terminal)?;
+        writeln!(&terminal)?;
+        match line.contains(&INTERRUPT) {
+            true => Err(Failure::Interrupted { signal: nix::sys::signal::Signal::SIGINT as i32 }.into()),
+            false => Ok(line),
+        }
+    };
+    let (first, second) = (line(&format!("New password of {user}: "))?, line("The same again: ")?);
+    drop(hidden);
+    if first != second {
+        bail!("the two passwords differ");
+    }
+    Ok(first)
+}
+
+/// A line without its end.
+fn read_line(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::new(from.take(MAX_PASSWORD_BYTES)).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(line)
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+///
+/// Keys that would end the program are read as what they are, so that they cannot leave the terminal so.
+struct Hidden<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl<'a> Hidden<'a> {
+    fn begin(terminal: &'a File) -> nix::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut hidden = before.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG);
+        tcsetattr(terminal, SetArg::TCSAFLUSH, &hidden)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.terminal, SetArg::TCSAFLUSH, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_line;
+
+    #[test]
+    fn a_password_is_the_first_line() {
+        for (input, password) in [("a b\n", "a b"), ("a\r\nb\n", "a\r"), ("a", "a"), ("", ""), ("\n", "")] {
+            assert_eq!(read_line(input.as_bytes()).unwrap(), password.as_bytes());
+        }
+    }
+}
