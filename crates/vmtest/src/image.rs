@@ -56,9 +56,13 @@ const DISK_MODULES: &[&str] = &[
     "loop",
     "dm_mod",
     "raid1",
+    "dm_crypt",
+    "aes_generic",
+    "ecb",
+    "xts",
 ];
-/// A tool that the guest gets where the host has it.
-const DEVICE_MAPPER: &str = "/usr/sbin/dmsetup";
+/// Tools that the guest gets where the host has them.
+const TOOLS: &[&str] = &["/usr/sbin/dmsetup", "/usr/sbin/lvm", "/usr/sbin/cryptsetup"];
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/mnt", "/var/log"];
 
 /// A kernel and an initramfs, ready to boot.
@@ -101,8 +105,8 @@ impl Image {
             Some(path) => Some(programs.add_agent(path)?),
             None => None,
         };
-        if Path::new(DEVICE_MAPPER).exists() {
-            programs.add(Path::new(DEVICE_MAPPER), DEVICE_MAPPER)?;
+        for tool in TOOLS.iter().filter(|tool| Path::new(tool).exists()) {
+            programs.add(Path::new(tool), tool)?;
         }
         let image = Self { qemu: needs.qemu.clone(), kernel: needs.kernel.image.clone(), agent, reference, folder };
         fs::write(image.initramfs(), archive.finish()?).context("failed to write the initramfs")?;

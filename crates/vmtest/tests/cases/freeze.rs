@@ -30,7 +30,7 @@ use vmtest::{
 };
 
 use super::{
-    agent_pid, answered, soon,
+    agent_pid, answered, reference, soon,
     storage::disks::{Content, Disks},
 };
 
@@ -42,6 +42,7 @@ type Agent = Client<Recorded>;
 
 pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
     let contents = [("ext4", Content::Ext4), ("xfs", Content::Xfs), ("btrfs", Content::Btrfs)];
+    let reference = builder.reference_program().map(ToOwned::to_owned);
     let (mut vm, disks) = boot(builder, &contents)?;
     vm.sh("mkdir /mnt/more && busybox mount -t btrfs $(grep ' /mnt/btrfs ' /proc/mounts | cut -d' ' -f1) /mnt/more")?;
     configure(&mut vm, "logfile=/mnt/ext4/agent.log\nverbose=true\n")?;
@@ -76,6 +77,29 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
     assert!(pings >= 50, "{pings}");
     // Libvirt's and Proxmox's habits: a thaw too many is no error, nor is a freeze of nothing.
     assert_eq!(agent.call(&Thaw {}, soon())?, 0);
+    if let Some(reference) = reference {
+        compare_with_reference(&mut vm, &mut agent, &reference)?;
+    }
+    Ok(())
+}
+
+/// Both count alike, and each thaws what the other froze.
+fn compare_with_reference(vm: &mut Vm, agent: &mut Agent, program: &str) -> Result<()> {
+    reference::start(vm, program)?;
+    let nothing = json!({});
+    let named = json!({"mountpoints": ["/mnt/xfs", "/nowhere"]});
+    for (command, arguments) in [("guest-fsfreeze-freeze", &nothing), ("guest-fsfreeze-freeze-list", &named)] {
+        let theirs = reference::ask(vm, command, arguments)?;
+        assert_eq!(reference::ask(vm, "guest-fsfreeze-status", &nothing)?, "frozen");
+        assert_eq!(reference::ask(vm, "guest-fsfreeze-thaw", &nothing)?, theirs);
+        let members = arguments.as_object().context("arguments are an object")?;
+        let ours: serde_json::Value = agent.call_as(command, members, soon())?;
+        assert_eq!(ours, theirs, "{command}");
+        assert_eq!(reference::ask(vm, "guest-fsfreeze-thaw", &nothing)?, theirs);
+        // Another agent thawed it, which is not the end of the freeze for ours.
+        assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
+        assert_eq!(agent.call(&Thaw {}, soon())?, 0);
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod memory;
 mod network;
 mod ports;
 mod power;
+mod reference;
 mod service;
 mod storage;
 mod transfers;
@@ -64,6 +65,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_guard_that_is_killed_is_replaced_and_one_that_is_ended_thaws", freeze::guard::killed),
     ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
     ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
+    ("logical_volumes_and_encrypted_disks_stand_on_what_qemu_attached", storage::of_volumes),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
     ("keys_of_users_are_set_with_their_rights", accounts::have_their_keys_set),
     ("links_in_a_home_lead_nowhere_the_user_cannot_go", accounts::cannot_lead_astray),

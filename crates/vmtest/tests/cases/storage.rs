@@ -4,16 +4,17 @@
 //! up. Both agents run in the same guest, ours on the port and the reference on vsock.
 
 pub(super) mod disks;
+mod stacks;
 pub(crate) mod trim;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use qga::{
     client::Client,
-    commands::storage::{BusType, Disk, DiskAddress, DiskSmart, FileSystem, GetDisks, GetDiskstats, GetFsinfo},
+    commands::storage::{BusType, Disk, DiskSmart, FileSystem, GetDisks, GetDiskstats, GetFsinfo},
 };
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use vmtest::{
     image::DISK_MODULE_LIST,
     transcript::Recorded,
@@ -21,10 +22,8 @@ use vmtest::{
 };
 
 use self::disks::{Content, Disks, Pci};
-use super::{answered, soon, with_steady_truth};
-
-/// Where the reference listens in the guest.
-const REFERENCE_PORT: u16 = 1025;
+pub(crate) use self::stacks::of_volumes;
+use super::{answered, reference, reference::remove, soon, with_steady_truth};
 
 pub(crate) fn of_a_pc(builder: Builder<'_>) -> Result<()> {
     let virtio = (BusType::Virtio, [0; 3]);
@@ -82,7 +81,7 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let reference = builder.reference_program().map(ToOwned::to_owned);
     let mut vm = builder.machine(disks.machine()).qemu_arguments(&arguments).boot()?;
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    load_disk_modules(&mut vm)?;
     let names = disks.mount_all(&mut vm)?;
     let mut agent = answered(&vm)?;
 
@@ -92,26 +91,14 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
     let listed = agent.call(&GetDisks {}, soon())?;
     check_order(&file_systems, disks);
     for ((disk, name), size) in disks.iter().zip(&names).zip(sizes.lines()) {
-        let mut address = |node: &str, is_virtio: bool| -> Result<DiskAddress> {
-            Ok(DiskAddress {
-                pci_controller: disk.pci.resolve(&mut vm.qmp)?,
-                bus_type: disk.bus_type,
-                bus: disk.numbers[0],
-                target: disk.numbers[1],
-                unit: disk.numbers[2],
-                // Without udev only virtio disks have one.
-                serial: is_virtio.then(|| disk.serial.clone()),
-                dev: Some(format!("/dev/{node}")),
-                ccw_address: None,
-            })
-        };
-        let is_virtio = disk.bus_type == BusType::Virtio;
+        // Without udev only virtio disks have one.
+        let serial = (disk.bus_type == BusType::Virtio).then(|| disk.serial.clone());
         let mounted = disk.content.node(name);
         let found = file_systems.iter().find(|one| one.mountpoint == disk.place()).context(disk.id)?;
-        assert_eq!(found.disk, [address(&mounted, is_virtio)?], "{}", disk.id);
+        assert_eq!(found.disk, [disk.address(&mut vm.qmp, &mounted, serial.clone())?], "{}", disk.id);
         assert_eq!((found.name.as_str(), found.kind.as_str()), (mounted.as_str(), disk.content.kind()), "{}", disk.id);
         let whole = listed.iter().find(|one| one.name == format!("/dev/{name}")).context(disk.id)?;
-        assert_eq!(whole.address, Some(address(name, is_virtio)?), "{}", disk.id);
+        assert_eq!(whole.address, Some(disk.address(&mut vm.qmp, name, serial)?), "{}", disk.id);
         assert_eq!((whole.partition, whole.dependencies.as_deref()), (false, Some(&[][..])), "{}", disk.id);
         assert_eq!(whole.smart.is_some(), disk.bus_type == BusType::Nvme, "{}", disk.id);
         if disk.content == Content::Ext4InPartition {
@@ -123,10 +110,11 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
     check_smart(&listed);
     check_statistics(&mut vm, &mut agent)?;
     if let Some(reference) = &reference {
-        start_reference(&mut vm, reference)?;
+        write_udev(&mut vm)?;
+        reference::start(&mut vm, reference)?;
         compare_with_reference(&mut vm, &mut agent)?;
     }
-    check_stacks(&mut vm, &mut agent, disks, &names)?;
+    stacks::check(&mut vm, &mut agent, disks, &names)?;
     if reference.is_some() {
         compare_with_reference(&mut vm, &mut agent)?;
     }
@@ -182,25 +170,27 @@ fn check_statistics(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
     Ok(())
 }
 
-/// Starts the reference, with a database of udev for SCSI disks, which both agents read.
-fn start_reference(vm: &mut Vm, reference: &str) -> Result<()> {
+/// A database of udev for SCSI disks and mapped devices, which both agents read.
+fn write_udev(vm: &mut Vm) -> Result<()> {
     vm.sh("mkdir -p /run/udev/data && cd /sys/block && for name in sd?; do \
-           printf 'I:1\nE:ID_SERIAL=udev %s\n' $name >/run/udev/data/b$(cat $name/dev); done")?;
-    vm.sh(&format!("{reference} -m vsock-listen -p 1:{REFERENCE_PORT} -t /tmp >/dev/null 2>&1 &"))?;
+           printf 'I:1\nE:ID_SERIAL=udev %s\n' $name >/run/udev/data/b$(cat $name/dev); done; \
+           for name in dm-*; do if [ -e $name/dev ]; then \
+           echo E:DM_NAME=$(cat $name/dm/name) >/run/udev/data/b$(cat $name/dev); fi; done")?;
+    Ok(())
+}
+
+fn load_disk_modules(vm: &mut Vm) -> Result<()> {
+    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
     Ok(())
 }
 
 fn compare_with_reference(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
     for command in ["guest-get-fsinfo", "guest-get-disks"] {
-        let request = format!(r#"{{"execute": "{command}"}}"#);
-        let reply = vm.wait_until(&format!("echo '{request}' | /init vsock 1 {REFERENCE_PORT} | grep ."))?;
-        let mut theirs: Value = serde_json::from_str(&reply)?;
-        let mut ours: Value = agent.call_as(command, &Map::new(), soon())?;
-        assert!(ours.to_string().contains("udev sd"), "{ours}");
-        settle_differences(
-            theirs["return"].take().as_array_mut().context(reply)?,
-            ours.as_array_mut().context("no list")?,
-        );
+        reference::compare(vm, agent, command, &json!({}), |theirs, ours| {
+            assert!(ours.to_string().contains("udev sd"), "{ours}");
+            let (theirs, ours) = (theirs.as_array_mut(), ours.as_array_mut());
+            settle_differences(theirs.expect("a list"), ours.expect("a list"));
+        })?;
     }
     Ok(())
 }
@@ -233,7 +223,6 @@ fn settle_differences(theirs: &mut [Value], ours: &mut [Value]) {
             }
         }
     }
-    assert_eq!(ours, theirs);
 }
 
 fn addresses(entry: &mut Value) -> Vec<&mut Value> {
@@ -245,63 +234,4 @@ fn addresses(entry: &mut Value) -> Vec<&mut Value> {
             _ => Vec::new(),
         })
         .collect()
-}
-
-fn remove(object: &mut Value, member: &str) {
-    object.as_object_mut().expect("an object").remove(member);
-}
-
-/// Devices made of others: a mirror of two disks by the kernel's own switches, and a mapped device on the mirror.
-fn check_stacks(vm: &mut Vm, agent: &mut Client<Recorded>, disks: &Disks, names: &[String]) -> Result<()> {
-    let legs: Vec<_> = names.iter().take(2).collect();
-    for disk in disks.iter().take(2) {
-        vm.sh(&format!("umount {}", disk.place()))?;
-    }
-    vm.sh(&format!(
-        "set -e; echo md7 >/sys/module/md_mod/parameters/new_array; cd /sys/block/md7/md; echo none >metadata_version; \
-         echo raid1 >level; echo 2 >raid_disks; echo 16384 >component_size; slot=0; \
-         for leg in {} {}; do cat /sys/block/$leg/dev >new_dev; echo $slot >dev-$leg/slot; slot=$((slot + 1)); done; \
-         echo active >array_state",
-        legs[0], legs[1]
-    ))
-    .context("the mirror")?;
-    let check =
-        |agent: &mut Client<Recorded>, name: &str, dependencies: &[&String], alias: Option<&str>| -> Result<()> {
-            let listed = agent.call(&GetDisks {}, soon())?;
-            let found =
-                listed.iter().find(|one| one.name == format!("/dev/{name}")).with_context(|| format!("{listed:?}"))?;
-            let mut found_dependencies = found.dependencies.clone().unwrap_or_default();
-            let mut expected: Vec<_> = dependencies.iter().map(|name| format!("/dev/{name}")).collect();
-            found_dependencies.sort();
-            expected.sort();
-            assert_eq!(found_dependencies, expected);
-            assert_eq!((&found.address, found.alias.as_deref(), found.partition), (&None, alias, false));
-            Ok(())
-        };
-    check(agent, "md7", &legs, None)?;
-    if vm.sh("test -x /usr/sbin/dmsetup").is_err() {
-        eprintln!("no mapped device is looked at: the host has no dmsetup");
-        return Ok(());
-    }
-    vm.sh(
-        "dmsetup create --noudevsync --noudevrules upper --table \"0 $(cat /sys/block/md7/size) linear /dev/md7 0\"",
-    )?;
-    vm.sh("echo E:DM_NAME=upper >/run/udev/data/b$(cat /sys/block/dm-0/dev)")?;
-    check(agent, "dm-0", &[&"md7".to_owned()], Some("upper"))?;
-    vm.sh("mkdir /mnt/upper && mount -t ext4 -o ro,noload /dev/dm-0 /mnt/upper")?;
-    let found = agent.call(&GetFsinfo {}, soon())?;
-    let upper = found.first().context("no file system")?;
-    assert_eq!((upper.name.as_str(), upper.mountpoint.as_str()), ("dm-0", "/mnt/upper"));
-    let mut nodes: Vec<_> = upper.disk.iter().map(|disk| disk.dev.clone().unwrap_or_default()).collect();
-    nodes.sort();
-    let mut expected: Vec<_> = legs.iter().map(|leg| format!("/dev/{leg}")).collect();
-    expected.sort();
-    assert_eq!(nodes, expected);
-    ensure!(upper.used_bytes.is_some());
-    // Nothing that goes to it comes back until it is resumed.
-    vm.sh("dmsetup suspend --noudevsync upper")?;
-    let while_suspended = agent.call(&GetFsinfo {}, soon());
-    vm.sh("dmsetup resume --noudevsync upper")?;
-    assert_eq!(while_suspended?.len(), found.len());
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use qga::commands::storage::{BusType, PciAddress};
+use qga::commands::storage::{BusType, DiskAddress, PciAddress};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmtest::{qmp::Qmp, vm::Vm};
@@ -22,6 +22,8 @@ const PARTITION_START: u64 = MIB;
 const SMALLEST_XFS: u64 = 300 * MIB;
 /// The smallest that mkfs.btrfs makes, and a little more.
 const SMALLEST_BTRFS: u64 = 128 * MIB;
+/// The header of an encrypted disk takes 16 MiB.
+const SMALLEST_FOR_VOLUMES: u64 = 64 * MIB;
 
 /// What is on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) enum Content {
     Ext4InPartition,
     Xfs,
     Btrfs,
+    /// The guest makes something of it.
+    Nothing,
 }
 
 /// Which PCI function a disk hangs on.
@@ -117,6 +121,7 @@ impl Disks {
             Content::Xfs => SMALLEST_XFS,
             Content::Btrfs => SMALLEST_BTRFS,
             Content::RoomyExt4 => 64 * MIB,
+            Content::Nothing => SMALLEST_FOR_VOLUMES,
             Content::Ext4 | Content::Ext4InPartition => 16 * MIB,
         };
         let bytes = smallest + self.disks.len() as u64 * MIB;
@@ -142,10 +147,7 @@ impl Disks {
     /// Mounts every disk, in order, and returns what the guest calls them.
     pub(crate) fn mount_all(&self, vm: &mut Vm) -> Result<Vec<String>> {
         let mount = |disk: &Attached| {
-            let sectors = disk.bytes / SECTOR_BYTES;
-            let name = vm.wait_until(&format!(
-                "cd /sys/block && for name in [a-z]*; do [ $(cat $name/size) != {sectors} ] || ! [ -b /dev/$name ] || echo $name; done | grep ."
-            ))?;
+            let name = disk.name(vm)?;
             let (node, place, kind) = (disk.content.node(&name), disk.place(), disk.content.kind());
             vm.wait_until(&format!("test -b /dev/{node}"))?;
             vm.sh(&format!("mkdir {place} && mount -t {kind} /dev/{node} {place}"))?;
@@ -156,6 +158,29 @@ impl Disks {
 }
 
 impl Attached {
+    /// What the guest calls it, once it is there.
+    pub(crate) fn name(&self, vm: &mut Vm) -> Result<String> {
+        let sectors = self.bytes / SECTOR_BYTES;
+        vm.wait_until(&format!(
+            "cd /sys/block && for name in [a-z]*; do [ $(cat $name/size) != {sectors} ] || ! [ -b /dev/$name ] || echo $name; done | grep ."
+        ))
+    }
+
+    /// Where the agent ought to say that it is, or a partition of it.
+    pub(crate) fn address(&self, qmp: &mut Qmp, node: &str, serial: Option<String>) -> Result<DiskAddress> {
+        let [bus, target, unit] = self.numbers;
+        Ok(DiskAddress {
+            pci_controller: self.pci.resolve(qmp)?,
+            bus_type: self.bus_type,
+            bus,
+            target,
+            unit,
+            serial,
+            dev: Some(format!("/dev/{node}")),
+            ccw_address: None,
+        })
+    }
+
     /// Where it is mounted.
     pub(crate) fn place(&self) -> String {
         format!("/mnt/{}", self.id)
@@ -168,13 +193,14 @@ impl Content {
             Self::Ext4 | Self::RoomyExt4 | Self::Ext4InPartition => "ext4",
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
+            Self::Nothing => "none",
         }
     }
 
     /// The device with the file system, on the disk of this name.
     pub(crate) fn node(self, disk: &str) -> String {
         match self {
-            Self::Ext4 | Self::RoomyExt4 | Self::Xfs | Self::Btrfs => disk.into(),
+            Self::Ext4 | Self::RoomyExt4 | Self::Xfs | Self::Btrfs | Self::Nothing => disk.into(),
             Self::Ext4InPartition => format!("{disk}1"),
         }
     }
@@ -182,6 +208,9 @@ impl Content {
     fn make(self, file: &Path, bytes: u64) -> Result<()> {
         let start = if self == Self::Ext4InPartition { PARTITION_START } else { 0 };
         File::create(file)?.set_len(bytes - start)?;
+        if self == Self::Nothing {
+            return Ok(());
+        }
         run(Command::new(format!("mkfs.{}", self.kind())).arg("-q").arg(file))?;
         if self == Self::Ext4InPartition {
             partition(file, bytes)?;

@@ -1,17 +1,14 @@
 //! Trims, against what the host keeps of a disk.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use qga::commands::storage::{BusType, Fstrim, TrimmedPath};
-use serde_json::Value;
-use vmtest::{
-    image::DISK_MODULE_LIST,
-    vm::{Builder, Vm},
-};
+use serde_json::json;
+use vmtest::{image::DISK_MODULE_LIST, vm::Builder};
 
 use super::{
-    REFERENCE_PORT, answered,
+    answered,
     disks::{Content, Disks, Pci},
-    soon, start_reference,
+    reference, soon,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -46,9 +43,11 @@ pub(crate) fn gives_back(builder: Builder<'_>) -> Result<()> {
     assert_eq!(trim(Some(1 << 40))?, huge);
     assert_eq!(trim(Some(-1))?, huge);
     if let Some(reference) = reference {
-        start_reference(&mut vm, &reference)?;
-        assert_eq!(reference_reply(&mut vm, 1 << 40)?, serde_json::to_value(&huge)?);
-        assert_eq!(reference_reply(&mut vm, -1)?, serde_json::to_value(&huge)?);
+        reference::start(&mut vm, &reference)?;
+        for minimum in [1_i64 << 40, -1] {
+            let report = reference::ask(&mut vm, "guest-fstrim", &json!({"minimum": minimum}))?;
+            assert_eq!(report, json!({"paths": huge}));
+        }
     }
 
     // More mounts of the same file system, which is trimmed once.
@@ -67,12 +66,4 @@ pub(crate) fn gives_back(builder: Builder<'_>) -> Result<()> {
     assert!(thin.trimmed.is_some_and(|bytes| bytes >= DATA_MIB * MIB), "{thin:?}");
     assert_eq!((thin.minimum.is_some(), &thin.error), (true, &None));
     Ok(())
-}
-
-/// The entries of the reference's report.
-fn reference_reply(vm: &mut Vm, minimum: i64) -> Result<Value> {
-    let request = format!(r#"{{"execute": "guest-fstrim", "arguments": {{"minimum": {minimum}}}}}"#);
-    let reply = vm.wait_until(&format!("echo '{request}' | /init vsock 1 {REFERENCE_PORT} | grep ."))?;
-    let mut value: Value = serde_json::from_str(&reply)?;
-    value["return"].as_object_mut().and_then(|report| report.remove("paths")).context(reply)
 }
