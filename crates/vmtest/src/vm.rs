@@ -178,6 +178,13 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Further arguments of the guest's kernel.
+    #[must_use]
+    pub fn kernel_arguments(mut self, arguments: &[&str]) -> Self {
+        self.kernel_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
     /// Starts the VM and waits until the guest is up and its agent has been started.
     ///
     /// # Errors

@@ -45,6 +45,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("interfaces_are_those_that_qemu_was_told_to_make", network::interfaces),
     ("interfaces_are_left_out_on_request", network::excluded_interfaces),
     ("routes_of_both_families_are_complete", network::routes),
+    ("a_guest_without_ipv6_tells_all_it_has", network::without_ipv6),
     ("a_processor_is_taken_offline_and_brought_back", cpu::is_taken_offline),
     ("a_processor_that_is_plugged_in_is_brought_online", cpu::is_plugged_in),
     ("memory_that_is_plugged_in_is_brought_online_and_taken_away", memory::is_plugged_in),
