@@ -11,9 +11,10 @@ use vmtest::{
     vm::{Builder, Vm},
 };
 
-use super::{answered, soon};
+use super::{answered, reference, soon};
 
 pub(crate) fn is_taken_offline(builder: Builder<'_>) -> Result<()> {
+    let reference = builder.reference_program().map(ToOwned::to_owned);
     let mut vm = builder.qemu_arguments(&["-smp", "2,maxcpus=4"]).boot()?;
     let mut agent = answered(&vm)?;
     check(&mut agent, &mut vm, &[(0, true, false), (1, true, true)])?;
@@ -24,6 +25,10 @@ pub(crate) fn is_taken_offline(builder: Builder<'_>) -> Result<()> {
     check(&mut agent, &mut vm, &[(0, true, false), (1, false, true)])?;
     assert_eq!(vm.sh("grep -c ^processor /proc/cpuinfo")?, "1");
     assert_eq!(counted(&mut agent)?, [0]);
+    if let Some(reference) = &reference {
+        reference::start(&mut vm, reference)?;
+        compare_with_reference(&mut vm, &mut agent)?;
+    }
 
     // The first processor is there to stay: what is done before it is done is counted.
     assert_eq!(set(&mut agent, &[(1, true), (0, false), (1, false)])?, 1);
@@ -36,6 +41,7 @@ pub(crate) fn is_taken_offline(builder: Builder<'_>) -> Result<()> {
 }
 
 pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
+    let reference = builder.reference_program().map(ToOwned::to_owned);
     let mut vm = builder.qemu_arguments(&["-smp", "2,maxcpus=4"]).boot()?;
     let mut agent = answered(&vm)?;
     let places = vm.qmp.execute("query-hotpluggable-cpus", &json!({}))?;
@@ -54,12 +60,29 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     let new = processors.iter().find(|processor| processor.logical_id > 1).context("a third processor")?;
     assert_eq!((new.online, new.can_offline), (false, Some(true)));
     let id = new.logical_id;
+    if let Some(reference) = &reference {
+        reference::start(&mut vm, reference)?;
+        compare_with_reference(&mut vm, &mut agent)?;
+    }
     assert_eq!(set(&mut agent, &[(id, true)])?, 1);
     check(&mut agent, &mut vm, &[(0, true, false), (1, true, true), (id, true, true)])?;
     assert_eq!(processors_of_qemu(&mut vm)?, 3);
     assert_eq!(vm.sh("grep -c ^processor /proc/cpuinfo")?, "3");
     assert_eq!(counted(&mut agent)?, [0, 1, id]);
     Ok(())
+}
+
+fn compare_with_reference(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
+    reference::compare(vm, agent, "guest-get-vcpus", &json!({}), |_, _| {})?;
+    let unchanged = json!({"vcpus": [{"logical-id": 0, "online": true}, {"logical-id": 9, "online": true}]});
+    reference::compare(vm, agent, "guest-set-vcpus", &unchanged, |_, _| {})?;
+    reference::compare(vm, agent, "guest-get-cpustats", &json!({}), |theirs, ours| {
+        // Time goes by between the two.
+        for statistics in [theirs, ours].into_iter().filter_map(Value::as_array_mut).flatten() {
+            let members = statistics.as_object_mut().expect("an object").iter_mut();
+            members.filter(|(name, _)| *name != "cpu").for_each(|(_, value)| *value = Value::Null);
+        }
+    })
 }
 
 fn set(agent: &mut Client<Recorded>, processors: &[(i64, bool)]) -> Result<i64> {

@@ -11,11 +11,12 @@ use vmtest::{
     vm::{Builder, Vm},
 };
 
-use super::{answered, soon};
+use super::{answered, reference, soon};
 
 const PLUGGED_BYTES: u64 = 256 * 1024 * 1024;
 
 pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
+    let reference = builder.reference_program().map(ToOwned::to_owned);
     let mut vm = builder.qemu_arguments(&["-m", "size=256M,slots=2,maxmem=1G"]).boot()?;
     let mut agent = answered(&vm)?;
     let size = agent.call(&GetMemoryBlockInfo {}, soon())?.size;
@@ -34,6 +35,10 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     let new: Vec<_> = blocks(&mut agent, &mut vm)?.into_iter().filter(|block| !first.contains(block)).collect();
     assert_eq!(new.len() as u64 * size, PLUGGED_BYTES);
     assert!(new.iter().all(|block| !block.online && block.can_offline == Some(true)), "{new:?}");
+    if let Some(reference) = &reference {
+        reference::start(&mut vm, reference)?;
+        compare_with_reference(&mut vm, &mut agent)?;
+    }
 
     let before = total_memory(&mut vm)?;
     let mut wanted: Vec<_> = new.iter().map(|block| MemoryBlock { online: true, ..*block }).collect();
@@ -68,6 +73,15 @@ pub(crate) fn is_answered_for_by_block(builder: Builder<'_>) -> Result<()> {
     assert_eq!((responses[1].error_code, responses[2].error_code), (Some(2), None));
     blocks(&mut agent, &mut vm)?;
     Ok(())
+}
+
+fn compare_with_reference(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
+    for command in ["guest-get-memory-blocks", "guest-get-memory-block-info"] {
+        reference::compare(vm, agent, command, &json!({}), |_, _| {})?;
+    }
+    let blocks = [(0, false), (9999, true), (9999, false), (0, true)];
+    let blocks = blocks.map(|(index, online)| json!({"phys-index": index, "online": online}));
+    reference::compare(vm, agent, "guest-set-memory-blocks", &json!({ "mem-blks": blocks }), |_, _| {})
 }
 
 /// The blocks, which are those of the guest's own list and in the same state.
