@@ -5,8 +5,9 @@
 //! it, and exits with its status. `vmtest capture` boots nothing; what it prints belongs in a report of a bug.
 
 use std::{
+    fs::File,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Instant,
 };
@@ -14,18 +15,19 @@ use std::{
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use vmtest::{
-    image::Image,
+    image::{DISK_MODULE_LIST, Image},
     needs::Needs,
     vm::{BOOT_DEADLINE, Builder},
 };
 
 const USAGE: &str = "\
-usage: vmtest boot [--socket PATH] [--machine TYPE] [--reference] [-- COMMAND [ARGUMENT...]]
+usage: vmtest boot [--socket PATH] [--machine TYPE] [--disks] [--reference] [-- COMMAND [ARGUMENT...]]
        vmtest capture
 
   capture          print the files of this machine that qgad reads of its disks, as text
   --socket PATH    where the host's end of the agent's port is to be
   --machine TYPE   QEMU's machine type, pc or q35
+  --disks          give it disks with file systems: a partition, and a mirror of two
   --reference      boot Debian's qemu-ga instead of qgad
   COMMAND          what to run while the VM runs, with the socket in QGA_SOCKET;
                    without it, the VM runs until standard input ends
@@ -33,10 +35,39 @@ usage: vmtest boot [--socket PATH] [--machine TYPE] [--reference] [-- COMMAND [A
 QGAD names the agent's program, VMTEST_ACCEL QEMU's accelerator.
 ";
 
+/// Enough for a file system.
+const DISK_BYTES: u64 = 64 * 1024 * 1024;
+/// The mirror is made by the kernel's own switches, for which the guest needs no tool.
+const MAKE_FILE_SYSTEMS: &str = "\
+set -e
+printf 'n\\np\\n1\\n\\n\\nw\\n' | fdisk /dev/vda
+echo md0 >/sys/module/md_mod/parameters/new_array
+cd /sys/block/md0/md
+echo none >metadata_version
+echo raid1 >level
+echo 2 >raid_disks
+echo 32768 >component_size
+slot=0
+for half in sda nvme0n1; do
+    cat /sys/block/$half/dev >new_dev
+    echo $slot >dev-$half/slot
+    slot=$((slot + 1))
+done
+echo active >array_state
+while read device place; do
+    mke2fs -q /dev/$device
+    mkdir -p $place
+    mount -t ext4 /dev/$device $place
+done <<END
+vda1 /srv
+md0 /srv/mirror
+END";
+
 #[derive(Debug, Default)]
 struct Options {
     socket: Option<PathBuf>,
     machine: Option<String>,
+    has_disks: bool,
     is_reference: bool,
     command: Vec<std::ffi::OsString>,
 }
@@ -86,6 +117,7 @@ fn parse() -> Result<Option<Options>> {
             }
             Long("socket") => options.socket = Some(parser.value()?.into()),
             Long("machine") => options.machine = Some(parser.value()?.string()?),
+            Long("disks") => options.has_disks = true,
             Long("reference") => options.is_reference = true,
             other => bail!("{}\n{USAGE}", other.unexpected()),
         }
@@ -103,13 +135,24 @@ fn boot(options: Options) -> Result<ExitCode> {
     if options.is_reference {
         builder = builder.agent(image.reference.as_deref().context("qemu-ga is not installed")?);
     }
+    let folder = tempfile::tempdir()?;
+    if options.has_disks {
+        let arguments = disk_arguments(folder.path())?;
+        builder = builder.qemu_arguments(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
     say(&format!("booting a VM with Linux {} and the agent inside", needs.kernel.release))?;
     let started = Instant::now();
-    let vm = builder.start()?;
+    let mut vm = builder.start()?;
     say(&format!("socket: {}", vm.socket().display()))?;
     let answered = vm.client()?.sync(Instant::now() + BOOT_DEADLINE);
     vm.explain(answered.context("the agent does not answer"))?;
     say(&format!("boot to first reply: {:.1} s", started.elapsed().as_secs_f64()))?;
+    if options.has_disks {
+        vm.wait_booted()?;
+        vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+        vm.wait_until("test -b /dev/vda && test -b /dev/sda && test -b /dev/nvme0n1")?;
+        vm.sh(MAKE_FILE_SYSTEMS)?;
+    }
     let Some((program, arguments)) = options.command.split_first() else {
         say("ready; the VM runs until standard input ends")?;
         io::copy(&mut io::stdin(), &mut io::sink())?;
@@ -121,6 +164,22 @@ fn boot(options: Options) -> Result<ExitCode> {
         .status()
         .with_context(|| format!("failed to run {}", program.display()))?;
     Ok(exit_code(status))
+}
+
+/// QEMU's arguments for disks, which are files in a folder.
+fn disk_arguments(folder: &Path) -> Result<Vec<String>> {
+    let mut arguments = vec!["-device".to_owned(), "virtio-scsi-pci,id=scsi".to_owned()];
+    for (name, device) in [
+        ("system", "virtio-blk-pci,serial=SYSTEM-1"),
+        ("left", "scsi-hd,bus=scsi.0,scsi-id=1,lun=3,serial=LEFT-2"),
+        ("right", "nvme,serial=RIGHT-3"),
+    ] {
+        let file = folder.join(name);
+        File::create(&file)?.set_len(DISK_BYTES)?;
+        let drive = format!("if=none,id={name},format=raw,file={}", file.display());
+        arguments.extend(["-drive".into(), drive, "-device".into(), format!("{device},drive={name}")]);
+    }
+    Ok(arguments)
 }
 
 /// A line for whoever waits, at once even through a pipe.
