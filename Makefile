@@ -10,6 +10,8 @@ demo:
 test:
 	tools/install-needs
 	tools/fetch-kernel
+	@# Where it fails, the tests that need it say why.
+	-tools/make-debian
 	cargo build --workspace
 	cargo test --workspace --doc
 	cargo test -p qga --features schema --test contract

@@ -1,7 +1,8 @@
-//! What a VM boots: a kernel, and an initramfs that is the guest's whole file system.
+//! What a VM boots: a kernel, and an initramfs that is the guest's whole file system or the way to it.
 //!
-//! It holds busybox, the agents with the shared libraries they need, our init and the modules it loads. Its operating
-//! system, host name and time zone are inventions, so that a test can tell the guest's from the host's.
+//! The small guest's holds busybox, the agents with the shared libraries they need, our init and the modules it loads.
+//! Its operating system, host name and time zone are inventions, so that a test can tell the guest's from the host's.
+//! That of Debian ([`Image::debian`]) puts onto its disk what a package of the agent would, and goes on there.
 
 use std::{
     collections::BTreeSet,
@@ -63,7 +64,23 @@ const DISK_MODULES: &[&str] = &[
 ];
 /// Tools that the guest gets where the host has them.
 const TOOLS: &[&str] = &["/usr/sbin/dmsetup", "/usr/sbin/lvm", "/usr/sbin/cryptsetup"];
+/// Of the guest on a disk: that disk, the ports, and what the file system asks for by names that only modprobe knows.
+const DEBIAN_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "ext4"];
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/mnt", "/var/log"];
+
+/// What is put onto the disk of the guest that has one, in its initramfs.
+pub const PAYLOAD: &str = "/payload";
+/// The control channel as a service; `qgad` is not in its way, nor the other way round.
+const CONTROL_UNIT: &str = "\
+[Service]
+ExecStart=/usr/lib/vmtest/vmtest-guest control
+OOMScoreAdjust=-1000
+";
+
+/// Starts that service once its port is there.
+const CONTROL_RULE: &str = r#"
+SUBSYSTEM=="virtio-ports", ATTR{name}=="vmtest.control", TAG+="systemd", ENV{SYSTEMD_WANTS}="vmtest-control.service"
+"#;
 
 /// A kernel and an initramfs, ready to boot.
 #[derive(Debug)]
@@ -76,11 +93,13 @@ pub struct Image {
     pub agent: String,
     /// Where Debian's agent stands in the guest, if the host has it.
     pub reference: Option<String>,
+    /// The guest's disk, unless the initramfs is all there is. It is never written to.
+    pub disk: Option<PathBuf>,
     folder: TempDir,
 }
 
 impl Image {
-    /// Makes the initramfs.
+    /// Makes the small guest's initramfs.
     ///
     /// # Errors
     /// When something cannot be read, or the libraries of an agent cannot be found.
@@ -96,7 +115,7 @@ impl Image {
         archive.symlink(Path::new("/etc/localtime"), Path::new("/usr/share/zoneinfo/Throwaway"))?;
         add_settings(&mut archive)?;
         add_busybox(&mut archive, &needs.busybox)?;
-        add_modules(&mut archive, needs)?;
+        add_modules(&mut archive, needs, &[(MODULE_LIST, MODULES), (DISK_MODULE_LIST, DISK_MODULES)])?;
         let mut programs = Programs { archive: &mut archive, libraries: BTreeSet::new(), scratch: folder.path() };
         programs.add(&needs.init, "/init")?;
         let agent = programs.add_agent(&needs.agent)?;
@@ -108,9 +127,59 @@ impl Image {
         for tool in TOOLS.iter().filter(|tool| Path::new(tool).exists()) {
             programs.add(Path::new(tool), tool)?;
         }
-        let image = Self { qemu: needs.qemu.clone(), kernel: needs.kernel.image.clone(), agent, reference, folder };
-        fs::write(image.initramfs(), archive.finish()?).context("failed to write the initramfs")?;
-        Ok(image)
+        let image =
+            Self { qemu: needs.qemu.clone(), kernel: needs.kernel.image.clone(), agent, reference, disk: None, folder };
+        image.write_initramfs(archive)
+    }
+
+    /// Makes the initramfs for Debian on a disk that `tools/make-debian` made.
+    ///
+    /// The agent is installed with the files of `packaging`, and nothing enables it. Beside them the disk gets a service
+    /// for the control channel. The agent and our init use the disk's own libraries, so they must not be newer than
+    /// those.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn debian(needs: &Needs, disk: &Path) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut archive = Archive::default();
+        for directory in DIRECTORIES {
+            archive.directory(Path::new(directory))?;
+        }
+        archive.character_device(Path::new("/dev/console"), (5, 1))?;
+        add_busybox(&mut archive, &needs.busybox)?;
+        add_modules(&mut archive, needs, &[(MODULE_LIST, DEBIAN_MODULES)])?;
+        let mut programs = Programs { archive: &mut archive, libraries: BTreeSet::new(), scratch: folder.path() };
+        programs.add(&needs.init, "/init")?;
+        let agent = programs.stripped(&needs.agent)?;
+        let init = programs.stripped(&needs.init)?;
+        let mut install = |path: &str, permissions, content: &[u8]| {
+            archive.file(&Path::new(PAYLOAD).join(path), permissions, content)
+        };
+        install("usr/sbin/qgad", 0o755, &agent)?;
+        install(
+            "usr/lib/systemd/system/qgad.service",
+            0o644,
+            include_bytes!("../../../packaging/systemd/qgad.service"),
+        )?;
+        install("usr/lib/udev/rules.d/60-qgad.rules", 0o644, include_bytes!("../../../packaging/udev/60-qgad.rules"))?;
+        install("usr/lib/vmtest/vmtest-guest", 0o755, &init)?;
+        install("etc/systemd/system/vmtest-control.service", 0o644, CONTROL_UNIT.as_bytes())?;
+        install("etc/udev/rules.d/60-vmtest.rules", 0o644, CONTROL_RULE.as_bytes())?;
+        let image = Self {
+            qemu: needs.qemu.clone(),
+            kernel: needs.kernel.image.clone(),
+            agent: "/usr/sbin/qgad".into(),
+            reference: None,
+            disk: Some(disk.into()),
+            folder,
+        };
+        image.write_initramfs(archive)
+    }
+
+    fn write_initramfs(self, archive: Archive) -> Result<Self> {
+        fs::write(self.initramfs(), archive.finish()?).context("failed to write the initramfs")?;
+        Ok(self)
     }
 
     /// The file of the initramfs.
@@ -155,9 +224,10 @@ fn add_busybox(archive: &mut Archive, busybox: &Path) -> Result<()> {
     Ok(())
 }
 
-fn add_modules(archive: &mut Archive, needs: &Needs) -> Result<()> {
+/// Each module once, and the lists by which the guest loads them.
+fn add_modules(archive: &mut Archive, needs: &Needs, lists: &[(&str, &[&str])]) -> Result<()> {
     let mut added = BTreeSet::new();
-    for (list_path, names) in [(MODULE_LIST, MODULES), (DISK_MODULE_LIST, DISK_MODULES)] {
+    for (list_path, names) in lists {
         let mut list = String::new();
         for module in needs.kernel.modules(names)? {
             let path = format!("/lib/modules/{}/{}", needs.kernel.release, module.path);

@@ -5,6 +5,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -60,6 +61,18 @@ impl Needs {
             }
         }
     }
+}
+
+/// The disk with Debian that `tools/make-debian` made.
+///
+/// # Errors
+/// When there is none: what to do, or why it could not be made.
+pub fn debian_disk() -> Result<PathBuf, String> {
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/make-debian");
+    let found = Command::new(&tool).arg("--find").output();
+    let found = found.map_err(|error| format!("failed to run {}: {error}", tool.display()))?;
+    let said = |text: &[u8]| String::from_utf8_lossy(text).trim().to_owned();
+    if found.status.success() { Ok(said(&found.stdout).into()) } else { Err(said(&found.stderr)) }
 }
 
 /// The folder of the test or run of this name, below cargo's target directory.

@@ -43,6 +43,8 @@ pub const INIT_VARIABLE: &str = "vmtest_init";
 const POLL_INTERVAL_MS: u8 = 100;
 /// Most of the console that an error shows.
 const CONSOLE_TAIL_LINES: usize = 30;
+/// The second disk of a guest that has one.
+const RESUME_DEVICE: &str = "vdb";
 const AGENT_CHARDEV: &str = "agent";
 const AGENT_DEVICE: &str = "agent-port";
 /// No self-tests and no look for a keyboard, which take an emulated processor long, and no check of the timer, which
@@ -60,7 +62,7 @@ pub enum Transport {
 }
 
 /// A VM as it will be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Builder<'a> {
     image: &'a Image,
     name: String,
@@ -72,6 +74,8 @@ pub struct Builder<'a> {
     agent_arguments: Vec<String>,
     socket: Option<PathBuf>,
     kernel_arguments: Vec<String>,
+    overlay: Option<PathBuf>,
+    swap: Option<PathBuf>,
     qemu_arguments: Vec<String>,
 }
 
@@ -89,18 +93,23 @@ pub struct Vm {
 
 impl<'a> Builder<'a> {
     /// A VM with the agent under test on a virtio-serial port. The name is that of its folder.
+    ///
+    /// In a guest with a disk the agent is started by its unit file: what is said below of its program and arguments
+    /// does not hold there.
     pub fn new(image: &'a Image, name: &str) -> Self {
         Self {
             image,
             name: name.into(),
             machine: "pc".into(),
-            memory_mib: 256,
+            memory_mib: if image.disk.is_some() { 512 } else { 256 },
             transport: Transport::VirtioSerial,
             has_port: true,
             agent: Some(image.agent.clone()),
             agent_arguments: Vec::new(),
             socket: None,
             kernel_arguments: Vec::new(),
+            overlay: None,
+            swap: None,
             qemu_arguments: Vec::new(),
         }
     }
@@ -111,7 +120,7 @@ impl<'a> Builder<'a> {
         Self { machine: machine.into(), ..self }
     }
 
-    /// Memory in MiB, 256 unless told.
+    /// Memory in MiB, 256 or, in a guest with a disk, 512 unless told.
     #[must_use]
     pub fn memory_mib(self, memory_mib: u32) -> Self {
         Self { memory_mib, ..self }
@@ -171,6 +180,19 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Keeps what the guest writes to its disk in this file, which is made if it is not there. Without it, that is lost
+    /// with the VM.
+    #[must_use]
+    pub fn overlay(self, overlay: &Path) -> Self {
+        Self { overlay: Some(overlay.into()), ..self }
+    }
+
+    /// A second disk, `/dev/vdb`, on which the guest looks for a machine that was suspended to it.
+    #[must_use]
+    pub fn swap(self, swap: &Path) -> Self {
+        Self { swap: Some(swap.into()), ..self }
+    }
+
     /// Further arguments of QEMU.
     #[must_use]
     pub fn qemu_arguments(mut self, arguments: &[&str]) -> Self {
@@ -212,6 +234,9 @@ impl<'a> Builder<'a> {
             Ok(listener)
         };
         let (qmp, control) = (listen("qmp")?, listen("control")?);
+        if let (Some(disk), Some(overlay)) = (&self.image.disk, &self.overlay) {
+            make_overlay(disk, overlay)?;
+        }
         let mut qemu = Qemu::spawn(&self.image.qemu, &self.command_line(&folder, sockets.path(), &socket), &folder)?;
         let control = Control::new(qemu.accept(&control, &folder)?);
         let qmp = Qmp::greet(qemu.accept(&qmp, &folder)?, File::create(folder.join("qmp.log"))?)?;
@@ -235,6 +260,10 @@ impl<'a> Builder<'a> {
         option("-mon", "chardev=qmp,mode=control".into());
         option("-chardev", format!("socket,id={AGENT_CHARDEV},path={},server=on,wait=off", socket.display()));
         option("-chardev", format!("socket,id=control,path={}", sockets.join("control").display()));
+        for (index, disk) in self.disks().into_iter().enumerate() {
+            option("-drive", format!("if=none,id=disk{index},cache=unsafe,{disk}"));
+            option("-device", format!("virtio-blk-pci,drive=disk{index}"));
+        }
         option("-device", "virtio-serial-pci,id=control-bus".into());
         option("-device", format!("virtserialport,bus=control-bus.0,chardev=control,name={PORT_NAME}"));
         option("-device", "virtio-serial-pci,id=agent-bus".into());
@@ -247,9 +276,22 @@ impl<'a> Builder<'a> {
         line
     }
 
-    /// Everything after `--` reaches init, as the agent's command line.
+    /// The guest's own, and then that for swap: it finds them by their order.
+    fn disks(&self) -> Vec<String> {
+        let own = self.image.disk.iter().map(|disk| match &self.overlay {
+            Some(overlay) => format!("format=qcow2,file={}", overlay.display()),
+            None => format!("format=raw,snapshot=on,file={}", disk.display()),
+        });
+        own.chain(self.swap.iter().map(|swap| format!("format=raw,file={}", swap.display()))).collect()
+    }
+
+    /// Everything after `--` reaches init: the device to resume from, or the agent's command line.
     fn kernel_command_line(&self) -> String {
         let arguments = [&[KERNEL_ARGUMENTS.into()], &self.kernel_arguments[..]].concat().join(" ");
+        if self.image.disk.is_some() {
+            let resume = if self.swap.is_some() { RESUME_DEVICE } else { "" };
+            return format!("{arguments} -- {resume}");
+        }
         let Some(agent) = &self.agent else { return arguments };
         let channel = match self.transport {
             Transport::VirtioSerial => format!("--method virtio-serial --path /dev/virtio-ports/{AGENT_PORT}"),
@@ -258,6 +300,20 @@ impl<'a> Builder<'a> {
         let further = self.agent_arguments.join(" ");
         format!("{arguments} -- {agent} {channel} --statedir /run {further}")
     }
+}
+
+/// Makes a file that holds what differs from a disk, unless it is there.
+fn make_overlay(disk: &Path, overlay: &Path) -> Result<()> {
+    if overlay.exists() {
+        return Ok(());
+    }
+    let arguments = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b"];
+    let output = Command::new("qemu-img").args(arguments).arg(disk).arg(overlay).output();
+    let output = output.context("failed to run qemu-img")?;
+    if !output.status.success() {
+        bail!("failed to make {}: {}", overlay.display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// The agent's port, as QEMU is told to make it.

@@ -1,5 +1,8 @@
 //! The agent in a virtual machine, through the channels a host really has.
 //!
+//! There are two lanes: a small guest of our own, and Debian with systemd, in which the agent is installed as a package
+//! would install it. Names of cases of the latter begin with `debian`.
+//!
 //! What the tests need is looked for before anything boots. Where something is missing they are ignored, each with the
 //! reason; with `VMTEST_REQUIRE=all` they fail. `QGAD` names another agent to test: with Debian's, it shows what the
 //! reference does in each case.
@@ -21,7 +24,7 @@ use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use vmtest::{
     image::Image,
-    needs::{Needs, run_folder},
+    needs::{self, Needs, run_folder},
     vm::{Builder, console_tail},
 };
 
@@ -36,19 +39,45 @@ fn main() -> ExitCode {
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(processors).min(MAX_VMS));
     let needs = Arc::new(Needs::collect());
-    let image = Arc::new(OnceLock::new());
-    let trials = cases::ALL.iter().map(|(name, case)| {
-        let (needs, image) = (Arc::clone(&needs), Arc::clone(&image));
-        Trial::ignorable_test(*name, move || match &*needs {
-            Ok(needs) => {
-                let image = image.get_or_init(|| Image::build(needs).map_err(|error| format!("{error:#}")));
-                run(name, *case, image.as_ref().map_err(Failed::from)?)
-            }
-            Err(missing) if is_required() => Err(missing.join("; ").into()),
-            Err(missing) => Ok(Completion::ignored_with(missing.join("; "))),
+    let lanes: [(_, Build); 2] = [(cases::ALL, small_guest), (cases::debian::ALL, debian)];
+    let trials = lanes.into_iter().flat_map(|(cases, build)| {
+        let image = Arc::new(OnceLock::new());
+        let needs = Arc::clone(&needs);
+        cases.iter().map(move |(name, case)| {
+            let (needs, image) = (Arc::clone(&needs), Arc::clone(&image));
+            Trial::ignorable_test(*name, move || {
+                let image = image.get_or_init(|| match &*needs {
+                    Ok(needs) => build(needs),
+                    Err(missing) => Err(Obstacle::Missing(missing.join("; "))),
+                });
+                match image {
+                    Ok(image) => run(name, *case, image),
+                    Err(Obstacle::Missing(what)) if !is_required() => Ok(Completion::ignored_with(what)),
+                    Err(Obstacle::Missing(reason) | Obstacle::Failure(reason)) => Err(reason.into()),
+                }
+            })
         })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// How the image of a lane is made.
+type Build = fn(&Needs) -> Outcome<Image>;
+type Outcome<T> = Result<T, Obstacle>;
+
+/// Why there is no image.
+enum Obstacle {
+    Missing(String),
+    Failure(String),
+}
+
+fn small_guest(needs: &Needs) -> Outcome<Image> {
+    Image::build(needs).map_err(|error| Obstacle::Failure(format!("{error:#}")))
+}
+
+fn debian(needs: &Needs) -> Outcome<Image> {
+    let disk = needs::debian_disk().map_err(Obstacle::Missing)?;
+    Image::debian(needs, &disk).map_err(|error| Obstacle::Failure(format!("{error:#}")))
 }
 
 fn run(name: &str, case: Case, image: &Image) -> Result<Completion, Failed> {

@@ -4,6 +4,7 @@ mod accounts;
 mod channels;
 mod clock;
 mod cpu;
+pub(crate) mod debian;
 mod freeze;
 mod hosts;
 mod idle;
@@ -28,7 +29,7 @@ use vmtest::{
 
 use crate::Case;
 
-/// Every case by its name.
+/// Every case of the small guest by its name.
 pub(crate) const ALL: &[(&str, Case)] = &[
     ("virtio_serial_answers_with_the_guests_facts", channels::virtio_serial),
     ("isa_serial_answers", channels::isa_serial),

@@ -1,15 +1,18 @@
 //! The guest's init, a client for vsock, and the guest described in text.
 //!
 //! As process 1 it only collects ended processes: the work is done by another process of this program, whose end powers
-//! the VM off. Where a test wants busybox's init, it leaves process 1 to that. `vmtest-guest vsock CID PORT` connects its input and output to a vsock address;
-//! `vmtest-guest capture` prints what [`vmtest::capture`] finds.
+//! the VM off. Where a test wants busybox's init, it leaves process 1 to that; where there is something to install on a
+//! disk, it does that and leaves process 1 to the disk's init.
+//! `vmtest-guest control` serves the control channel there. `vmtest-guest vsock CID PORT` connects its input and output
+//! to a vsock address; `vmtest-guest capture` prints what [`vmtest::capture`] finds.
 
+mod disk;
 mod init;
 mod links;
 mod service;
 mod vsock;
 
-use std::{env, fs, os::unix::process::CommandExt, process::Command};
+use std::{env, fs, os::unix::process::CommandExt, path::Path, process::Command};
 
 use anyhow::{Result, bail, ensure};
 use nix::{
@@ -19,11 +22,14 @@ use nix::{
         wait::wait,
     },
 };
-use vmtest::vm::INIT_VARIABLE;
+use vmtest::{image::PAYLOAD, vm::INIT_VARIABLE};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if std::process::id() == 1 {
+        if Path::new(PAYLOAD).exists() {
+            disk::hand_over(arguments.first().map(String::as_str))?;
+        }
         return match env::var(INIT_VARIABLE) {
             Ok(init) => give_way(&init, &arguments),
             Err(_) => reap(&arguments),
@@ -32,11 +38,12 @@ fn main() -> Result<()> {
     match arguments.split_first() {
         Some((mode, agent)) if mode == "init" => init::run(agent),
         Some((mode, address)) if mode == "vsock" => vsock::connect(address),
+        Some((mode, [])) if mode == "control" => init::serve(),
         Some((mode, [])) if mode == "capture" => {
             print!("{}", vmtest::capture::machine("/".as_ref())?);
             Ok(())
         }
-        _ => bail!("usage: vmtest-guest vsock CID PORT | vmtest-guest capture"),
+        _ => bail!("usage: vmtest-guest control | vmtest-guest vsock CID PORT | vmtest-guest capture"),
     }
 }
 

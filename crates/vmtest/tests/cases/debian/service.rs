@@ -1,0 +1,118 @@
+//! The unit and the udev rule of `packaging`.
+
+use anyhow::Result;
+use qga::{
+    client::Client,
+    commands::{
+        exec::{Exec, ExecStatus},
+        system::{GetHostName, GetOsinfo},
+    },
+};
+use vmtest::{
+    transcript::Recorded,
+    vm::{Builder, Vm},
+};
+
+use crate::cases::{answered, soon};
+
+/// Prints the agent's process, 0 when it does not run.
+const MAIN_PID: &str = "systemctl show --value -p MainPID qgad";
+const SECRET: &str = "correct-horse-battery-staple";
+
+pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
+    let mut vm = builder.boot()?;
+    starts_by_the_udev_rule(&mut vm)?;
+    leaves_programs_alone_when_it_restarts(&mut vm)?;
+    survives_another_systemd(&mut vm)?;
+    is_started_again(&mut vm)?;
+    comes_and_goes_with_its_port(&mut vm)?;
+    tells_the_journal_priorities_and_no_secrets(&mut vm)?;
+    assert_eq!(vm.sh("systemctl is-system-running")?, "running", "{}", vm.sh("systemctl --failed")?);
+    Ok(())
+}
+
+fn starts_by_the_udev_rule(vm: &mut Vm) -> Result<()> {
+    let mut agent = answered(vm)?;
+    let system = agent.call(&GetOsinfo {}, soon())?;
+    assert_eq!(system.id.as_deref(), Some("debian"));
+    assert_eq!(system.version_id, Some(vm.sh(". /etc/os-release; echo $VERSION_ID")?));
+    assert_eq!(system.kernel_release, Some(vm.sh("uname -r")?));
+    assert_eq!(agent.call(&GetHostName {}, soon())?.host_name, vm.sh("cat /etc/hostname")?);
+    assert_eq!(vm.sh("systemctl is-enabled qgad || true")?, "disabled");
+    assert_eq!(vm.sh("systemctl is-active qgad")?, "active");
+    assert_eq!(vm.wait_until("systemctl is-system-running --wait")?, "running");
+    Ok(())
+}
+
+fn leaves_programs_alone_when_it_restarts(vm: &mut Vm) -> Result<()> {
+    let mut agent = answered(vm)?;
+    let before = agent_pid(vm)?;
+    let program = start(&mut agent, "/bin/sleep", &["infinity"])?;
+    assert_eq!(vm.sh(&format!("cat /proc/{before}/oom_score_adj"))?, "-900");
+    vm.sh("systemctl restart qgad")?;
+    agent.sync(soon())?;
+    assert_ne!(agent_pid(vm)?, before);
+    assert_eq!(vm.sh(&format!("cat /proc/{program}/comm"))?, "sleep");
+    let refusal = agent.call(&ExecStatus { pid: program }, soon()).unwrap_err();
+    assert!(refusal.to_string().contains("does not exist"), "{refusal}");
+    vm.sh(&format!("kill {program}"))?;
+    Ok(())
+}
+
+fn survives_another_systemd(vm: &mut Vm) -> Result<()> {
+    let before = agent_pid(vm)?;
+    vm.sh("systemctl daemon-reexec")?;
+    answered(vm)?;
+    assert_eq!(agent_pid(vm)?, before);
+    Ok(())
+}
+
+fn is_started_again(vm: &mut Vm) -> Result<()> {
+    let mut agent = answered(vm)?;
+    // Once more than systemd's usual limit allows.
+    for _ in 0..6 {
+        let before = agent_pid(vm)?;
+        vm.sh(&format!("kill -KILL {before}"))?;
+        // What the host sends until the killed agent's port is closed is lost with it.
+        vm.wait_until(&format!("pid=$({MAIN_PID}); [ $pid != 0 ] && [ $pid != {before} ]"))?;
+        agent.sync(soon())?;
+    }
+    Ok(())
+}
+
+fn comes_and_goes_with_its_port(vm: &mut Vm) -> Result<()> {
+    for _ in 0..2 {
+        vm.unplug_port()?;
+        vm.wait_until("[ $(systemctl is-active qgad) = inactive ]")?;
+        vm.plug_port()?;
+        vm.wait_until("systemctl is-active qgad")?;
+        answered(vm)?;
+    }
+    Ok(())
+}
+
+fn tells_the_journal_priorities_and_no_secrets(vm: &mut Vm) -> Result<()> {
+    vm.sh("mkdir -p /etc/qemu; printf '[general]\nverbose=true\nblock-rpcs=guest-no-such\n' >/etc/qemu/qemu-ga.conf")?;
+    vm.sh("systemctl restart qgad")?;
+    let mut agent = answered(vm)?;
+    start(&mut agent, "/bin/echo", &[SECRET])?;
+    drop(agent);
+    vm.sh("rm /etc/qemu/qemu-ga.conf; systemctl restart qgad")?;
+    answered(vm)?;
+    vm.sh("journalctl --sync")?;
+    let journal = |vm: &mut Vm, priority| vm.sh(&format!("journalctl -b -o cat -p {priority}..{priority} _COMM=qgad"));
+    assert!(journal(vm, "warning")?.contains("a command that does not exist: 'guest-no-such'"));
+    assert!(journal(vm, "info")?.contains("qgad"));
+    assert_eq!(vm.sh(&format!("journalctl -b | grep -c {SECRET} || true"))?, "0");
+    Ok(())
+}
+
+fn start(agent: &mut Client<Recorded>, path: &str, arguments: &[&str]) -> Result<i64> {
+    let arguments = Some(arguments.iter().map(|argument| (*argument).to_owned()).collect());
+    let program = Exec { path: path.into(), arg: arguments, env: None, input_data: None, capture_output: None };
+    Ok(agent.call(&program, soon())?.pid)
+}
+
+fn agent_pid(vm: &mut Vm) -> Result<String> {
+    vm.sh(MAIN_PID)
+}
