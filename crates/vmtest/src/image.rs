@@ -89,6 +89,8 @@ pub struct Image {
     pub qemu: PathBuf,
     /// The file of the kernel.
     pub kernel: PathBuf,
+    /// The same, packed.
+    pub packed_kernel: PathBuf,
     /// Where the agent under test stands in the guest.
     pub agent: String,
     /// Where Debian's agent stands in the guest, if the host has it.
@@ -127,8 +129,15 @@ impl Image {
         for tool in TOOLS.iter().filter(|tool| Path::new(tool).exists()) {
             programs.add(Path::new(tool), tool)?;
         }
-        let image =
-            Self { qemu: needs.qemu.clone(), kernel: needs.kernel.image.clone(), agent, reference, disk: None, folder };
+        let image = Self {
+            qemu: needs.qemu.clone(),
+            kernel: needs.kernel.image.clone(),
+            packed_kernel: needs.kernel.packed.clone(),
+            agent,
+            reference,
+            disk: None,
+            folder,
+        };
         image.write_initramfs(archive)
     }
 
@@ -169,6 +178,7 @@ impl Image {
         let image = Self {
             qemu: needs.qemu.clone(),
             kernel: needs.kernel.image.clone(),
+            packed_kernel: needs.kernel.packed.clone(),
             agent: "/usr/sbin/qgad".into(),
             reference: None,
             disk: Some(disk.into()),

@@ -18,6 +18,8 @@ pub struct Kernel {
     pub release: String,
     /// The file that QEMU loads, not compressed: an emulated processor would take longer to unpack it than to boot it.
     pub image: PathBuf,
+    /// The same, packed as it is installed.
+    pub packed: PathBuf,
     /// `lib/modules/RELEASE` of the unpacked package.
     modules: PathBuf,
 }
@@ -50,7 +52,8 @@ impl Kernel {
         let modules = fs::read_dir(package.join("lib/modules")).ok()?.find_map(|entry| Some(entry.ok()?.path()))?;
         let release = modules.file_name()?.to_str()?.to_owned();
         let image = package.join("boot").join(format!("vmlinux-{release}"));
-        image.exists().then_some(Self { release, image, modules })
+        let packed = package.join("boot").join(format!("vmlinuz-{release}"));
+        image.exists().then_some(Self { release, image, packed, modules })
     }
 
     /// The modules of these names and all they need, each after what it needs. Those built into the kernel are left out.

@@ -74,6 +74,7 @@ pub struct Builder<'a> {
     agent_arguments: Vec<String>,
     socket: Option<PathBuf>,
     kernel_arguments: Vec<String>,
+    is_kernel_packed: bool,
     overlay: Option<PathBuf>,
     swap: Option<PathBuf>,
     qemu_arguments: Vec<String>,
@@ -108,6 +109,7 @@ impl<'a> Builder<'a> {
             agent_arguments: Vec::new(),
             socket: None,
             kernel_arguments: Vec::new(),
+            is_kernel_packed: false,
             overlay: None,
             swap: None,
             qemu_arguments: Vec::new(),
@@ -178,6 +180,13 @@ impl<'a> Builder<'a> {
     pub fn busybox_init(mut self) -> Self {
         self.kernel_arguments.push(format!("{INIT_VARIABLE}=busybox"));
         self
+    }
+
+    /// Boots the kernel as it is packed, which takes longer. A machine that is to wake up needs it: QEMU puts one that is
+    /// not packed into memory anew then, over the one that slept.
+    #[must_use]
+    pub fn packed_kernel(self) -> Self {
+        Self { is_kernel_packed: true, ..self }
     }
 
     /// Keeps what the guest writes to its disk in this file, which is made if it is not there. Without it, that is lost
@@ -252,7 +261,8 @@ impl<'a> Builder<'a> {
         option("-machine", self.machine.clone());
         option("-cpu", "max".into());
         option("-m", self.memory_mib.to_string());
-        option("-kernel", self.image.kernel.display().to_string());
+        let kernel = if self.is_kernel_packed { &self.image.packed_kernel } else { &self.image.kernel };
+        option("-kernel", kernel.display().to_string());
         option("-initrd", self.image.initramfs().display().to_string());
         option("-append", self.kernel_command_line());
         option("-serial", format!("file:{}", folder.join("console.log").display()));
@@ -409,6 +419,21 @@ impl Vm {
     /// When QEMU refuses.
     pub fn plug_port(&mut self) -> Result<()> {
         self.qmp.execute("device_add", &port())?;
+        Ok(())
+    }
+
+    /// Waits until the guest's console shows a text.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn wait_console(&self, text: &str) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        while !fs::read_to_string(self.folder.join("console.log"))?.contains(text) {
+            if Instant::now() > deadline {
+                return self.explain(Err(anyhow!("the console does not show {text:?}")));
+            }
+            poll(&mut [], POLL_INTERVAL_MS)?;
+        }
         Ok(())
     }
 

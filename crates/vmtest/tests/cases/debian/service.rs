@@ -5,6 +5,7 @@ use qga::{
     client::Client,
     commands::{
         exec::{Exec, ExecStatus},
+        power::Shutdown,
         system::{GetHostName, GetOsinfo},
     },
 };
@@ -28,6 +29,9 @@ pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     comes_and_goes_with_its_port(&mut vm)?;
     tells_the_journal_priorities_and_no_secrets(&mut vm)?;
     assert_eq!(vm.sh("systemctl is-system-running")?, "running", "{}", vm.sh("systemctl --failed")?);
+    answered(&vm)?.call(&Shutdown { mode: None }, soon())?;
+    let end = vm.qmp.wait_event("SHUTDOWN", soon())?;
+    assert_eq!(end["reason"], "guest-shutdown");
     Ok(())
 }
 

@@ -1,0 +1,74 @@
+//! Sleep, and a restart. How the machine is switched off, other cases see at their ends.
+
+use std::{fs::File, process::Command};
+
+use anyhow::{Result, bail};
+use qga::{
+    client::Client,
+    commands::power::{Shutdown, SuspendDisk, SuspendHybrid, SuspendRam},
+};
+use serde_json::json;
+use vmtest::{
+    transcript::Recorded,
+    vm::{Builder, Vm},
+};
+
+use crate::cases::{answered, soon};
+
+/// More than the guest's memory.
+const SWAP_BYTES: u64 = 768 << 20;
+
+pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let swap = folder.path().join("swap");
+    make_swap(&swap)?;
+    let builder = builder.packed_kernel().overlay(&folder.path().join("disk")).swap(&swap);
+    let mut vm = builder.clone().boot()?;
+    vm.wait_until("systemctl is-system-running --wait")?;
+    // In memory only, so that it tells a machine that woke from one that booted.
+    vm.sh("swapon /dev/vdb; echo from-before >/run/remembered")?;
+    let mut agent = answered(&vm)?;
+
+    agent.call(&SuspendRam {}, soon())?;
+    wakes_from_memory(&mut vm, &mut agent)?;
+    agent.call(&SuspendHybrid {}, soon())?;
+    wakes_from_memory(&mut vm, &mut agent)?;
+
+    agent.call(&SuspendDisk {}, soon())?;
+    let end = vm.qmp.wait_event("SHUTDOWN", soon())?;
+    assert_eq!(end["reason"], "guest-shutdown");
+    agent.wait_for_end(soon())?;
+    drop(agent);
+    drop(vm);
+
+    // It goes on where it was, so that nobody says that it has booted.
+    let mut vm = builder.start()?;
+    let mut agent = vm.client()?;
+    agent.sync(soon())?;
+    assert_eq!(vm.sh("cat /run/remembered")?, "from-before");
+
+    vm.qmp.execute("set-action", &json!({"reboot": "reset"}))?;
+    agent.call(&Shutdown { mode: Some("reboot".into()) }, soon())?;
+    let reset = vm.qmp.wait_event("RESET", soon())?;
+    assert_eq!(reset["reason"], "guest-reset");
+    Ok(())
+}
+
+fn wakes_from_memory(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
+    vm.qmp.wait_event("SUSPEND", soon())?;
+    assert_eq!(vm.qmp.execute("query-status", &json!({}))?["status"], "suspended");
+    vm.qmp.execute("system_wakeup", &json!({}))?;
+    vm.qmp.wait_event("WAKEUP", soon())?;
+    agent.sync(soon())?;
+    assert_eq!(vm.sh("cat /run/remembered")?, "from-before");
+    Ok(())
+}
+
+fn make_swap(path: &std::path::Path) -> Result<()> {
+    File::create(path)?.set_len(SWAP_BYTES)?;
+    let made = Command::new("mkswap").arg(path).output()?;
+    if !made.status.success() {
+        bail!("failed to make swap: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    Ok(())
+}
