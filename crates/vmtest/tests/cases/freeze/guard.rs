@@ -97,6 +97,11 @@ pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
     let mut agent = answered(&vm)?;
     agent.call(&Freeze::default(), soon())?;
     let guard = vm.sh(GUARDS)?;
+    // It needs no disk: all it has is in memory.
+    let kib = |field: &str| format!("grep ^{field}: /proc/{guard}/status | grep -o '[0-9]*'");
+    assert_ne!(vm.sh(&kib("VmLck"))?, "0");
+    assert_eq!(vm.sh(&kib("VmSwap"))?, "0");
+    assert_eq!(vm.sh(&format!("cat /proc/{guard}/oom_score_adj"))?, "-1000");
     vm.sh(&format!("kill -KILL {guard}"))?;
     vm.wait_until(&format!("test -n \"$({GUARDS})\" && test \"$({GUARDS})\" != {guard}"))?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);

@@ -99,6 +99,36 @@ pub(crate) fn no_answer(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn second_host(builder: Builder<'_>) -> Result<()> {
+    let agent = builder.agent_program().to_owned();
+    let (mut vm, _disks) = boot(builder.without_agent(), &[("plain", Content::Ext4)])?;
+    if !map_plain(&mut vm, "plain")? {
+        return Ok(());
+    }
+    vm.sh(&format!("{agent} -m vsock-listen -p 1:1024 -t /run >/run/agent.log 2>&1 &"))?;
+    let ask = |vm: &mut Vm, command: &str| {
+        vm.wait_until(&format!("echo '{{\"execute\": \"{command}\"}}' | /init vsock 1 1024 | grep ."))
+    };
+    assert_eq!(ask(&mut vm, "guest-fsfreeze-status")?, r#"{"return": "thawed"}"#);
+    vm.sh("dd if=/dev/urandom of=/mnt/mapped/data bs=64k count=16 2>/dev/null")?;
+    vm.sh("dmsetup suspend --noflush --nolockfs plain")?;
+    let freeze = r#"echo '{"execute": "guest-fsfreeze-freeze"}' | /init vsock 1 1024 >/run/first 2>/dev/null"#;
+    vm.sh(&format!("({freeze}) >/dev/null 2>&1 </dev/null &"))?;
+    vm.wait_until("echo '{\"execute\": \"guest-get-host-name\"}' | /init vsock 1 1024 | grep 'in frozen state'")?;
+    // It is not frozen yet, and a snapshot made now would not be consistent.
+    assert_eq!(ask(&mut vm, "guest-fsfreeze-status")?, r#"{"return": "thawed"}"#);
+    assert_eq!(ask(&mut vm, "guest-ping")?, r#"{"return": {}}"#);
+    assert_eq!(ask(&mut vm, "guest-fsfreeze-thaw")?, r#"{"return": 0}"#);
+    let first = vm.wait_until("grep . /run/first")?;
+    assert!(first.contains("failed to freeze /mnt/mapped: a thaw was asked for"), "{first}");
+    vm.sh("dmsetup resume plain")?;
+    vm.wait_until("! grep -l qgad-guard /proc/[0-9]*/comm")?;
+    assert_eq!(ask(&mut vm, "guest-fsfreeze-freeze")?, r#"{"return": 1}"#);
+    assert_eq!(ask(&mut vm, "guest-fsfreeze-status")?, r#"{"return": "frozen"}"#);
+    assert_eq!(ask(&mut vm, "guest-fsfreeze-thaw")?, r#"{"return": 1}"#);
+    Ok(())
+}
+
 /// Puts a mapped device on a disk, and mounts it at `/mnt/mapped` instead. Not where the host has no dmsetup.
 fn map_plain(vm: &mut Vm, id: &str) -> Result<bool> {
     if vm.sh("test -x /usr/sbin/dmsetup").is_err() {
