@@ -88,6 +88,16 @@ pub(crate) fn write_kept() {
     }
 }
 
+/// Writes what was kept to standard error, for an agent that cannot go on: its file may be frozen.
+pub(crate) fn give_up_keeping() {
+    let mut output = LOGGER.output();
+    if output.kept.is_some() && matches!(output.sink, Sink::File(_)) {
+        output.sink = Sink::StandardError;
+    }
+    drop(output);
+    write_kept();
+}
+
 /// Whether standard error is the stream that `device:inode` names.
 fn is_standard_error(stream: &str) -> bool {
     fstat(io::stderr()).is_ok_and(|status| stream == format!("{}:{}", status.st_dev, status.st_ino))

@@ -85,6 +85,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
+            logger::give_up_keeping();
             for reason in reasons {
                 log::error!("{reason}");
             }

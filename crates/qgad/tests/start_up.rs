@@ -184,6 +184,19 @@ fn a_channel_that_cannot_be_opened_ends_the_start_with_its_reason() {
 }
 
 #[test]
+fn a_start_that_fails_while_file_systems_are_frozen_says_why() {
+    let scene = Scene::new();
+    fs::write(scene.path("qga.state.isfrozen"), "").unwrap();
+    check_refusal(
+        &scene,
+        &["-p", "missing", "-l", "log"],
+        "error opening channel 'missing': No such file or directory",
+    );
+    assert!(!scene.path("log").exists(), "nothing is written while it might wait for ever");
+    assert!(!scene.path("qga.state").exists());
+}
+
+#[test]
 fn a_state_file_of_garbage_is_replaced_with_a_warning() {
     let scene = Scene::new();
     fs::write(scene.path("qga.state"), "garbage\n").unwrap();

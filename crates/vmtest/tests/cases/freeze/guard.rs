@@ -13,6 +13,8 @@ const GUARDS: &str = "grep -l qgad-guard /proc/[0-9]*/comm | cut -d/ -f3";
 
 pub(crate) fn taken_over(builder: Builder<'_>) -> Result<()> {
     let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4), ("b", Content::Xfs)])?;
+    // A file that an agent that starts frozen cannot even open.
+    configure(&mut vm, "logfile=/mnt/a/agent.log\nverbose=true\n")?;
     for signal in ["KILL", "TERM", "INT"] {
         let mut agent = answered(&vm)?;
         assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
@@ -30,6 +32,10 @@ pub(crate) fn taken_over(builder: Builder<'_>) -> Result<()> {
         assert_eq!(agent.call(&Thaw {}, soon())?, 2);
         assert_eq!(frozen_places(&mut vm, &["a", "b"])?, [""; 0]);
         vm.wait_until(&format!("! {GUARDS} | grep ."))?;
+        vm.wait_until("grep 'file systems are frozen since an earlier agent' /mnt/a/agent.log && rm /mnt/a/agent.log")?;
+        let pid = agent_pid(&mut vm)?;
+        vm.sh(&format!("kill {pid}"))?;
+        vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid} && test -e /mnt/a/agent.log"))?;
     }
     // Killed with its guard, as a whole service may be: a new guard takes its place.
     answered(&vm)?.call(&Freeze::default(), soon())?;
