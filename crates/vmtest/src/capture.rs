@@ -1,8 +1,9 @@
-//! A machine's disks and mounts as text, as qgad reads them.
+//! A machine's disks, mounts, processors and memory blocks as text, as qgad reads them.
 //!
 //! The text is what tests lay out as a fake machine (`crates/qgad/src/root/fixture.rs` describes its form). It has the
-//! kernel's links and files of block devices and of the PCI functions they are on, the list of mounts, and of udev's
-//! database the serials and names. Nothing else of the machine is in it; names of volumes, mount points and serials are.
+//! kernel's links and files of block devices and of the PCI functions they are on, the list of mounts, of udev's
+//! database the serials and names, and the switches and states of processors and memory. Nothing else of the machine is
+//! in it; names of volumes, mount points and serials are.
 
 use std::{
     collections::BTreeMap,
@@ -46,6 +47,8 @@ pub fn machine(root: &Path) -> Result<String> {
             capture.database(&Path::new("run/udev/data").join(name));
         }
     }
+    capture.processors();
+    capture.memory();
     Ok(capture.entries.into_iter().map(|(path, what)| format!("{}{what}\n", path.display())).collect())
 }
 
@@ -75,6 +78,32 @@ impl Capture<'_> {
             for port in ports {
                 self.entries.entry(function.join(port)).or_insert_with(|| "/".into());
             }
+        }
+    }
+
+    /// Directories whose names begin as a processor's do, switches, and how much time was spent.
+    fn processors(&mut self) {
+        let processors = Path::new("sys/devices/system/cpu");
+        for name in self.names(processors).unwrap_or_default().into_iter().filter(|name| name.starts_with("cpu")) {
+            let directory = processors.join(name);
+            self.file(&directory.join("online"));
+            if !self.entries.contains_key(&directory.join("online")) {
+                self.entries.insert(directory, "/".into());
+            }
+        }
+        if let Ok(content) = fs::read_to_string(self.root.join("proc/stat")) {
+            let times: String =
+                content.lines().filter(|line| line.starts_with("cpu")).map(|line| format!("{line}\n")).collect();
+            self.entries.insert("proc/stat".into(), lines(&times));
+        }
+    }
+
+    fn memory(&mut self) {
+        let memory = Path::new("sys/devices/system/memory");
+        self.file(&memory.join("block_size_bytes"));
+        for name in self.names(memory).unwrap_or_default().into_iter().filter(|name| name.starts_with("memory")) {
+            self.file(&memory.join(&name).join("state"));
+            self.file(&memory.join(&name).join("removable"));
         }
     }
 
@@ -136,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_of_disks_is_captured_and_nothing_else() {
+    fn what_is_read_is_captured_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let write = |path: &str, content: &str| {
@@ -150,6 +179,14 @@ mod tests {
         write(&format!("{disk}/uevent"), "MAJOR=8\nMINOR=0\n");
         write(&format!("{disk}/size"), "2048\n");
         write(&format!("{disk}/stat"), "1 2 3\n");
+        write("proc/stat", "cpu  5 6\ncpu0 5 6\nintr 7\n");
+        write("sys/devices/system/cpu/cpu1/online", "1\n");
+        write("sys/devices/system/cpu/cpu1/crash_notes", "1\n");
+        write("sys/devices/system/cpu/cpu0/crash_notes", "1\n");
+        write("sys/devices/system/memory/memory3/state", "going-offline\n");
+        write("sys/devices/system/memory/memory3/removable", "1\n");
+        write("sys/devices/system/memory/memory3/valid_zones", "none\n");
+        write("sys/devices/system/memory/block_size_bytes", "8000000\n");
         write("run/udev/data/b8:0", "S:disk/by-id/x\nE:ID_SERIAL=one\n");
         write("run/udev/data/c1:3", "E:ID_SERIAL=two\n");
         fs::create_dir(root.join(&disk).join("slaves")).unwrap();
@@ -159,13 +196,19 @@ mod tests {
         symlink(format!("../{}", &disk[4..]), root.join("sys/block/sda")).unwrap();
         let expected = format!(
             "proc/self/mountinfo:\n| 1 2 8:0 / / rw - ext4 /dev/sda rw\n| 2 1 0:5 / /dev rw - devtmpfs x rw\n\
+             proc/stat:\n| cpu  5 6\n| cpu0 5 6\n\
              run/udev/data/b8:0: E:ID_SERIAL=one\n\
              sys/block/sda -> ../{}\n\
              {function}/ata1/\n\
              {disk}/size: 2048\n\
              {disk}/slaves/\n\
              {disk}/uevent:\n| MAJOR=8\n| MINOR=0\n\
-             {function}/driver -> ../../../bus/pci/drivers/ata_piix\n",
+             {function}/driver -> ../../../bus/pci/drivers/ata_piix\n\
+             sys/devices/system/cpu/cpu0/\n\
+             sys/devices/system/cpu/cpu1/online: 1\n\
+             sys/devices/system/memory/block_size_bytes: 8000000\n\
+             sys/devices/system/memory/memory3/removable: 1\n\
+             sys/devices/system/memory/memory3/state: going-offline\n",
             &disk[4..]
         );
         assert_eq!(machine(root).unwrap(), expected);

@@ -37,7 +37,7 @@ pub const ZONE: &str = "VMT";
 /// How far east of UTC the guest's time zone is, in seconds: not a whole hour, and unlike any host's.
 pub const ZONE_OFFSET: i32 = 5 * 3600 + 1800;
 
-const MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "vsock_loopback"];
+const MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "vsock_loopback"];
 /// Checksums first: the others ask for them by names that only a modprobe with its tables knows.
 const DISK_MODULES: &[&str] = &[
     "crc32c_generic",

@@ -24,7 +24,8 @@ const USAGE: &str = "\
 usage: vmtest boot [--socket PATH] [--machine TYPE] [--disks] [--reference] [-- COMMAND [ARGUMENT...]]
        vmtest capture
 
-  capture          print the files of this machine that qgad reads of its disks, as text
+  capture          print the files of this machine that qgad reads of its disks, processors
+                   and memory, as text
   --socket PATH    where the host's end of the agent's port is to be
   --machine TYPE   QEMU's machine type, pc or q35
   --disks          give it disks with file systems: a partition, and a mirror of two

@@ -11,13 +11,13 @@ use vmtest::{
     vm::{Builder, Vm},
 };
 
-use super::{answered, reference, soon};
+use super::{answered, captured, reference, soon};
 
 const PLUGGED_BYTES: u64 = 256 * 1024 * 1024;
 
 pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     let reference = builder.reference_program().map(ToOwned::to_owned);
-    let mut vm = builder.qemu_arguments(&["-m", "size=256M,slots=2,maxmem=1G"]).boot()?;
+    let mut vm = builder.qemu_arguments(&["-m", "size=256M,slots=2,maxmem=1G", "-smp", "3"]).boot()?;
     let mut agent = answered(&vm)?;
     let size = agent.call(&GetMemoryBlockInfo {}, soon())?.size;
     assert_eq!(format!("{size:x}"), vm.sh("cat /sys/devices/system/memory/block_size_bytes")?);
@@ -39,6 +39,9 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
         reference::start(&mut vm, reference)?;
         compare_with_reference(&mut vm, &mut agent)?;
     }
+    vm.sh("echo 0 > /sys/devices/system/cpu/cpu1/online")?;
+    let text = captured(&mut vm, "plugged")?;
+    assert!(text.contains("/cpu1/online: 0\n") && text.contains("/state: offline\n"), "{text}");
 
     let before = total_memory(&mut vm)?;
     let mut wanted: Vec<_> = new.iter().map(|block| MemoryBlock { online: true, ..*block }).collect();

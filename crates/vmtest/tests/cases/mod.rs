@@ -18,7 +18,7 @@ mod service;
 mod storage;
 mod transfers;
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Result, ensure};
 use qga::{client::Client, commands::session::Ping};
@@ -68,6 +68,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_guard_that_is_killed_is_replaced_and_one_that_is_ended_thaws", freeze::guard::killed),
     ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
     ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
+    ("disks_of_a_microvm_without_pci_are_where_qemu_put_them", storage::of_a_microvm),
     ("logical_volumes_and_encrypted_disks_stand_on_what_qemu_attached", storage::of_volumes),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
     ("keys_of_users_are_set_with_their_rights", accounts::have_their_keys_set),
@@ -107,6 +108,16 @@ pub(crate) fn answered(vm: &Vm) -> Result<Client<Recorded>> {
 pub(crate) fn agent_pid(vm: &mut Vm) -> Result<String> {
     // The file is there a moment before the number is.
     vm.wait_until("grep . /run/agent.pid")
+}
+
+/// The guest as text. `UPDATE_ROOTS=1` writes the fake machines that qgad's own tests use anew; review the diff.
+pub(crate) fn captured(vm: &mut Vm, name: &str) -> Result<String> {
+    let text = vm.sh("/init capture")?;
+    if std::env::var_os("UPDATE_ROOTS").is_some() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../qgad/tests/roots/{name}.root"));
+        std::fs::write(file, format!("# Captured from a VM of the VM lane, see crates/vmtest/tests/cases.\n{text}\n"))?;
+    }
+    Ok(text)
 }
 
 /// What is asked, and the truth that a script in the guest tells of it. The truth was the same before and after: kernels

@@ -47,6 +47,24 @@ fn a_cpu_that_was_plugged_in_and_is_offline_can_be_brought_online() {
     check(FOUR, &[(0, true, false), (1, true, true), (2, true, true), (3, false, true)]);
 }
 
+/// A VM with three processors, the second of which was taken off line.
+const CAPTURED: &str = include_str!("../../../tests/roots/plugged.root");
+
+#[test]
+fn the_processors_of_a_captured_machine_are_found() {
+    check(CAPTURED, &[(0, true, false), (1, false, true), (2, true, true)]);
+    check_set(CAPTURED, &[(0, true), (1, false), (2, true)], Ok(3), &[(1, "0\n"), (2, "1\n")]);
+    check_set(CAPTURED, &[(1, true), (2, false), (0, false), (1, false)], Ok(2), &[(1, "1\n"), (2, "0\n")]);
+}
+
+#[test]
+fn the_times_of_a_captured_machine_are_those_of_processors_on_line() {
+    let (root, _directory) = Root::from_text(CAPTURED);
+    let found = statistics(&root.read(STATISTICS).unwrap(), 100);
+    let found: Vec<_> = found.iter().map(|one| (one.cpu, one.user, one.idle, one.softirq)).collect();
+    assert_eq!(found, [(0, 730, 11410, Some(690)), (2, 520, 12690, Some(690))]);
+}
+
 #[test]
 fn numbers_may_have_gaps_and_other_names_are_no_processors() {
     check(

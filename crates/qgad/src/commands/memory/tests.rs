@@ -51,6 +51,18 @@ fn a_block_is_online_or_not_and_removable_or_not() {
     check(THREE, &[(0, true, false), (1, true, true), (40, false, true)]);
 }
 
+/// A VM with 256 MiB, and as much that was plugged in and is off line.
+const CAPTURED: &str = include_str!("../../../tests/roots/plugged.root");
+
+#[test]
+fn the_blocks_of_a_captured_machine_are_found() {
+    check(CAPTURED, &[(0, true, true), (1, true, true), (32, false, true), (33, false, true)]);
+    check_set(CAPTURED, (1, false), (MemoryBlockOutcome::Success, None), Some("offline"));
+    let (_root, directory) = Root::from_text(CAPTURED);
+    let info = GetMemoryBlockInfo {}.run(&guest_at(directory.path())).unwrap();
+    assert_eq!(info.size, 128 * 1024 * 1024);
+}
+
 #[test]
 fn a_block_on_its_way_is_not_online() {
     check("sys/devices/system/memory/memory3/state: going-offline\n", &[(3, false, false)]);

@@ -181,7 +181,10 @@ fn short(address: &DiskAddress) -> String {
     let DiskAddress { pci_controller: pci, bus, target, unit, .. } = address;
     let bus_type = serde_json::to_string(&address.bus_type).unwrap();
     let (node, serial) = (address.dev.as_deref().unwrap_or("-"), address.serial.as_deref().unwrap_or("-"));
-    let function = format!("{:02x}:{:02x}.{:x}", pci.bus, pci.slot, pci.function);
+    let function = match pci.domain {
+        -1 => "-".into(),
+        _ => format!("{:02x}:{:02x}.{:x}", pci.bus, pci.slot, pci.function),
+    };
     format!("{node} {} {function} {bus}:{target}:{unit} {serial}", bus_type.trim_matches('"'))
 }
 
@@ -210,4 +213,42 @@ fn the_disks_of_a_captured_q35_are_found() {
             ["/mnt/upper", "dm-0", "/dev/sda sata 00:1f.2 0:0:3 udev sda, /dev/vda virtio 01:00.0 0:0:0 PORT-2"],
         ],
     );
+}
+
+#[test]
+fn the_disks_of_a_captured_machine_without_pci_are_found() {
+    check_captured(
+        include_str!("../../../tests/roots/microvm.root"),
+        &[
+            ["/mnt/scsi", "sda", "/dev/sda scsi - 0:3:2 udev sda"],
+            ["/mnt/upper", "dm-0", "/dev/vda virtio - 0:0:0 WHOLE-1, /dev/vdb virtio - 0:0:0 PART-2"],
+        ],
+    );
+}
+
+#[test]
+fn the_disks_beneath_captured_volumes_are_found() {
+    let text = include_str!("../../../tests/roots/volumes.root");
+    let (first, third) = ("/dev/vda virtio 00:10.0 0:0:0 FIRST-1", "/dev/nvme0n1 nvme 00:13.0 0:0:0 -");
+    let both = format!("/dev/sda scsi 00:12.0 0:0:4 udev sda, {first}");
+    check_captured(
+        text,
+        &[["/mnt/group-both", "dm-0", &both], ["/mnt/whole", "dm-2", third], ["/mnt/secret", "dm-3", first]],
+    );
+    let disks = run(GetDisks {}, text).unwrap();
+    for (name, alias, parts) in [
+        ("/dev/dm-0", "group-both", &["/dev/sda", "/dev/vda"][..]),
+        ("/dev/dm-1", "group-part", &["/dev/vda"]),
+        ("/dev/dm-2", "whole", &["/dev/nvme0n1"]),
+        ("/dev/dm-3", "secret", &["/dev/dm-1"]),
+    ] {
+        let disk = disks.iter().find(|disk| disk.name == name).unwrap();
+        let mut dependencies = disk.dependencies.clone().unwrap();
+        dependencies.sort();
+        assert_eq!(
+            (disk.alias.as_deref(), &dependencies[..]),
+            (Some(alias), &parts.iter().map(ToString::to_string).collect::<Vec<_>>()[..]),
+            "{name}"
+        );
+    }
 }

@@ -45,6 +45,8 @@ pub(crate) enum Pci {
     Of(&'static str),
     /// Domain, bus, slot and function of what is part of the machine.
     Fixed([i64; 4]),
+    /// The machine has no PCI bus.
+    Absent,
 }
 
 /// A disk, and where the guest ought to see it.
@@ -253,6 +255,7 @@ impl Pci {
     pub(crate) fn resolve(self, qmp: &mut Qmp) -> Result<PciAddress> {
         match self {
             Self::Fixed([domain, bus, slot, function]) => Ok(PciAddress { domain, bus, slot, function }),
+            Self::Absent => Ok(DiskAddress::UNKNOWN.pci_controller),
             Self::Of(id) => {
                 let buses = qmp.execute("query-pci", &json!({}))?;
                 let buses = buses.as_array().context("query-pci gave no list")?;

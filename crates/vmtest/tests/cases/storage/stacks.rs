@@ -14,7 +14,7 @@ use vmtest::{
 
 use super::{
     super::{answered, reference, soon},
-    compare_with_reference,
+    check_capture, compare_with_reference,
     disks::{Content, Disks, Pci},
     load_disk_modules, write_udev,
 };
@@ -96,7 +96,7 @@ pub(crate) fn of_volumes(builder: Builder<'_>) -> Result<()> {
         reference::start(&mut vm, reference)?;
         compare_with_reference(&mut vm, &mut agent)?;
     }
-    Ok(())
+    check_capture(&mut vm, &disks, "volumes")
 }
 
 /// Devices made of others: a mirror of two disks by the kernel's own switches, and a mapped device on the mirror.
