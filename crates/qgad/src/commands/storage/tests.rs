@@ -176,14 +176,15 @@ fn check_captured(text: &str, expected: &[[&str; 3]]) {
     assert_eq!(found, expected);
 }
 
-/// Node, bus, PCI function, numbers and serial.
+/// Node, bus, PCI function or subchannel and device number, numbers and serial.
 fn short(address: &DiskAddress) -> String {
     let DiskAddress { pci_controller: pci, bus, target, unit, .. } = address;
     let bus_type = serde_json::to_string(&address.bus_type).unwrap();
     let (node, serial) = (address.dev.as_deref().unwrap_or("-"), address.serial.as_deref().unwrap_or("-"));
-    let function = match pci.domain {
-        -1 => "-".into(),
-        _ => format!("{:02x}:{:02x}.{:x}", pci.bus, pci.slot, pci.function),
+    let function = match (&address.ccw_address, pci.domain) {
+        (Some(ccw), _) => format!("{:x}.{:x}.{:04x}/{:04x}", ccw.cssid, ccw.ssid, ccw.subchno, ccw.devno),
+        (None, -1) => "-".into(),
+        (None, _) => format!("{:02x}:{:02x}.{:x}", pci.bus, pci.slot, pci.function),
     };
     format!("{node} {} {function} {bus}:{target}:{unit} {serial}", bus_type.trim_matches('"'))
 }
@@ -251,4 +252,16 @@ fn the_disks_beneath_captured_volumes_are_found() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn the_disks_of_a_captured_s390_are_found() {
+    check_captured(
+        include_str!("../../../tests/roots/s390.root"),
+        &[
+            ["/mnt/sda", "sda", "/dev/sda scsi 0.2.0000/0c03 0:3:2 -"],
+            ["/mnt/vda", "vda", "/dev/vda virtio 0.0.0000/0a01 0:0:0 WHOLE-1"],
+            ["/mnt/vdb1", "vdb1", "/dev/vdb1 virtio 0.1.0000/0b02 0:0:0 PART-2"],
+        ],
+    );
 }
