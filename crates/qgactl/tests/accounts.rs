@@ -4,8 +4,14 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+};
 
+use nix::pty::openpty;
 use support::{Agent, Outcome, qgactl};
 
 /// Runs qgactl against an agent that answers with this; returns also what it was asked, as `command arguments` each.
@@ -54,6 +60,54 @@ fn a_password_is_read_from_standard_input_and_sent_as_base64() {
     assert_eq!(asked, [r#"guest-set-user-password {"crypted":false,"password":"c2UgY3JldA==","username":"ann"}"#]);
     let (_, asked) = ask(&["passwd", "ann", "--stdin", "--crypted"], b"$6$x$y", DONE);
     assert_eq!(asked, [r#"guest-set-user-password {"crypted":true,"password":"JDYkeCR5","username":"ann"}"#]);
+}
+
+/// Runs `passwd` at a terminal, types these lines when asked, and returns the exit status and what the terminal shows.
+fn type_password(agent: &Agent, lines: [&str; 2]) -> (Option<i32>, String) {
+    let terminal = openpty(None, None).unwrap();
+    let slave = File::from(terminal.slave);
+    let mut process = Command::new("setsid")
+        .args(["--ctty", env!("CARGO_BIN_EXE_qgactl"), "--socket"])
+        .arg(agent.socket())
+        .args(["passwd", "ann"])
+        .stdin(Stdio::from(slave.try_clone().unwrap()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(slave))
+        .spawn()
+        .unwrap();
+    let mut master = File::from(terminal.master);
+    let (mut shown, mut typed, mut piece) = (String::new(), 0, [0; 1024]);
+    // The other end is gone when the program is.
+    while let Ok(count @ 1..) = master.read(&mut piece) {
+        shown += &String::from_utf8_lossy(&piece[..count]);
+        if typed < lines.len() && shown.matches(": ").count() > typed {
+            master.write_all(lines[typed].as_bytes()).unwrap();
+            typed += 1;
+        }
+    }
+    (process.wait().unwrap().code(), shown)
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown_and_must_be_the_same_twice() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let agent = Agent::scripted(move |request| {
+        log.lock().unwrap().push(request["arguments"]["password"].clone());
+        Some(DONE.into())
+    });
+    let prompts = "New password of ann: \r\nThe same again: \r\n";
+    assert_eq!(
+        type_password(&agent, ["secret\n", "other\n"]),
+        (Some(1), format!("{prompts}qgactl: the two passwords differ\r\n"))
+    );
+    assert_eq!(
+        type_password(&agent, ["\x03\n", ""]),
+        (Some(130), "New password of ann: \r\nqgactl: interrupted\r\n".into())
+    );
+    assert_eq!(*asked.lock().unwrap(), [""; 0]);
+    assert_eq!(type_password(&agent, ["secret\n", "secret\n"]), (Some(0), prompts.into()));
+    assert_eq!(*asked.lock().unwrap(), ["c2VjcmV0"]);
 }
 
 #[test]
