@@ -7,7 +7,10 @@ use nix::poll::poll;
 use qga::{
     Command,
     client::{Client, Error},
-    commands::power::{Shutdown, SuspendDisk, SuspendHybrid, SuspendRam},
+    commands::{
+        power::{Shutdown, SuspendDisk, SuspendHybrid, SuspendRam},
+        session::Ping,
+    },
 };
 use serde_json::json;
 use vmtest::{
@@ -73,24 +76,17 @@ pub(crate) fn has_programs_for_it(builder: Builder<'_>) -> Result<()> {
     check_ended(&mut vm, "guest-shutdown")
 }
 
-pub(crate) fn falls_asleep(builder: Builder<'_>) -> Result<()> {
-    let mut vm = builder.boot()?;
-    assert!(vm.sh("cat /sys/power/state")?.contains("mem"));
-    answered(&vm)?.call(&SuspendRam {}, soon())?;
-    vm.qmp.wait_event("SUSPEND", soon())?;
-    // That is as far as it gets: under emulation, this kernel does not survive the way back from its first steps.
-    assert_eq!(vm.qmp.execute("query-status", &json!({}))?["status"], "suspended");
-    Ok(())
-}
-
 pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
-    let mut vm = builder.boot()?;
+    let mut vm = builder.packed_kernel().boot()?;
+    assert!(vm.sh("cat /sys/power/state")?.contains("mem"));
     let mut agent = answered(&vm)?;
-    // All but the machine itself falls asleep, and is woken by the kernel after five seconds.
-    vm.sh("echo core >/sys/power/pm_test")?;
     agent.call(&SuspendRam {}, soon())?;
-    drop(agent);
-    answered(&vm)?;
+    vm.qmp.wait_event("SUSPEND", soon())?;
+    assert_eq!(vm.qmp.execute("query-status", &json!({}))?["status"], "suspended");
+    vm.qmp.execute("system_wakeup", &json!({}))?;
+    vm.qmp.wait_event("WAKEUP", soon())?;
+    agent.sync(soon())?;
+    agent.call(&Ping {}, soon())?;
     vm.sh("dmesg | grep 'PM: suspend exit'")?;
     Ok(())
 }
