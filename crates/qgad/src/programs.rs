@@ -5,6 +5,7 @@
 //! [`MAX_OUTPUT_BYTES`] are kept, of all together [`MAX_KEPT_BYTES`], and the rest is read and dropped.
 //! A program is over when it has ended and its captured pipes have, too; a pipe that something it left behind holds
 //! open delays that by [`GRACE`] only, and is drained for as long as it is open, so that nothing is killed by it.
+//! A program is not protected from the kernel's search for memory, whatever the agent is.
 //! What became of a program is told once, and forgotten when nobody asks for [`MAX_AGE`] or much else is waiting.
 
 mod pump;
@@ -88,6 +89,7 @@ impl Programs {
                 _ => child_error.as_ref().map_or(null, AsFd::as_fd),
             },
         })?;
+        child.unprotect();
         let pid = i64::from(child.pid().as_raw());
         self.shared.table().insert(&self.shared.epoll, Watched { child, input, output, error })?;
         Ok(pid)

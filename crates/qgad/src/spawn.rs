@@ -10,6 +10,7 @@ pub(crate) mod helper;
 
 use std::{
     ffi::{CStr, CString, OsStr},
+    fs,
     fs::File,
     io,
     os::{
@@ -176,6 +177,15 @@ impl Child {
     pub(crate) fn kill_session(&self) {
         // Fails only when there is nobody left.
         let _ = killpg(self.pid, Signal::SIGKILL);
+    }
+
+    /// Takes from it the protection against running out of memory that the agent may have and has passed on to it.
+    pub(crate) fn unprotect(&self) {
+        let path = format!("/proc/{}/oom_score_adj", self.pid);
+        if fs::read_to_string(&path).is_ok_and(|score| score.starts_with('-')) {
+            // It may have ended.
+            let _ = fs::write(path, "0");
+        }
     }
 
     /// Ends it at once, for whoever cannot look after it.

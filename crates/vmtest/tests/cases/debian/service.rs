@@ -53,6 +53,7 @@ fn leaves_programs_alone_when_it_restarts(vm: &mut Vm) -> Result<()> {
     let before = agent_pid(vm)?;
     let program = start(&mut agent, "/bin/sleep", &["infinity"])?;
     assert_eq!(vm.sh(&format!("cat /proc/{before}/oom_score_adj"))?, "-900");
+    assert_eq!(vm.sh(&format!("cat /proc/{program}/oom_score_adj"))?, "0");
     vm.sh("systemctl restart qgad")?;
     agent.sync(soon())?;
     assert_ne!(agent_pid(vm)?, before);
