@@ -21,6 +21,7 @@ mod guest;
 mod keyfile;
 mod logger;
 mod netlink;
+mod notify;
 mod options;
 mod output;
 mod policy;

@@ -26,6 +26,7 @@ use crate::{
     connection::{CHUNK_BYTES, Connection, EndOfInput, Progress},
     executor::Executor,
     guest::Guest,
+    notify::ServiceManager,
     sys,
 };
 
@@ -59,6 +60,7 @@ pub(crate) struct Server {
     signals: SignalFd,
     guest: Arc<Guest>,
     executor: Executor,
+    service_manager: ServiceManager,
     source: Source,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
@@ -119,9 +121,11 @@ impl Server {
                 (Source::Port { port, waits_for_it: waits_for_port, retry: None, last_failure }, Some(opened))
             }
         };
+        let service_manager = ServiceManager::at(guest.environment.variable("NOTIFY_SOCKET"));
         let mut server = Self {
             epoll,
             signals,
+            service_manager,
             guest,
             executor,
             source,
@@ -141,6 +145,7 @@ impl Server {
 
     /// Serves until there is a reason to stop.
     pub(crate) fn run(mut self) -> io::Result<Ended> {
+        self.service_manager.ready();
         let mut events = [EpollEvent::empty(); 2 * MAX_CONNECTIONS];
         loop {
             let count = match self.epoll.wait(&mut events, self.time_to_sleep()) {
@@ -303,6 +308,7 @@ impl Server {
     /// Waits until opening the port may succeed. A port that just broke is not opened at once: it may break again.
     fn watch_port(&mut self) -> io::Result<()> {
         let Source::Port { port, retry, .. } = &mut self.source else { return Ok(()) };
+        self.service_manager.status(&format!("waiting for {}", port.path().display()));
         let watch = Retry::watch(port.path())?;
         self.epoll.add(&watch, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, RETRY))?;
         *retry = Some(watch);
@@ -311,6 +317,7 @@ impl Server {
 
     fn serve_port(&mut self, stream: OwnedFd) -> io::Result<()> {
         let Source::Port { port, .. } = &self.source else { return Ok(()) };
+        self.service_manager.status(&format!("serving {}", port.path().display()));
         let end_of_input = port.end_of_input();
         self.serve(stream, end_of_input)
     }

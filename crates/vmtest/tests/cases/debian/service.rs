@@ -5,13 +5,14 @@ use qga::{
     client::Client,
     commands::{
         exec::{Exec, ExecStatus},
+        freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
         power::Shutdown,
         system::{GetHostName, GetOsinfo},
     },
 };
 use vmtest::{
     transcript::Recorded,
-    vm::{Builder, Vm},
+    vm::{AGENT_PORT, Builder, Vm},
 };
 
 use crate::cases::{answered, soon};
@@ -24,6 +25,7 @@ pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
     starts_by_the_udev_rule(&mut vm)?;
     leaves_programs_alone_when_it_restarts(&mut vm)?;
+    stays_frozen_when_it_restarts(&mut vm)?;
     survives_another_systemd(&mut vm)?;
     is_started_again(&mut vm)?;
     comes_and_goes_with_its_port(&mut vm)?;
@@ -44,6 +46,7 @@ fn starts_by_the_udev_rule(vm: &mut Vm) -> Result<()> {
     assert_eq!(agent.call(&GetHostName {}, soon())?.host_name, vm.sh("cat /etc/hostname")?);
     assert_eq!(vm.sh("systemctl is-enabled qgad || true")?, "disabled");
     assert_eq!(vm.sh("systemctl is-active qgad")?, "active");
+    assert_eq!(vm.sh("systemctl show --value -p StatusText qgad")?, format!("serving /dev/virtio-ports/{AGENT_PORT}"));
     assert_eq!(vm.wait_until("systemctl is-system-running --wait")?, "running");
     Ok(())
 }
@@ -61,6 +64,21 @@ fn leaves_programs_alone_when_it_restarts(vm: &mut Vm) -> Result<()> {
     let refusal = agent.call(&ExecStatus { pid: program }, soon()).unwrap_err();
     assert!(refusal.to_string().contains("does not exist"), "{refusal}");
     vm.sh(&format!("kill {program}"))?;
+    Ok(())
+}
+
+fn stays_frozen_when_it_restarts(vm: &mut Vm) -> Result<()> {
+    let mut agent = answered(vm)?;
+    assert!(agent.call(&Freeze { lease: None }, soon())? > 0);
+    for script in ["systemctl restart qgad", &format!("kill -KILL $({MAIN_PID})")] {
+        let before = agent_pid(vm)?;
+        vm.sh(script)?;
+        vm.wait_until(&format!("pid=$({MAIN_PID}); [ $pid != 0 ] && [ $pid != {before} ]"))?;
+        agent.sync(soon())?;
+        assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen, "{script}");
+    }
+    assert!(agent.call(&Thaw {}, soon())? > 0);
+    vm.sh("echo >/etc/thawed && sync -f /etc/thawed")?;
     Ok(())
 }
 
