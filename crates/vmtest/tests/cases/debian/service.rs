@@ -24,6 +24,7 @@ const SECRET: &str = "correct-horse-battery-staple";
 pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
     starts_by_the_udev_rule(&mut vm)?;
+    takes_the_place_of_the_other_agents_unit(&mut vm)?;
     leaves_programs_alone_when_it_restarts(&mut vm)?;
     stays_frozen_when_it_restarts(&mut vm)?;
     survives_another_systemd(&mut vm)?;
@@ -48,6 +49,14 @@ fn starts_by_the_udev_rule(vm: &mut Vm) -> Result<()> {
     assert_eq!(vm.sh("systemctl is-active qgad")?, "active");
     assert_eq!(vm.sh("systemctl show --value -p StatusText qgad")?, format!("serving /dev/virtio-ports/{AGENT_PORT}"));
     assert_eq!(vm.wait_until("systemctl is-system-running --wait")?, "running");
+    Ok(())
+}
+
+fn takes_the_place_of_the_other_agents_unit(vm: &mut Vm) -> Result<()> {
+    assert_eq!(vm.sh("systemd-analyze verify qgad.service 2>&1")?, "");
+    vm.sh("systemctl enable qgad")?;
+    assert_eq!(vm.sh("systemctl show --value -p Id qemu-guest-agent")?, "qgad.service");
+    assert_eq!(vm.sh("systemctl is-active qgad qemu-guest-agent")?, "active\nactive");
     Ok(())
 }
 
