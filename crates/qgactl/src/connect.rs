@@ -9,7 +9,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -102,6 +102,11 @@ impl Target {
                 result => return result,
             }
         }
+    }
+
+    /// The path of the socket, if that is where the agent is.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     fn open(&self, patience: Duration) -> nix::Result<UnixStream> {

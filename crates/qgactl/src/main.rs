@@ -10,6 +10,8 @@ mod connect;
 mod failure;
 mod interrupt;
 mod progress;
+#[cfg(test)]
+mod published;
 mod render;
 mod table;
 

@@ -4,6 +4,7 @@ mod call;
 mod cat;
 mod cpus;
 mod disks;
+mod doctor;
 mod exec;
 mod freeze;
 mod fs;
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     Shutdown(shutdown::Shutdown),
     Suspend(suspend::Suspend),
     Wait(wait::Wait),
+    Doctor(doctor::Doctor),
 }
 
 impl Command {
@@ -68,7 +70,7 @@ impl Command {
     pub(crate) fn has_json(&self) -> bool {
         match self {
             Self::Exec(_) | Self::Pull(_) | Self::Push(_) | Self::Cat(_) => false,
-            Self::Passwd(_) | Self::Shutdown(_) | Self::Suspend(_) | Self::Wait(_) => false,
+            Self::Passwd(_) | Self::Shutdown(_) | Self::Suspend(_) | Self::Wait(_) | Self::Doctor(_) => false,
             Self::Freeze(freeze) => !freeze.runs_a_program(),
             _ => true,
         }
@@ -90,6 +92,7 @@ impl Command {
         match self {
             Self::Exec(exec) => return exec.run(&mut target.connect(None)?, timeout),
             Self::Freeze(freeze) => return freeze.run(target, json, timeout),
+            Self::Doctor(doctor) => return doctor.run(target, timeout),
             Self::Info(info) => info.run(&mut target.connect(timeout)?, json)?,
             Self::Ping(ping) => ping.run(&mut target.connect(timeout)?, json)?,
             Self::Call(call) => call.run(&mut target.connect(timeout)?, json)?,
