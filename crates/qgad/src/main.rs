@@ -27,6 +27,8 @@ mod output;
 mod policy;
 mod power;
 mod programs;
+#[cfg(test)]
+mod published;
 mod root;
 mod rtc;
 mod server;

@@ -219,17 +219,36 @@ fn version() -> String {
     format!("QEMU Guest Agent {}\n", env!("CARGO_PKG_VERSION"))
 }
 
+/// An option as help texts show it.
+pub(crate) struct Documented {
+    /// Its one letter.
+    pub(crate) short: Option<char>,
+    /// Its name.
+    pub(crate) long: &'static str,
+    /// What it does, a line each.
+    pub(crate) help: &'static [&'static str],
+    /// What it takes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the manual page shows it"))]
+    pub(crate) takes: Takes,
+}
+
+/// The options that help texts show, in their order.
+pub(crate) fn documented() -> impl Iterator<Item = Documented> {
+    let keys = KEYS.iter().filter(|key| !key.help.is_empty());
+    let keys = keys.map(|key| Documented { short: key.short, long: key.long[0], help: key.help, takes: key.takes });
+    keys.chain(ACTIONS.iter().filter(|action| !action.help.is_empty()).map(|action| Documented {
+        short: action.short,
+        long: action.long,
+        help: action.help,
+        takes: if action.takes_value { Takes::Value } else { Takes::Flag },
+    }))
+}
+
 fn help(program: &str) -> String {
     let mut text = format!("Usage: {program} [-m <method> -p <path>] [<options>]\n{}", version());
     let name = Path::new(program).file_name().map_or_else(Default::default, |name| name.to_string_lossy());
     let _ = writeln!(text, "{name} answers the commands of this machine's host.\n");
-    let actions = ACTIONS.iter().filter(|action| !action.help.is_empty());
-    let rows = KEYS
-        .iter()
-        .filter(|key| !key.help.is_empty())
-        .map(|key| (key.short, key.long[0], key.help))
-        .chain(actions.map(|action| (action.short, action.long, action.help)));
-    for (short, long, lines) in rows {
+    for Documented { short, long, help: lines, .. } in documented() {
         let short = short.map_or_else(|| "    ".into(), |letter| format!("-{letter}, "));
         let option = format!("  {short}--{long}");
         let (mut left, mut lines) = (option.as_str(), lines.iter());

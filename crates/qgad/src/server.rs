@@ -1,7 +1,7 @@
 //! The I/O loop: one thread that never blocks and never runs a command that could.
 //!
 //! It sleeps until a stream, a signal, the end of a job or a deadline has something for it, and has no timer of its own:
-//! an idle agent never wakes up. SIGTERM and SIGINT end it at once, whatever commands are doing.
+//! an idle agent never wakes up, unless the service manager wants signs of life. SIGTERM and SIGINT end it at once, whatever commands are doing.
 //! At most [`MAX_CONNECTIONS`] peers are served at once; further ones wait in the socket's backlog.
 
 use std::{
@@ -26,7 +26,7 @@ use crate::{
     connection::{CHUNK_BYTES, Connection, EndOfInput, Progress},
     executor::Executor,
     guest::Guest,
-    notify::ServiceManager,
+    notify::{Notifier, Pulse},
     sys,
 };
 
@@ -60,12 +60,13 @@ pub(crate) struct Server {
     signals: SignalFd,
     guest: Arc<Guest>,
     executor: Executor,
-    service_manager: ServiceManager,
     source: Source,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     chunk: Box<[u8]>,
     spare_memory: SpareMemory,
+    notifier: Arc<Notifier>,
+    pulse: Option<Pulse>,
     ended: Option<Ended>,
 }
 
@@ -121,11 +122,12 @@ impl Server {
                 (Source::Port { port, waits_for_it: waits_for_port, retry: None, last_failure }, Some(opened))
             }
         };
-        let service_manager = ServiceManager::at(guest.environment.variable("NOTIFY_SOCKET"));
+        let notifier = Arc::new(Notifier::of(&guest.environment));
         let mut server = Self {
+            pulse: notifier.sign_of_life_interval().map(Pulse::new),
+            notifier,
             epoll,
             signals,
-            service_manager,
             guest,
             executor,
             source,
@@ -145,8 +147,8 @@ impl Server {
 
     /// Serves until there is a reason to stop.
     pub(crate) fn run(mut self) -> io::Result<Ended> {
-        self.service_manager.ready();
         let mut events = [EpollEvent::empty(); 2 * MAX_CONNECTIONS];
+        self.tell_manager();
         loop {
             let count = match self.epoll.wait(&mut events, self.time_to_sleep()) {
                 Ok(count) => count,
@@ -158,9 +160,31 @@ impl Server {
             }
             self.handle_deadlines()?;
             if let Some(ended) = self.ended {
+                self.notifier.leave();
                 return Ok(ended);
             }
+            self.tell_manager();
         }
+    }
+
+    /// What the agent does, in words for the administrator.
+    fn tell_manager(&self) {
+        if !self.notifier.is_heard() {
+            return;
+        }
+        if self.guest.freezer.is_frozen() && self.notifier.tell_frozen(true) {
+            // A freeze may end by itself, which is nothing that wakes the loop.
+            let notifier = Arc::clone(&self.notifier);
+            self.guest.freezer.when_thawed(move || {
+                notifier.tell_frozen(false);
+            });
+        }
+        let status = match &self.source {
+            Source::Port { port, retry: Some(_), .. } => format!("waiting for the host's port {}", port.path().display()),
+            Source::Port { port, .. } => format!("serving the host on {}", port.path().display()),
+            Source::Listener { .. } => "serving the host".into(),
+        };
+        self.notifier.tell(&status);
     }
 
     fn time_to_sleep(&self) -> EpollTimeout {
@@ -168,7 +192,8 @@ impl Server {
             Source::Port { retry: Some(retry), .. } => retry.at(),
             _ => None,
         };
-        let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at];
+        let pulse = self.pulse.as_ref().map(Pulse::at);
+        let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at, pulse];
         let Some(next) = deadlines.into_iter().flatten().min() else {
             return EpollTimeout::NONE;
         };
@@ -210,6 +235,9 @@ impl Server {
     fn handle_deadlines(&mut self) -> io::Result<()> {
         let now = Instant::now();
         self.spare_memory.give_back_old(now);
+        if self.pulse.as_mut().is_some_and(|pulse| pulse.beats(now)) {
+            self.notifier.give_sign_of_life();
+        }
         if self.executor.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.handle_completions()?;
         }
@@ -308,7 +336,6 @@ impl Server {
     /// Waits until opening the port may succeed. A port that just broke is not opened at once: it may break again.
     fn watch_port(&mut self) -> io::Result<()> {
         let Source::Port { port, retry, .. } = &mut self.source else { return Ok(()) };
-        self.service_manager.status(&format!("waiting for {}", port.path().display()));
         let watch = Retry::watch(port.path())?;
         self.epoll.add(&watch, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, RETRY))?;
         *retry = Some(watch);
@@ -317,7 +344,6 @@ impl Server {
 
     fn serve_port(&mut self, stream: OwnedFd) -> io::Result<()> {
         let Source::Port { port, .. } = &self.source else { return Ok(()) };
-        self.service_manager.status(&format!("serving {}", port.path().display()));
         let end_of_input = port.end_of_input();
         self.serve(stream, end_of_input)
     }
