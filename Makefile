@@ -1,6 +1,6 @@
 # The project's commands, thin on purpose. What they need beyond cargo, tools/install-needs asks apt for.
 
-.PHONY: demo test lint fuzz bench
+.PHONY: demo test lint fuzz bench package
 
 # Boots a throwaway VM with the agent in it, and drives it from the host.
 demo:
@@ -34,3 +34,9 @@ bench:
 	tools/fetch-kernel
 	cargo build --release -p qgad -p vmtest --bin qgad --bin bench --bin vmtest-guest
 	target/release/bench --write docs/benchmarks.md target/release/qgad
+
+# Makes target/packages: a .deb, an .rpm, and an archive with one static binary.
+package:
+	tools/install-needs build package
+	-rustup target add $(shell uname -m)-unknown-linux-musl
+	tools/package

@@ -180,7 +180,9 @@ impl Server {
             });
         }
         let status = match &self.source {
-            Source::Port { port, retry: Some(_), .. } => format!("waiting for the host's port {}", port.path().display()),
+            Source::Port { port, retry: Some(_), .. } => {
+                format!("waiting for the host's port {}", port.path().display())
+            }
             Source::Port { port, .. } => format!("serving the host on {}", port.path().display()),
             Source::Listener { .. } => "serving the host".into(),
         };

@@ -70,6 +70,8 @@ const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/root",
 
 /// What is put onto the disk of the guest that has one, in its initramfs.
 pub const PAYLOAD: &str = "/payload";
+/// Where a guest finds the package of the agent, if it is to install one.
+pub const PACKAGE: &str = "/var/cache/vmtest/qgad.deb";
 /// The control channel as a service; `qgad` is not in its way, nor the other way round.
 const CONTROL_UNIT: &str = "\
 [Service]
@@ -143,13 +145,13 @@ impl Image {
 
     /// Makes the initramfs for Debian on a disk that `tools/make-debian` made.
     ///
-    /// The agent is installed with the files of `packaging`, and nothing enables it. Beside them the disk gets a service
-    /// for the control channel. The agent and our init use the disk's own libraries, so they must not be newer than
-    /// those.
+    /// The agent is installed with the files of `packaging`, and nothing enables it; or a package of it is put where the
+    /// guest can install it, at [`PACKAGE`]. Beside them the disk gets a service for the control channel. The agent and our
+    /// init use the disk's own libraries, so they must not be newer than those.
     ///
     /// # Errors
     /// As [`Self::build`].
-    pub fn debian(needs: &Needs, disk: &Path) -> Result<Self> {
+    pub fn debian(needs: &Needs, disk: &Path, package: Option<&Path>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut archive = Archive::default();
         for directory in DIRECTORIES {
@@ -163,18 +165,21 @@ impl Image {
         let agent = programs.stripped(&needs.agent)?;
         let init = programs.stripped(&needs.init)?;
         let mut install = |path: &str, permissions, content: &[u8]| {
-            archive.file(&Path::new(PAYLOAD).join(path), permissions, content)
+            archive.file(&Path::new(PAYLOAD).join(path.trim_start_matches('/')), permissions, content)
         };
-        install("usr/sbin/qgad", 0o755, &agent)?;
-        install(
-            "usr/lib/systemd/system/qgad.service",
-            0o644,
-            include_bytes!("../../../packaging/systemd/qgad.service"),
-        )?;
-        install("usr/lib/udev/rules.d/60-qgad.rules", 0o644, include_bytes!("../../../packaging/udev/60-qgad.rules"))?;
-        install("usr/lib/vmtest/vmtest-guest", 0o755, &init)?;
-        install("etc/systemd/system/vmtest-control.service", 0o644, CONTROL_UNIT.as_bytes())?;
-        install("etc/udev/rules.d/60-vmtest.rules", 0o644, CONTROL_RULE.as_bytes())?;
+        match package {
+            Some(package) => install(PACKAGE, 0o644, &read(package)?)?,
+            None => {
+                let unit = include_bytes!("../../../packaging/systemd/qgad.service");
+                let rule = include_bytes!("../../../packaging/udev/60-qgad.rules");
+                install("/usr/sbin/qgad", 0o755, &agent)?;
+                install("/usr/lib/systemd/system/qgad.service", 0o644, unit)?;
+                install("/usr/lib/udev/rules.d/60-qgad.rules", 0o644, rule)?;
+            }
+        }
+        install("/usr/lib/vmtest/vmtest-guest", 0o755, &init)?;
+        install("/etc/systemd/system/vmtest-control.service", 0o644, CONTROL_UNIT.as_bytes())?;
+        install("/etc/udev/rules.d/60-vmtest.rules", 0o644, CONTROL_RULE.as_bytes())?;
         let image = Self {
             qemu: needs.qemu.clone(),
             kernel: needs.kernel.image.clone(),

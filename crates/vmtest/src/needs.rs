@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::kernel::Kernel;
 
@@ -73,6 +73,21 @@ pub fn debian_disk() -> Result<PathBuf, String> {
     let found = found.map_err(|error| format!("failed to run {}: {error}", tool.display()))?;
     let said = |text: &[u8]| String::from_utf8_lossy(text).trim().to_owned();
     if found.status.success() { Ok(said(&found.stdout).into()) } else { Err(said(&found.stderr)) }
+}
+
+/// A Debian package of the agent under test, in this directory, as `tools/package` makes it.
+///
+/// # Errors
+/// When it cannot be made: why.
+pub fn debian_package(needs: &Needs, directory: &Path) -> Result<PathBuf> {
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/package");
+    let mut command = Command::new(&tool);
+    command.arg("deb").env("QGAD", &needs.agent).env("QGACTL", beside_us("qgactl")?).env("QGAD_PACKAGES", directory);
+    let made = command.output().with_context(|| format!("failed to run {}", tool.display()))?;
+    ensure!(made.status.success(), "{} failed: {}", tool.display(), String::from_utf8_lossy(&made.stderr).trim());
+    let packages = directory.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut packages = packages.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    packages.next().with_context(|| format!("{} has made no package", tool.display()))
 }
 
 /// The folder of the test or run of this name, below cargo's target directory.

@@ -2,17 +2,21 @@
 
 use anyhow::Result;
 use qga::{
-    client::Client,
+    client::{Client, GuestFile},
     commands::{
+        clock::SetTime,
         exec::{Exec, ExecStatus},
         freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
+        network::GetInterfaces,
         power::Shutdown,
+        storage::{GetDisks, GetFsinfo},
         system::{GetHostName, GetOsinfo},
+        users::{GetUsers, SetUserPassword},
     },
 };
 use vmtest::{
     transcript::Recorded,
-    vm::{AGENT_PORT, Builder, Vm},
+    vm::{AGENT_PORT, Builder, DEADLINE, Vm},
 };
 
 use crate::cases::{answered, soon};
@@ -31,6 +35,7 @@ pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     is_started_again(&mut vm)?;
     comes_and_goes_with_its_port(&mut vm)?;
     tells_the_journal_priorities_and_no_secrets(&mut vm)?;
+    serves_all_but_programs_under_the_drop_in(&mut vm)?;
     assert_eq!(vm.sh("systemctl is-system-running")?, "running", "{}", vm.sh("systemctl --failed")?);
     answered(&vm)?.call(&Shutdown { mode: None }, soon())?;
     let end = vm.qmp.wait_event("SHUTDOWN", soon())?;
@@ -47,7 +52,8 @@ fn starts_by_the_udev_rule(vm: &mut Vm) -> Result<()> {
     assert_eq!(agent.call(&GetHostName {}, soon())?.host_name, vm.sh("cat /etc/hostname")?);
     assert_eq!(vm.sh("systemctl is-enabled qgad || true")?, "disabled");
     assert_eq!(vm.sh("systemctl is-active qgad")?, "active");
-    assert_eq!(vm.sh("systemctl show --value -p StatusText qgad")?, format!("serving /dev/virtio-ports/{AGENT_PORT}"));
+    let status = format!("serving the host on /dev/virtio-ports/{AGENT_PORT}");
+    assert_eq!(vm.sh("systemctl show --value -p StatusText qgad")?, status);
     assert_eq!(vm.wait_until("systemctl is-system-running --wait")?, "running");
     Ok(())
 }
@@ -139,12 +145,37 @@ fn tells_the_journal_priorities_and_no_secrets(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
+/// Something of each kind; the case's own end is a shutdown under it.
+fn serves_all_but_programs_under_the_drop_in(vm: &mut Vm) -> Result<()> {
+    let lines = include_str!("../../../../../packaging/systemd/no-programs.conf");
+    let directory = "/etc/systemd/system/qgad.service.d";
+    vm.sh(&format!("mkdir -p {directory}; cat >{directory}/no-programs.conf <<'END'\n{lines}END\n"))?;
+    vm.sh("systemctl daemon-reload; systemctl restart qgad")?;
+    assert_eq!(vm.sh("systemctl show --value -p NoNewPrivileges qgad")?, "yes");
+    let mut agent = answered(vm)?;
+    assert!(!agent.call(&GetFsinfo {}, soon())?.is_empty());
+    assert!(!agent.call(&GetDisks {}, soon())?.is_empty());
+    assert!(!agent.call(&GetInterfaces {}, soon())?.is_empty());
+    agent.call(&GetUsers {}, soon())?;
+    agent.call(&SetTime { time: None }, soon())?;
+    let password = SetUserPassword { username: "root".into(), password: b"word".to_vec().into(), crypted: false };
+    agent.call(&password, soon())?;
+    let mut file = GuestFile::open(&mut agent, "/root/written", "w", DEADLINE)?;
+    file.write_all(b"text")?;
+    file.close()?;
+    assert_eq!(vm.sh("cat /root/written")?, "text");
+    assert!(agent.call(&Freeze { lease: None }, soon())? > 0);
+    assert!(agent.call(&Thaw {}, soon())? > 0);
+    Ok(())
+}
+
 fn start(agent: &mut Client<Recorded>, path: &str, arguments: &[&str]) -> Result<i64> {
     let arguments = Some(arguments.iter().map(|argument| (*argument).to_owned()).collect());
     let program = Exec { path: path.into(), arg: arguments, env: None, input_data: None, capture_output: None };
     Ok(agent.call(&program, soon())?.pid)
 }
 
-fn agent_pid(vm: &mut Vm) -> Result<String> {
+/// The process of the agent as a service.
+pub(super) fn agent_pid(vm: &mut Vm) -> Result<String> {
     vm.sh(MAIN_PID)
 }
