@@ -37,6 +37,45 @@ pub enum Class {
     Account,
 }
 
+/// How much of the protocol an administrator offers a host. Each profile includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// Facts about the guest.
+    ReadOnly,
+    /// What a backup needs beside: freeze, thaw and trim.
+    Backup,
+    /// What running the machine needs: power, clock, processors, memory. Nothing that lets a host in.
+    Manage,
+    /// All there is. Files, programs, passwords and keys are here, since each of them gives all the others.
+    Full,
+}
+
+impl Profile {
+    /// All of them, each including those before it.
+    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Backup, Self::Manage, Self::Full];
+
+    /// The word for it in a configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read-only",
+            Self::Backup => "backup",
+            Self::Manage => "manage",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl Class {
+    /// The smallest profile that offers a command of this class, unless its [`Spec`] says otherwise.
+    pub const fn profile(self) -> Profile {
+        match self {
+            Self::Session | Self::Query => Profile::ReadOnly,
+            Self::Control => Profile::Manage,
+            Self::File | Self::Exec | Self::Account => Profile::Full,
+        }
+    }
+}
+
 /// Longest a query may take: a host that polls gives up after five seconds, an administrator's patience ends here.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -62,6 +101,10 @@ pub struct Spec {
     pub name: &'static str,
     /// What it is about.
     pub class: Class,
+    /// The smallest profile that offers it.
+    pub profile: Profile,
+    /// Whether the agent's audit tells of it.
+    pub audited: bool,
     /// Whether it is served while file systems are frozen.
     pub while_frozen: WhileFrozen,
     /// Whether a success is silent: no reply at all, not even for a request with an `id`.
@@ -76,17 +119,32 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A command that replies, is refused while frozen, may block, and has the default deadline.
+    /// A command that replies, is refused while frozen, may block, and has the default deadline. It is in its class's
+    /// profile, and audited unless the class changes nothing.
     pub const fn new(name: &'static str, class: Class) -> Self {
         Self {
             name,
             class,
+            profile: class.profile(),
+            audited: !matches!(class, Class::Session | Class::Query),
             while_frozen: WhileFrozen::Refused,
             silent: false,
             delimited: false,
             inline: false,
             deadline: QUERY_DEADLINE,
         }
+    }
+
+    /// This profile offers it, too.
+    #[must_use]
+    pub const fn profile(self, profile: Profile) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// The audit need not tell of it: it changes nothing, or what an audited command has opened.
+    #[must_use]
+    pub const fn unaudited(self) -> Self {
+        Self { audited: false, ..self }
     }
 
     /// May run for this long.

@@ -12,4 +12,4 @@ pub mod commands;
 pub mod wire;
 
 pub use client::Client;
-pub use command::{Class, Command, Spec};
+pub use command::{Class, Command, Profile, Spec};

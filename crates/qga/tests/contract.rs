@@ -30,6 +30,7 @@ impl Entry {
         json!({
             "name": spec.name,
             "class": class(spec),
+            "profile": spec.profile.name(),
             "while-frozen": spec.while_frozen != WhileFrozen::Refused,
             "success-response": !spec.silent,
             "deadline-seconds": spec.deadline.as_secs(),
@@ -95,7 +96,14 @@ fn the_readable_contract_is_current() {
         writeln!(text, "\n## {}\n\n{}\n", spec.name, description(&entry.arguments)).unwrap();
         let frozen = if spec.while_frozen != WhileFrozen::Refused { ", served while frozen" } else { "" };
         let silent = if spec.silent { ", answers failures only" } else { "" };
-        writeln!(text, "Class {}, at most {} s{frozen}{silent}.", class(spec), spec.deadline.as_secs()).unwrap();
+        writeln!(
+            text,
+            "Class {}, profile {}, at most {} s{frozen}{silent}.",
+            class(spec),
+            spec.profile.name(),
+            spec.deadline.as_secs()
+        )
+        .unwrap();
         members(&mut text, "Argument", &entry.arguments);
         writeln!(text, "\nReturns {}.", kind(&entry.returns)).unwrap();
     }

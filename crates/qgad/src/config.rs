@@ -1,18 +1,22 @@
 //! The configuration file.
 //!
 //! A key file whose group `general` holds the settings; other groups and unknown keys are passed over. The usual file
-//! may be missing, as may the one named by `QGA_CONF`; one named on the command line may not.
+//! may be missing, as may the one named by `QGA_CONF`; one named on the command line may not. The first mistake ends the
+//! agent's start; [`Source::check`] tells all of them.
 
 use std::{
+    collections::HashMap,
     ffi::{OsStr, OsString},
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
+use qga::commands::SPECS;
+
 use crate::{
     errno,
-    keyfile::KeyFile,
-    settings::{KEYS, Settings},
+    keyfile::{KeyFile, Mistake},
+    settings::{KEYS, Origin, Settings, Takes, split_names},
 };
 
 /// The file that is read where nothing else is said.
@@ -39,14 +43,65 @@ impl Source {
 
     /// Takes over what the file says.
     pub(crate) fn load(&self, settings: &mut Settings) -> Result<(), String> {
-        let failed = |error| format!("error loading configuration from path: {}, {error}", self.path.display());
-        let contents = match read(&self.path) {
-            Ok(contents) => contents,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => return Ok(()),
-            Err(error) => return Err(failed(errno::words(error))),
-        };
-        apply(&contents, settings).map_err(failed)
+        let Some(contents) = self.contents()? else { return Ok(()) };
+        let file = KeyFile::parse(&contents).map_err(|reason| self.failed(&reason))?;
+        let mistake = apply(&file, settings, &self.origin()).into_iter().next();
+        mistake.map_or(Ok(()), |(_, reason)| Err(self.failed(&reason)))
     }
+
+    /// Takes over what the file says, and tells all that is wrong with it, `file:line: reason`, also what a start passes
+    /// over: keys and commands that do not exist.
+    pub(crate) fn check(&self, settings: &mut Settings) -> Result<Vec<String>, String> {
+        let Some(contents) = self.contents()? else { return Ok(Vec::new()) };
+        let (file, mut mistakes) = KeyFile::parse_all(&contents);
+        let lines: HashMap<_, _> = file.keys(GROUP).collect();
+        let mut add = |key: &str, reason| mistakes.push(Mistake { line: lines.get(key).copied().unwrap_or(0), reason });
+        for (key, reason) in apply(&file, settings, &self.origin()) {
+            add(key, reason);
+        }
+        for (name, _) in file.keys(GROUP) {
+            match KEYS.iter().find(|key| key.names.contains(&name)) {
+                None => add(name, format!("there is no key '{name}'")),
+                Some(key) if key.takes == Takes::Commands => {
+                    let list = file.text(GROUP, name).ok().flatten().unwrap_or_default();
+                    let unknown = split_names(list.as_bytes()).filter(|name| !is_command(name));
+                    unknown.for_each(|command| add(name, no_command(&command)));
+                }
+                Some(_) => {}
+            }
+        }
+        mistakes.sort_by_key(|mistake| mistake.line);
+        Ok(mistakes
+            .iter()
+            .map(|Mistake { line, reason }| format!("{}:{line}: {reason}", self.path.display()))
+            .collect())
+    }
+
+    fn contents(&self) -> Result<Option<Vec<u8>>, String> {
+        match read(&self.path) {
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => Ok(None),
+            Err(error) => Err(self.failed(&errno::words(error))),
+        }
+    }
+
+    fn failed(&self, reason: &str) -> String {
+        format!("error loading configuration from path: {}, {reason}", self.path.display())
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::File(self.path.clone())
+    }
+}
+
+/// Whether there is a command of this name.
+pub(crate) fn is_command(name: &str) -> bool {
+    SPECS.iter().any(|spec| spec.name == name)
+}
+
+/// What is said of a list that names one that there is not.
+pub(crate) fn no_command(name: &str) -> String {
+    format!("the block and allow lists name a command that does not exist: '{name}'")
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -62,16 +117,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-fn apply(contents: &[u8], settings: &mut Settings) -> Result<(), String> {
-    let file = KeyFile::parse(contents)?;
+/// Takes over what makes sense, and returns what does not, by key.
+fn apply(file: &KeyFile, settings: &mut Settings, origin: &Origin) -> Vec<(&'static str, String)> {
+    let mut mistakes = Vec::new();
     for key in KEYS {
         for name in key.names {
-            if let Some(value) = file.text(GROUP, name)? {
-                settings.set(key, value.as_ref())?;
-            }
+            let taken = file.text(GROUP, name).and_then(|value| match value {
+                Some(value) => settings.set(key, value.as_ref(), origin),
+                None => Ok(()),
+            });
+            mistakes.extend(taken.err().map(|reason| (*name, reason)));
         }
     }
-    Ok(())
+    mistakes
 }
 
 #[cfg(test)]
@@ -111,7 +169,8 @@ mod tests {
         let mut settings = Settings::default();
         let contents =
             b"[general]\ndaemon=true\nmethod=unix-listen\nfoo=bar\n[other]\nverbose=true\nretry-path=maybe\n";
-        apply(contents, &mut settings).unwrap();
+        let file = KeyFile::parse(contents).unwrap();
+        assert_eq!(apply(&file, &mut settings, &Origin::Default), []);
         let expected = Settings { daemon: true, method: "unix-listen".into(), ..Settings::default() };
         assert_eq!(settings, expected);
     }

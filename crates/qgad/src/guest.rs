@@ -159,7 +159,7 @@ pub(crate) mod tests {
             root: Root::at(root),
             environment: Environment::default(),
             handlers: crate::dispatch::HANDLERS,
-            policy: Policy::default(),
+            policy: Policy::new(&crate::settings::Settings::default()),
             interfaces_exclude: Globs::default(),
             command_timeout: QUERY_DEADLINE,
             state: State::load(root, true).unwrap(),

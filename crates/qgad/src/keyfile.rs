@@ -9,39 +9,72 @@ use std::collections::HashMap;
 /// The contents of a key file. Values are kept as they stand, escapes and all.
 #[derive(Debug, Default)]
 pub(crate) struct KeyFile {
-    values: HashMap<(String, String), Vec<u8>>,
+    values: HashMap<(String, String), Value>,
+}
+
+/// A value as it stands, and the line it stands in, counted from one.
+#[derive(Debug)]
+struct Value {
+    text: Vec<u8>,
+    line: usize,
+}
+
+/// What is wrong with a file, and in which line, counted from one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    /// The line.
+    pub(crate) line: usize,
+    /// What is wrong with it.
+    pub(crate) reason: String,
 }
 
 impl KeyFile {
-    /// Reads a file's contents.
+    /// Reads a file's contents, or says what is wrong first.
     pub(crate) fn parse(contents: &[u8]) -> Result<Self, String> {
-        let mut file = Self::default();
-        let mut group = None;
-        for line in contents.split(|&byte| byte == b'\n') {
-            let line = line.trim_ascii_start();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() || line.starts_with(b"#") {
-                continue;
+        let (file, mistakes) = Self::parse_all(contents);
+        mistakes.into_iter().next().map_or(Ok(file), |mistake| Err(mistake.reason))
+    }
+
+    /// Reads a file's contents as far as they make sense, and says all that is wrong.
+    pub(crate) fn parse_all(contents: &[u8]) -> (Self, Vec<Mistake>) {
+        let (mut file, mut mistakes, mut group) = (Self::default(), Vec::new(), None);
+        for (index, line) in contents.split(|&byte| byte == b'\n').enumerate() {
+            if let Err(reason) = file.take_line(line, index + 1, &mut group) {
+                mistakes.push(Mistake { line: index + 1, reason });
             }
-            if let Some(name) = group_name(line) {
-                group = Some(name);
-                continue;
-            }
-            let (key, value) = key_and_value(line).ok_or_else(|| {
-                let line = String::from_utf8_lossy(line);
-                format!("Key file contains line “{line}” which is not a key-value pair, group, or comment")
-            })?;
-            let group = group.clone().ok_or("Key file does not start with a group")?;
-            file.values.insert((group, key), value.to_vec());
         }
-        Ok(file)
+        (file, mistakes)
+    }
+
+    fn take_line(&mut self, text: &[u8], line: usize, group: &mut Option<String>) -> Result<(), String> {
+        let text = text.trim_ascii_start();
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() || text.starts_with(b"#") {
+            return Ok(());
+        }
+        if let Some(name) = group_name(text) {
+            *group = Some(name);
+            return Ok(());
+        }
+        let (key, value) = key_and_value(text).ok_or_else(|| {
+            let text = String::from_utf8_lossy(text);
+            format!("Key file contains line “{text}” which is not a key-value pair, group, or comment")
+        })?;
+        let group = group.clone().ok_or("Key file does not start with a group")?;
+        self.values.insert((group, key), Value { text: value.to_vec(), line });
+        Ok(())
+    }
+
+    /// The keys of a group, each with its line.
+    pub(crate) fn keys(&self, group: &str) -> impl Iterator<Item = (&str, usize)> {
+        self.values.iter().filter(move |((name, _), _)| name == group).map(|((_, key), value)| (&**key, value.line))
     }
 
     /// A key's value, escapes resolved. `None` when the group or the key is not there.
     pub(crate) fn text(&self, group: &str, key: &str) -> Result<Option<String>, String> {
         let Some(value) = self.values.get(&(group.to_owned(), key.to_owned())) else { return Ok(None) };
-        let text = str::from_utf8(value).map_err(|_| {
-            let value = String::from_utf8_lossy(value);
+        let text = str::from_utf8(&value.text).map_err(|_| {
+            let value = String::from_utf8_lossy(&value.text);
             format!("Key file contains key “{key}” with value “{value}” which is not UTF-8")
         })?;
         unescape(text).map(Some).ok_or_else(|| cannot_be_interpreted(key))

@@ -5,6 +5,7 @@
 
 mod account;
 mod channel;
+mod check;
 mod claims;
 mod commands;
 mod config;
@@ -46,8 +47,6 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
 };
-
-use qga::commands::SPECS;
 
 use self::{
     channel::{Activation, Channel},
@@ -99,6 +98,11 @@ fn main() -> ExitCode {
 
 /// Runs the agent to its end, or says why it cannot, cause first.
 fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>> {
+    if options.check_config {
+        let (report, mistakes) = check::run(options, &choose_source(options, &environment));
+        print(report.as_bytes())?;
+        return if mistakes { Err(Vec::new()) } else { Ok(()) };
+    }
     let activation = Activation::take(environment.variable("LISTEN_PID"), environment.variable("LISTEN_FDS"))
         .map_err(|reason| vec![reason])?;
     let settings = read_settings(options, &environment, activation.as_ref()).map_err(|reason| vec![reason])?;
@@ -138,7 +142,7 @@ fn read_settings(
     activation: Option<&Activation>,
 ) -> Result<Settings, String> {
     let mut settings = Settings::default();
-    Source::choose(options.config.clone(), environment.variable("QGA_CONF")).load(&mut settings)?;
+    choose_source(options, environment).load(&mut settings)?;
     options.apply(&mut settings)?;
     match activation {
         Some(activation) => {
@@ -148,6 +152,10 @@ fn read_settings(
         }
         None => settings.complete(),
     }
+}
+
+fn choose_source(options: &Options, environment: &Environment) -> Source {
+    Source::choose(options.config.clone(), environment.variable("QGA_CONF"))
 }
 
 fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
@@ -160,15 +168,15 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         open_log(path, &freezer)?;
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
-        if !SPECS.iter().any(|spec| spec.name == name) {
-            log::warn!("the block and allow lists name a command that does not exist: '{name}'");
+        if !config::is_command(&name.value) {
+            log::warn!("{}", config::no_command(&name.value));
         }
     }
     Ok(Guest {
         root: Root::machine(),
         environment,
         handlers: dispatch::HANDLERS,
-        policy: Policy::new(settings.allow_rpcs.clone(), settings.block_rpcs.clone()),
+        policy: Policy::new(settings),
         interfaces_exclude: Globs::new(settings.interfaces_exclude.clone()),
         command_timeout: settings.command_timeout,
         state: State::load(&state_directory, !freezer.refuses_commands())?,

@@ -4,12 +4,12 @@
 //! option are passed over. Options that print something end the reading where they stand. The settings' options are
 //! derived from [`KEYS`]; what is wrong is said in getopt's words.
 
-use std::{ffi::OsString, fmt::Write, path::Path};
+use std::{ffi::OsString, fmt::Write, os::unix::ffi::OsStrExt, path::Path};
 
 use lexopt::Arg;
 use qga::commands::SPECS;
 
-use crate::settings::{KEYS, Key, Settings, Takes};
+use crate::settings::{KEYS, Key, Origin, Settings, Takes, split_names};
 
 /// Where the help text of an option begins.
 const HELP_COLUMN: usize = 20;
@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) config: Option<OsString>,
     /// Print the configuration instead of running.
     pub(crate) dump_conf: bool,
+    /// Check the configuration instead of running.
+    pub(crate) check_config: bool,
 }
 
 /// What came of reading the command line.
@@ -49,6 +51,7 @@ struct Action {
 enum ActionKind {
     Config,
     DumpConf,
+    CheckConfig,
     Version,
     Help,
     /// Accepted because service files for other systems have it.
@@ -69,6 +72,13 @@ static ACTIONS: &[Action] = &[
         takes_value: false,
         help: &["print the configuration that the options and the", "configuration file make, and exit"],
         kind: ActionKind::DumpConf,
+    },
+    Action {
+        short: None,
+        long: "check-config",
+        takes_value: false,
+        help: &["print which commands are allowed and why, and every", "mistake in the configuration file, and exit"],
+        kind: ActionKind::CheckConfig,
     },
     Action {
         short: Some('V'),
@@ -94,9 +104,15 @@ enum Meaning {
 }
 
 impl Options {
+    /// The names of commands that the command line puts in lists.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = String> {
+        let lists = self.settings.iter().filter(|(key, _)| key.takes == Takes::Commands);
+        lists.flat_map(|(_, list)| split_names(list.as_bytes()))
+    }
+
     /// Adds what the command line says to what the configuration file said.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), String> {
-        self.settings.iter().try_for_each(|(key, value)| settings.set(key, value))
+        self.settings.iter().try_for_each(|(key, value)| settings.set(key, value, &Origin::CommandLine))
     }
 }
 
@@ -146,6 +162,7 @@ fn read(parser: &mut lexopt::Parser, program: &str, options: &mut Options) -> Re
                 match action.kind {
                     ActionKind::Config => options.config = value,
                     ActionKind::DumpConf => options.dump_conf = true,
+                    ActionKind::CheckConfig => options.check_config = true,
                     ActionKind::Version => return Ok(Some(version())),
                     ActionKind::Help => return Ok(Some(help(program))),
                     ActionKind::Ignore => {}

@@ -9,9 +9,12 @@ mod fixture;
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -76,6 +79,22 @@ impl Root {
         let directory = open(&self.directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         Ok(openat2(directory, path.as_ref(), how)?)
+    }
+
+    /// A directory that nothing opened in it leads out of.
+    pub(crate) fn beneath(&self, directory: impl AsRef<Path>) -> io::Result<Beneath> {
+        Ok(Beneath(self.open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?))
+    }
+
+    /// Where a path leads, all links resolved.
+    pub(crate) fn resolve(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        if self.is_machine() {
+            return fs::canonicalize(path.as_ref());
+        }
+        let found = self.open(path, OFlag::O_PATH)?;
+        let real = PathBuf::from(readlink(&*format!("/proc/self/fd/{}", found.as_raw_fd()))?);
+        let inside = real.strip_prefix(fs::canonicalize(&self.directory)?).map_err(io::Error::other)?;
+        Ok(Path::new("/").join(inside))
     }
 
     /// Removes a file by its path.
@@ -163,6 +182,32 @@ impl Root {
     }
 }
 
+/// A directory that no path leads out of, whatever links there are, as the kernel makes sure.
+#[derive(Debug)]
+pub(crate) struct Beneath(OwnedFd);
+
+impl Beneath {
+    /// Opens a file by its path from there; one that this creates has no permissions.
+    ///
+    /// # Errors
+    /// `EXDEV` or `ELOOP` when the path leads out, `ENOSYS` where the kernel cannot make sure.
+    pub(crate) fn open(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        Ok(openat2(&self.0, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))?)
+    }
+
+    /// A directory inside.
+    pub(crate) fn beneath(&self, path: &Path) -> io::Result<Self> {
+        self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map(Self)
+    }
+
+    /// Removes a file by its path from there.
+    pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = split(path)?;
+        Ok(unlinkat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+}
+
 /// The directory that a file is in, and its name there.
 fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -178,8 +223,8 @@ mod tests {
     #[test]
     fn a_link_with_an_absolute_target_stays_inside() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("etc")).unwrap();
-        std::fs::write(directory.path().join("etc/qgad-target"), "inside").unwrap();
+        fs::create_dir(directory.path().join("etc")).unwrap();
+        fs::write(directory.path().join("etc/qgad-target"), "inside").unwrap();
         symlink("/etc/qgad-target", directory.path().join("etc/link")).unwrap();
         assert_eq!(Root::at(directory.path()).read("/etc/link").unwrap(), b"inside");
     }
@@ -187,7 +232,7 @@ mod tests {
     #[test]
     fn a_file_is_removed_inside() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("file"), "").unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
         Root::at(directory.path()).remove_file("/file").unwrap();
         assert!(!directory.path().join("file").exists());
     }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use qga::command::QUERY_DEADLINE;
+use qga::command::{Profile, QUERY_DEADLINE};
 
 use crate::keyfile::{cannot_be_interpreted, escape};
 
@@ -57,9 +57,9 @@ pub(crate) struct Settings {
     /// Whether to wait for a port that is not there.
     pub(crate) retry_path: bool,
     /// Commands to refuse.
-    pub(crate) block_rpcs: Vec<String>,
+    pub(crate) block_rpcs: Vec<Sourced<String>>,
     /// Commands to serve, and no others; all when empty.
-    pub(crate) allow_rpcs: Vec<String>,
+    pub(crate) allow_rpcs: Vec<Sourced<String>>,
     /// Network interfaces that are not told of, as patterns.
     pub(crate) interfaces_exclude: Vec<String>,
     /// How long a query may take; the deadlines of other commands are scaled with it.
@@ -72,6 +72,40 @@ pub(crate) struct Settings {
     pub(crate) fsfreeze_lease: Option<Duration>,
     /// File systems that are never frozen, as patterns of mount points and types.
     pub(crate) fsfreeze_exclude: Vec<String>,
+    /// How much of the protocol is offered.
+    pub(crate) profile: Sourced<Profile>,
+    /// Programs that may be started, and no others, as patterns of absolute paths; all if not given.
+    pub(crate) exec_allow: Option<Sourced<Vec<String>>>,
+    /// Where files may be read, and nowhere else, as absolute paths; everywhere if not given.
+    pub(crate) file_read_allow: Option<Sourced<Vec<String>>>,
+    /// Where files may be written, and nowhere else, as absolute paths; everywhere if not given.
+    pub(crate) file_write_allow: Option<Sourced<Vec<String>>>,
+}
+
+/// A value, and who made it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sourced<T> {
+    /// The value.
+    pub(crate) value: T,
+    /// Where it was said.
+    pub(crate) origin: Origin,
+}
+
+/// Where a setting was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nowhere.
+    Default,
+    /// In this file.
+    File(PathBuf),
+    /// On the command line.
+    CommandLine,
+}
+
+/// What one source says about one setting.
+struct Said<'a> {
+    text: &'a OsStr,
+    origin: &'a Origin,
 }
 
 /// The definition of one setting.
@@ -87,7 +121,7 @@ pub(crate) struct Key {
     /// What the help text says, a line each.
     pub(crate) help: &'static [&'static str],
     /// Takes a value over; what is wrong with it does not name the key.
-    set: fn(&mut Settings, &OsStr) -> Result<(), Unfit>,
+    set: fn(&mut Settings, &Said<'_>) -> Result<(), Unfit>,
     /// The value to print.
     show: fn(&Settings) -> Option<OsString>,
 }
@@ -130,7 +164,7 @@ pub(crate) static KEYS: &[Key] = &[
             "isa-serial, or vsock-listen (virtio-serial is the default)",
         ],
         set: |settings, value| {
-            settings.method = value.to_string_lossy().into_owned();
+            settings.method = value.text.to_string_lossy().into_owned();
             Ok(())
         },
         show: |settings| Some(settings.method.clone().into()),
@@ -165,7 +199,7 @@ pub(crate) static KEYS: &[Key] = &[
         takes: Takes::Value,
         help: &["a daemon's pid file (default is /var/run/qemu-ga.pid)"],
         set: |settings, value| {
-            settings.pidfile = value.into();
+            settings.pidfile = value.text.into();
             Ok(())
         },
         show: |settings| Some(settings.pidfile.clone().into()),
@@ -191,7 +225,7 @@ pub(crate) static KEYS: &[Key] = &[
         takes: Takes::Value,
         help: &["directory for state that outlives the agent", "(default is /var/run)"],
         set: |settings, value| {
-            settings.statedir = value.into();
+            settings.statedir = value.text.into();
             Ok(())
         },
         show: |settings| Some(settings.statedir.clone().into()),
@@ -220,8 +254,8 @@ pub(crate) static KEYS: &[Key] = &[
         long: &["block-rpcs", "blacklist"],
         takes: Takes::Commands,
         help: &["commands to refuse, separated by commas", "(\"help\" lists all commands)"],
-        set: |settings, value| names(&mut settings.block_rpcs, value),
-        show: |settings| Some(settings.block_rpcs.join(";").into()),
+        set: |settings, value| commands(&mut settings.block_rpcs, value),
+        show: |settings| Some(shown_commands(&settings.block_rpcs)),
     },
     Key {
         names: &["allow-rpcs"],
@@ -229,79 +263,83 @@ pub(crate) static KEYS: &[Key] = &[
         long: &["allow-rpcs"],
         takes: Takes::Commands,
         help: &["commands to serve, and no others", "(\"help\" lists all commands)"],
-        set: |settings, value| names(&mut settings.allow_rpcs, value),
-        show: |settings| Some(settings.allow_rpcs.join(";").into()),
+        set: |settings, value| commands(&mut settings.allow_rpcs, value),
+        show: |settings| Some(shown_commands(&settings.allow_rpcs)),
     },
-    Key {
-        names: &["interfaces-exclude"],
-        short: None,
-        long: &[],
-        takes: Takes::Value,
-        help: &[],
-        set: |settings, value| names(&mut settings.interfaces_exclude, value),
-        show: |settings| {
-            let patterns = &settings.interfaces_exclude;
-            (!patterns.is_empty()).then(|| patterns.join(";").into())
-        },
-    },
-    Key {
-        names: &["command-timeout"],
-        short: None,
-        long: &[],
-        takes: Takes::Value,
-        help: &[],
-        set: |settings, value| seconds(&mut settings.command_timeout, value),
-        show: |settings| shown_seconds(settings.command_timeout, QUERY_DEADLINE),
-    },
-    Key {
-        names: &["fsfreeze-hook-timeout"],
-        short: None,
-        long: &[],
-        takes: Takes::Value,
-        help: &[],
-        set: |settings, value| seconds(&mut settings.fsfreeze_hook_timeout, value),
-        show: |settings| shown_seconds(settings.fsfreeze_hook_timeout, HOOK_TIMEOUT),
-    },
-    Key {
-        names: &["fsfreeze-timeout"],
-        short: None,
-        long: &[],
-        takes: Takes::Value,
-        help: &[],
-        set: |settings, value| {
+    own(
+        &["interfaces-exclude"],
+        |settings, value| names(&mut settings.interfaces_exclude, value),
+        |settings| shown_names(&settings.interfaces_exclude),
+    ),
+    own(
+        &["command-timeout"],
+        |settings, value| seconds(&mut settings.command_timeout, value),
+        |settings| shown_seconds(settings.command_timeout, QUERY_DEADLINE),
+    ),
+    own(
+        &["fsfreeze-hook-timeout"],
+        |settings, value| seconds(&mut settings.fsfreeze_hook_timeout, value),
+        |settings| shown_seconds(settings.fsfreeze_hook_timeout, HOOK_TIMEOUT),
+    ),
+    own(
+        &["fsfreeze-timeout"],
+        |settings, value| {
             seconds(&mut settings.fsfreeze_timeout, value)?;
             (settings.fsfreeze_timeout <= MAX_FREEZE_TIMEOUT).then_some(()).ok_or(Unfit)
         },
-        show: |settings| shown_seconds(settings.fsfreeze_timeout, FREEZE_TIMEOUT),
-    },
-    Key {
-        names: &["fsfreeze-lease"],
-        short: None,
-        long: &[],
-        takes: Takes::Value,
-        help: &[],
-        set: |settings, value| {
-            if value.as_bytes().trim_ascii() == b"0" {
+        |settings| shown_seconds(settings.fsfreeze_timeout, FREEZE_TIMEOUT),
+    ),
+    own(
+        &["fsfreeze-lease"],
+        |settings, value| {
+            if value.bytes().trim_ascii() == b"0" {
                 settings.fsfreeze_lease = None;
                 return Ok(());
             }
             seconds(settings.fsfreeze_lease.get_or_insert_default(), value)
         },
-        show: |settings| shown_seconds(settings.fsfreeze_lease.unwrap_or_default(), FREEZE_LEASE),
-    },
-    Key {
-        names: &["fsfreeze-exclude"],
-        short: None,
-        long: &[],
-        takes: Takes::Value,
-        help: &[],
-        set: |settings, value| names(&mut settings.fsfreeze_exclude, value),
-        show: |settings| {
-            let patterns = &settings.fsfreeze_exclude;
-            (!patterns.is_empty()).then(|| patterns.join(";").into())
+        |settings| shown_seconds(settings.fsfreeze_lease.unwrap_or_default(), FREEZE_LEASE),
+    ),
+    own(
+        &["fsfreeze-exclude"],
+        |settings, value| names(&mut settings.fsfreeze_exclude, value),
+        |settings| shown_names(&settings.fsfreeze_exclude),
+    ),
+    own(
+        &["profile"],
+        |settings, said| {
+            let profile =
+                Profile::ALL.into_iter().find(|profile| said.bytes().trim_ascii() == profile.name().as_bytes());
+            settings.profile = said.by_source(profile.ok_or(Unfit)?);
+            Ok(())
         },
-    },
+        |settings| (settings.profile.value != Profile::Full).then(|| settings.profile.value.name().into()),
+    ),
+    own(
+        &["exec-allow"],
+        |settings, said| absolute_paths(&mut settings.exec_allow, said),
+        |settings| shown_paths(settings.exec_allow.as_ref()),
+    ),
+    own(
+        &["file-read-allow"],
+        |settings, said| absolute_paths(&mut settings.file_read_allow, said),
+        |settings| shown_paths(settings.file_read_allow.as_ref()),
+    ),
+    own(
+        &["file-write-allow"],
+        |settings, said| absolute_paths(&mut settings.file_write_allow, said),
+        |settings| shown_paths(settings.file_write_allow.as_ref()),
+    ),
 ];
+
+/// A key of our own, which stands in the file only.
+const fn own(
+    names: &'static [&'static str],
+    set: fn(&mut Settings, &Said<'_>) -> Result<(), Unfit>,
+    show: fn(&Settings) -> Option<OsString>,
+) -> Key {
+    Key { names, short: None, long: &[], takes: Takes::Value, help: &[], set, show }
+}
 
 impl fmt::Debug for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -329,14 +367,18 @@ impl Default for Settings {
             fsfreeze_timeout: FREEZE_TIMEOUT,
             fsfreeze_lease: Some(FREEZE_LEASE),
             fsfreeze_exclude: Vec::new(),
+            profile: Sourced { value: Profile::Full, origin: Origin::Default },
+            exec_allow: None,
+            file_read_allow: None,
+            file_write_allow: None,
         }
     }
 }
 
 impl Settings {
     /// Takes over what one source says about one setting.
-    pub(crate) fn set(&mut self, key: &Key, value: &OsStr) -> Result<(), String> {
-        (key.set)(self, value).map_err(|Unfit| cannot_be_interpreted(key.names[0]))
+    pub(crate) fn set(&mut self, key: &Key, text: &OsStr, origin: &Origin) -> Result<(), String> {
+        (key.set)(self, &Said { text, origin }).map_err(|Unfit| cannot_be_interpreted(key.names[0]))
     }
 
     /// Fills in the path that the method implies.
@@ -363,8 +405,28 @@ impl Settings {
     }
 }
 
-fn flag(setting: &mut bool, value: &OsStr) -> Result<(), Unfit> {
-    *setting = match value.as_bytes().trim_ascii_end() {
+impl Said<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
+    fn by_source<T>(&self, value: T) -> Sourced<T> {
+        Sourced { value, origin: self.origin.clone() }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("by default"),
+            Self::File(path) => write!(formatter, "in {}", path.display()),
+            Self::CommandLine => formatter.write_str("on the command line"),
+        }
+    }
+}
+
+fn flag(setting: &mut bool, value: &Said<'_>) -> Result<(), Unfit> {
+    *setting = match value.bytes().trim_ascii_end() {
         b"true" | b"1" => true,
         b"false" | b"0" => false,
         _ => return Err(Unfit),
@@ -373,20 +435,54 @@ fn flag(setting: &mut bool, value: &OsStr) -> Result<(), Unfit> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a setter")]
-fn optional_path(setting: &mut Option<PathBuf>, value: &OsStr) -> Result<(), Unfit> {
-    *setting = Some(Path::new(value).into());
+fn optional_path(setting: &mut Option<PathBuf>, value: &Said<'_>) -> Result<(), Unfit> {
+    *setting = Some(Path::new(value.text).into());
+    Ok(())
+}
+
+/// The names in a list, without blanks around them.
+pub(crate) fn split_names(list: &[u8]) -> impl Iterator<Item = String> {
+    let names = list.split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
+    names.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a setter")]
+fn names(setting: &mut Vec<String>, value: &Said<'_>) -> Result<(), Unfit> {
+    setting.extend(split_names(value.bytes()));
     Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a setter")]
-fn names(setting: &mut Vec<String>, value: &OsStr) -> Result<(), Unfit> {
-    let names = value.as_bytes().split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
-    setting.extend(names.filter(|name| !name.is_empty()).map(|name| String::from_utf8_lossy(name).into_owned()));
+fn commands(setting: &mut Vec<Sourced<String>>, value: &Said<'_>) -> Result<(), Unfit> {
+    setting.extend(split_names(value.bytes()).map(|name| value.by_source(name)));
     Ok(())
 }
 
-fn seconds(setting: &mut Duration, value: &OsStr) -> Result<(), Unfit> {
-    let seconds: f64 = value.to_str().and_then(|text| text.trim().parse().ok()).ok_or(Unfit)?;
+/// Paths that mean one place whatever links there are. An empty list is one: it allows nothing.
+fn absolute_paths(setting: &mut Option<Sourced<Vec<String>>>, value: &Said<'_>) -> Result<(), Unfit> {
+    let paths: Vec<_> = split_names(value.bytes()).collect();
+    let is_fit = |path: &String| path.starts_with('/') && path.split('/').all(|name| name != "." && name != "..");
+    if !paths.iter().all(is_fit) {
+        return Err(Unfit);
+    }
+    *setting = Some(value.by_source(paths));
+    Ok(())
+}
+
+fn shown_names(setting: &[String]) -> Option<OsString> {
+    (!setting.is_empty()).then(|| setting.join(";").into())
+}
+
+fn shown_commands(setting: &[Sourced<String>]) -> OsString {
+    setting.iter().map(|name| name.value.as_str()).collect::<Vec<_>>().join(";").into()
+}
+
+fn shown_paths(setting: Option<&Sourced<Vec<String>>>) -> Option<OsString> {
+    setting.map(|paths| paths.value.join(";").into())
+}
+
+fn seconds(setting: &mut Duration, value: &Said<'_>) -> Result<(), Unfit> {
+    let seconds: f64 = value.text.to_str().and_then(|text| text.trim().parse().ok()).ok_or(Unfit)?;
     if !(0.001..=MAX_TIME_LIMIT).contains(&seconds) {
         return Err(Unfit);
     }
@@ -406,7 +502,7 @@ mod tests {
         let mut settings = Settings::default();
         for (name, value) in assignments {
             let key = KEYS.iter().find(|key| key.names.contains(name)).unwrap();
-            settings.set(key, OsStr::new(value))?;
+            settings.set(key, OsStr::new(value), &Origin::CommandLine)?;
         }
         Ok(settings)
     }
@@ -415,7 +511,7 @@ mod tests {
     fn a_list_grows_and_other_settings_have_their_last_value() {
         let settings = settings(&[("block-rpcs", "a,b"), ("path", "/x"), ("blacklist", " c ;; d,"), ("path", "/y")]);
         let settings = settings.unwrap();
-        assert_eq!(settings.block_rpcs, ["a", "b", "c", "d"]);
+        assert_eq!(shown_commands(&settings.block_rpcs), "a;b;c;d");
         assert_eq!(settings.path, Some("/y".into()));
     }
 
@@ -455,6 +551,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_allowed_is_a_profile_and_absolute_paths() {
+        assert_eq!(settings(&[("profile", "backup ")]).unwrap().profile.value, Profile::Backup);
+        for text in ["", "readonly", "Full", "backup;full"] {
+            assert_eq!(settings(&[("profile", text)]), Err(cannot_be_interpreted("profile")), "{text:?}");
+        }
+        for name in ["exec-allow", "file-read-allow", "file-write-allow"] {
+            assert!(settings(&[(name, "/a; /b/c*")]).is_ok() && settings(&[(name, "")]).is_ok());
+            for text in ["a", "/a;b", "/a/../b", "./a", "/a/."] {
+                assert_eq!(settings(&[(name, text)]), Err(cannot_be_interpreted(name)), "{name}={text}");
+            }
+        }
+        assert_eq!(settings(&[("exec-allow", "")]).unwrap().exec_allow.unwrap().value, [""; 0]);
+    }
+
+    #[test]
     fn only_serial_ports_have_a_default_path() {
         let path = |method| settings(&[("method", method)]).unwrap().complete().map(|settings| settings.path.unwrap());
         assert_eq!(path("virtio-serial"), Ok(DEFAULT_VIRTIO_PORT.into()));
@@ -473,7 +584,14 @@ mod tests {
              pidfile=/var/run/qemu-ga.pid\nstatedir=/var/run\nverbose=false\nretry-path=false\nblock-rpcs=\n\
              allow-rpcs=\n"
         );
-        for line in ["interfaces-exclude=veth*;docker0", "command-timeout=20", "fsfreeze-hook-timeout=5"] {
+        for line in [
+            "interfaces-exclude=veth*;docker0",
+            "command-timeout=20",
+            "fsfreeze-hook-timeout=5",
+            "profile=manage",
+            "exec-allow=/bin/a;/bin/b",
+            "file-read-allow=",
+        ] {
             let assignment = line.split_once('=').unwrap();
             assert!(text(&settings(&[assignment]).unwrap()).ends_with(&format!("\nallow-rpcs=\n{line}\n")));
         }

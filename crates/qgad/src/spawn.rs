@@ -17,6 +17,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
+    path::{Path, PathBuf},
     sync::Once,
 };
 
@@ -30,7 +31,7 @@ use nix::{
         stat::stat,
         wait::waitpid,
     },
-    unistd::{Pid, pipe2},
+    unistd::{AccessFlags, Pid, access, pipe2},
 };
 
 use crate::sys;
@@ -46,6 +47,8 @@ pub(crate) struct Program {
     /// As it was asked for; its first element is the program.
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// The file to run, if it is not looked for.
+    file: Option<CString>,
 }
 
 /// The descriptors that a program gets.
@@ -94,7 +97,25 @@ impl Program {
         Ok(Self {
             arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
             environment: environment.collect::<Result<_, _>>()?,
+            file: None,
         })
+    }
+
+    /// Where it would be started from.
+    pub(crate) fn find(&self) -> io::Result<PathBuf> {
+        let name = self.arguments[0].as_bytes();
+        if name.contains(&b'/') {
+            return Ok(self.path().into());
+        }
+        let is_program = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+        let candidates = self.candidates(name).map(|path| PathBuf::from(OsStr::from_bytes(path.as_bytes())));
+        candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
+    }
+
+    /// The same program, started from this file and no other.
+    pub(crate) fn at(self, file: &Path) -> io::Result<Self> {
+        let file = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        Ok(Self { file: Some(file), ..self })
     }
 
     /// What it was asked for as.
@@ -120,6 +141,9 @@ impl Program {
     }
 
     fn start_first_found(&self, stdio: Stdio<'_>) -> nix::Result<Pid> {
+        if let Some(file) = &self.file {
+            return self.start_at(file, stdio);
+        }
         let name = self.arguments[0].as_bytes();
         if name.is_empty() {
             return Err(Errno::ENOENT);

@@ -27,7 +27,7 @@ pub struct ExecStatus {
 }
 
 impl Command for ExecStatus {
-    const SPEC: Spec = Spec::new("guest-exec-status", Class::Exec).inline();
+    const SPEC: Spec = Spec::new("guest-exec-status", Class::Exec).unaudited().inline();
     type Reply = ProgramStatus;
 }
 

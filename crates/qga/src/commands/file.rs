@@ -50,7 +50,7 @@ pub struct FileClose {
 }
 
 impl Command for FileClose {
-    const SPEC: Spec = Spec::new("guest-file-close", Class::File).deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-close", Class::File).unaudited().deadline(DEADLINE);
     type Reply = Nothing;
 }
 
@@ -66,7 +66,7 @@ pub struct FileRead {
 }
 
 impl Command for FileRead {
-    const SPEC: Spec = Spec::new("guest-file-read", Class::File).deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-read", Class::File).unaudited().deadline(DEADLINE);
     type Reply = ReadBytes;
 }
 
@@ -98,7 +98,7 @@ pub struct FileWrite {
 }
 
 impl Command for FileWrite {
-    const SPEC: Spec = Spec::new("guest-file-write", Class::File).deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-write", Class::File).unaudited().deadline(DEADLINE);
     type Reply = WrittenBytes;
 }
 
@@ -125,7 +125,7 @@ pub struct FileSeek {
 }
 
 impl Command for FileSeek {
-    const SPEC: Spec = Spec::new("guest-file-seek", Class::File).deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-seek", Class::File).unaudited().deadline(DEADLINE);
     type Reply = FilePosition;
 }
 
@@ -148,7 +148,7 @@ pub struct FileFlush {
 }
 
 impl Command for FileFlush {
-    const SPEC: Spec = Spec::new("guest-file-flush", Class::File).inline();
+    const SPEC: Spec = Spec::new("guest-file-flush", Class::File).unaudited().inline();
     type Reply = Nothing;
 }
 

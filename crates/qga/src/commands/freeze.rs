@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Class, Command, Spec, WhileFrozen};
+use crate::command::{Class, Command, Profile, Spec, WhileFrozen};
 
 /// Longest lease that a host can ask for, in seconds: a day.
 pub const MAX_LEASE_SECONDS: i64 = 86_400;
@@ -48,7 +48,8 @@ pub struct Freeze {
 }
 
 impl Command for Freeze {
-    const SPEC: Spec = Spec::new("guest-fsfreeze-freeze", Class::Control).deadline(FREEZE_DEADLINE);
+    const SPEC: Spec =
+        Spec::new("guest-fsfreeze-freeze", Class::Control).profile(Profile::Backup).deadline(FREEZE_DEADLINE);
     type Reply = i64;
 }
 
@@ -65,7 +66,8 @@ pub struct FreezeList {
 }
 
 impl Command for FreezeList {
-    const SPEC: Spec = Spec::new("guest-fsfreeze-freeze-list", Class::Control).deadline(FREEZE_DEADLINE);
+    const SPEC: Spec =
+        Spec::new("guest-fsfreeze-freeze-list", Class::Control).profile(Profile::Backup).deadline(FREEZE_DEADLINE);
     type Reply = i64;
 }
 
@@ -77,6 +79,7 @@ pub struct Thaw {}
 
 impl Command for Thaw {
     const SPEC: Spec = Spec::new("guest-fsfreeze-thaw", Class::Control)
+        .profile(Profile::Backup)
         .deadline(FREEZE_DEADLINE)
         .while_frozen(WhileFrozen::EvenIfBlocked);
     type Reply = i64;

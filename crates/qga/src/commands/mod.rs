@@ -93,7 +93,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::SPECS;
-    use crate::command::WhileFrozen;
+    use crate::command::{Class, Profile, WhileFrozen};
 
     #[test]
     fn every_name_is_used_once() {
@@ -137,6 +137,33 @@ mod tests {
         let expected = ["guest-shutdown", "guest-suspend-disk", "guest-suspend-ram", "guest-suspend-hybrid"];
         for spec in SPECS {
             assert_eq!(spec.silent, expected.contains(&spec.name), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn a_backup_profile_can_freeze_thaw_and_trim_and_changes_nothing_else() {
+        let expected = ["guest-fsfreeze-freeze", "guest-fsfreeze-freeze-list", "guest-fsfreeze-thaw", "guest-fstrim"];
+        for spec in SPECS {
+            let is_added = spec.profile == Profile::Backup;
+            assert_eq!(is_added, expected.contains(&spec.name), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn no_profile_but_the_full_one_lets_a_host_in() {
+        for spec in SPECS {
+            let lets_in = matches!(spec.class, Class::File | Class::Exec | Class::Account);
+            assert_eq!(lets_in, spec.profile == Profile::Full, "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn what_changes_the_guest_is_audited_and_what_is_polled_or_comes_in_pieces_is_not() {
+        for spec in SPECS {
+            let is_quiet = matches!(spec.class, Class::Session | Class::Query)
+                || (matches!(spec.class, Class::File | Class::Exec)
+                    && !["guest-exec", "guest-file-open"].contains(&spec.name));
+            assert_eq!(spec.audited, !is_quiet, "{}", spec.name);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Class, Command, Spec};
+use crate::command::{Class, Command, Profile, Spec};
 
 /// Lists the guest's mounted file systems that stand on block devices, each once, the last mounted first.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,7 +57,7 @@ pub struct Fstrim {
 }
 
 impl Command for Fstrim {
-    const SPEC: Spec = Spec::new("guest-fstrim", Class::Control).deadline(TRIM_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-fstrim", Class::Control).profile(Profile::Backup).deadline(TRIM_DEADLINE);
     type Reply = TrimReport;
 }
 

@@ -22,6 +22,9 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
+    /// The methods that [`Self::open`] knows.
+    pub(crate) const METHODS: [&str; 4] = ["virtio-serial", "isa-serial", "unix-listen", "vsock-listen"];
+
     /// Opens a channel. A port that is to be waited for may be missing; everything else must be there.
     pub(crate) fn open(method: &str, path: &Path, waits_for_port: bool) -> Result<Self, String> {
         match method {

@@ -3,6 +3,8 @@
 //! A program that was started runs on whatever becomes of the host, the connection or the agent. Arguments, environment
 //! and output are nobody's business but the host's: the log has the program's path, its process id and its end.
 
+use std::io;
+
 use qga::{
     commands::exec::{CaptureOutput, Exec, ExecStatus, ProgramStatus, StartedProgram},
     wire::{base64::Base64, message::Error},
@@ -20,11 +22,13 @@ impl Run for Exec {
     fn run(self, guest: &Guest) -> Result<StartedProgram> {
         let input = self.input_data.map(Base64::into_bytes).transpose()?;
         let capture = self.capture_output.unwrap_or(CaptureOutput::None);
+        let has_environment = self.env.is_some();
         let environment = match self.env {
             Some(variables) => variables.into_iter().map(String::into_bytes).collect(),
             None => spawn::inherited(guest.environment.for_children()),
         };
         let started = Program::new(&self.path, self.arg.unwrap_or_default(), environment)
+            .and_then(|program| allowed(program, guest, has_environment))
             .and_then(|program| guest.programs.start(&program, input, capture));
         let pid = started.map_err(|error| {
             let reason = errno::words(error);
@@ -33,6 +37,18 @@ impl Run for Exec {
         log::info!("guest-exec started {:?} as process {pid}", self.path);
         Ok(StartedProgram { pid })
     }
+}
+
+/// The program, if it may be started.
+fn allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
+    if guest.policy.allows_all_programs() {
+        return Ok(program);
+    }
+    if let Some(refusal) = guest.policy.environment_refusal().filter(|_| has_environment) {
+        return Err(refusal);
+    }
+    let file = guest.policy.program(&guest.root, &program.find()?)?;
+    program.at(&file)
 }
 
 impl Run for ExecStatus {

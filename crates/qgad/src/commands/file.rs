@@ -9,6 +9,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    path::Path,
     sync::Arc,
 };
 
@@ -29,7 +30,7 @@ use qga::{
 };
 
 use super::Result;
-use crate::{dispatch::Run, errno, files::MAX_OPEN_FILES, guest::Guest, root::Root, sys};
+use crate::{dispatch::Run, errno, files::MAX_OPEN_FILES, guest::Guest, policy::Place, sys};
 
 /// Most bytes read at once from memory: half a millisecond in which no other peer is served.
 const MAX_READ_AT_ONCE: usize = 1024 * 1024;
@@ -47,7 +48,8 @@ impl Run for FileOpen {
         if guest.files.is_full() {
             return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
         }
-        let file = open(&guest.root, &self.path, flags).map_err(|error| failed(&errno::words(error)))?;
+        let place = guest.policy.place(&guest.root, Path::new(&self.path), flags);
+        let file = place.and_then(|place| open(&place, flags)).map_err(|error| failed(&errno::words(error)))?;
         let handle = guest.state.take_handle()?;
         guest.files.insert(handle, file);
         Ok(handle)
@@ -129,14 +131,14 @@ fn flags(mode: &str) -> Option<OFlag> {
     })
 }
 
-fn open(root: &Root, path: &str, flags: OFlag) -> io::Result<File> {
+fn open(place: &Place<'_>, flags: OFlag) -> io::Result<File> {
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if flags.contains(OFlag::O_CREAT) {
         // With no permissions at all until they are what they shall be.
-        match root.open(path, flags | OFlag::O_EXCL) {
+        match place.open(flags | OFlag::O_EXCL) {
             Ok(file) => {
                 if let Err(error) = fchmod(&file, Mode::from_bits_truncate(NEW_FILE_MODE)) {
-                    root.remove_file(path)?;
+                    place.remove()?;
                     return Err(error.into());
                 }
                 return Ok(file.into());
@@ -145,7 +147,7 @@ fn open(root: &Root, path: &str, flags: OFlag) -> io::Result<File> {
             Err(_) => {}
         }
     }
-    root.open(path, flags.difference(OFlag::O_CREAT)).map(File::from)
+    place.open(flags.difference(OFlag::O_CREAT)).map(File::from)
 }
 
 /// Reads until there are `count` bytes, or the end is met.

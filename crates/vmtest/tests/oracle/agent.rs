@@ -98,7 +98,8 @@ fn converse(agent: &Path, input: &Input, peers: &[Peer], directory: &TempDir) ->
             answer.push(format!("(peer {})", index + 1));
         }
         let stream = running.connect(&socket)?;
-        answer.extend(answer::of_peer(&talk(&stream, peer)?, &input.masked));
+        let lines = answer::of_peer(&talk(&stream, peer)?, &input.masked);
+        answer.extend(lines.iter().map(|line| line.replace(&*directory.path().to_string_lossy(), "$DIR")));
     }
     ensure!(running.0.try_wait()?.is_none(), "the agent has ended");
     Ok(answer)

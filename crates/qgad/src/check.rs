@@ -1,0 +1,50 @@
+//! What `--check-config` tells: every mistake in the configuration, then every command with what becomes of it.
+//!
+//! A mistake is a line `file:line: reason`. A command's line is its name, `allowed` or `refused`, and why: the rule that
+//! refuses it, or what of it is allowed. The policy is the one that the agent would have, what is mistaken left out.
+
+use std::fmt::Write;
+
+use qga::commands::SPECS;
+
+use crate::{
+    channel::Channel,
+    config::{Source, is_command, no_command},
+    options::Options,
+    policy::{Policy, Refusal},
+    settings::Settings,
+};
+
+/// The report, and whether there are mistakes.
+pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
+    let mut settings = Settings::default();
+    let mut mistakes = source.check(&mut settings).unwrap_or_else(|reason| vec![reason]);
+    mistakes.extend(options.apply(&mut settings).err());
+    let unknown = options.commands().filter(|name| !is_command(name));
+    mistakes.extend(unknown.map(|name| format!("the command line: {}", no_command(&name))));
+    if !Channel::METHODS.contains(&settings.method.as_str()) {
+        mistakes.push(format!("unsupported channel method/type: {}", settings.method));
+    }
+    let mut report: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
+    let policy = Policy::new(&settings);
+    let width = SPECS.iter().map(|spec| spec.name.len()).max().unwrap_or(0);
+    for spec in SPECS {
+        let _ = write!(report, "{:width$}  ", spec.name);
+        let _ = match policy.decide(spec, false) {
+            Ok(()) => {
+                let limits = policy.limits(spec).map(|(rule, members)| match members {
+                    [] => format!("nothing by {rule}"),
+                    _ => format!("{} by {rule}", members.join(" ")),
+                });
+                let limits: Vec<_> = limits.collect();
+                match limits.is_empty() {
+                    true => writeln!(report, "allowed"),
+                    false => writeln!(report, "allowed: {}", limits.join("; ")),
+                }
+            }
+            Err(Refusal::ByPolicy(rule)) => writeln!(report, "refused: {rule}"),
+            Err(Refusal::Frozen) => writeln!(report, "refused while frozen"),
+        };
+    }
+    (report, !mistakes.is_empty())
+}

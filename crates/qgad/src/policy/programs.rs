@@ -1,0 +1,114 @@
+//! Which programs may be started.
+//!
+//! A pattern is an absolute path in which `*` is anything, further directories included, and `?` one byte. What it is
+//! held against is where the program really is, all links resolved, and that file is then run: a link that matches and
+//! leads elsewhere does not count, and a program with several names by links is allowed by its own name only. The
+//! directory that a pattern begins with may be a link, as `/bin` is.
+//! An environment chosen by the host is refused with it, because many programs run what it says. Arguments are not judged:
+//! a program that runs others is as good as a shell.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use super::{Policy, Rule, list};
+use crate::{glob::Globs, root::Root};
+
+impl Policy {
+    /// Whether all programs may be started, in any environment.
+    pub(crate) fn allows_all_programs(&self) -> bool {
+        self.programs.is_none()
+    }
+
+    /// The file to run instead of a program that was found at this path.
+    ///
+    /// # Errors
+    /// When it is none that is allowed.
+    pub(crate) fn program(&self, root: &Root, path: &Path) -> io::Result<PathBuf> {
+        let Some((rule, patterns)) = list("exec-allow", self.programs.as_ref()) else { return Ok(path.into()) };
+        let file = root.resolve(path)?;
+        let patterns = patterns.iter().map(|pattern| with_real_directory(root, pattern)).collect();
+        if Globs::new(patterns).matches(file.as_os_str().as_bytes()) { Ok(file) } else { Err(not_allowed(&rule)) }
+    }
+
+    /// The refusal of an environment that the host chose.
+    pub(crate) fn environment_refusal(&self) -> Option<io::Error> {
+        let (rule, _) = list("exec-allow", self.programs.as_ref())?;
+        Some(io::Error::new(io::ErrorKind::PermissionDenied, format!("an environment is not allowed ({rule})")))
+    }
+}
+
+/// A pattern in which the directories before its first wildcard, or its last name, are the real ones.
+fn with_real_directory(root: &Root, pattern: &str) -> String {
+    let literal = &pattern[..pattern.find(['*', '?']).unwrap_or(pattern.len())];
+    let (directory, rest) = pattern.split_at(literal.rfind('/').unwrap_or(0));
+    match root.resolve(if directory.is_empty() { "/" } else { directory }).map(PathBuf::into_os_string) {
+        Ok(real) => match OsString::from_vec(real.into_vec()).to_str() {
+            Some("/") => rest.into(),
+            Some(real) => format!("{real}{rest}"),
+            None => pattern.into(),
+        },
+        Err(_) => pattern.into(),
+    }
+}
+
+fn not_allowed(rule: &Rule<'_>) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("it is not allowed, {rule}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::settings::{Origin, Settings, Sourced};
+
+    fn check(patterns: &[&str], path: &str, expected: Option<&str>) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("usr/bin")).unwrap();
+        fs::create_dir_all(at("plugins/more")).unwrap();
+        for name in ["usr/bin/date", "usr/bin/box", "plugins/check", "plugins/more/check", "usr/bin/sh"] {
+            fs::write(at(name), "").unwrap();
+        }
+        symlink("usr/bin", at("bin")).unwrap();
+        symlink("box", at("usr/bin/ls")).unwrap();
+        symlink("/usr/bin/sh", at("plugins/shell")).unwrap();
+        let value = patterns.iter().map(ToString::to_string).collect();
+        let policy = Policy::new(&Settings {
+            exec_allow: Some(Sourced { value, origin: Origin::File("/conf".into()) }),
+            ..Settings::default()
+        });
+        let found = policy.program(&Root::at(directory.path()), Path::new(path));
+        match expected {
+            Some(file) => assert_eq!(found.unwrap(), Path::new(file), "{patterns:?}"),
+            None => assert_eq!(found.unwrap_err().to_string(), "it is not allowed, exec-allow in /conf", "{path}"),
+        }
+    }
+
+    #[test]
+    fn a_program_is_allowed_by_where_it_really_is() {
+        check(&["/usr/bin/date"], "/bin/date", Some("/usr/bin/date"));
+        check(&["/bin/date"], "/usr/bin/date", Some("/usr/bin/date"));
+        check(&["/never", "/plugins/*"], "/plugins/more/check", Some("/plugins/more/check"));
+        check(&["/bin/dat?"], "/usr/bin/../bin/date", Some("/usr/bin/date"));
+    }
+
+    #[test]
+    fn a_link_allows_nothing() {
+        check(&["/plugins/*"], "/plugins/shell", None);
+        check(&["/plugins/*"], "/plugins/../usr/bin/sh", None);
+        check(&["/usr/bin/ls"], "/usr/bin/ls", None);
+        check(&["/usr/bin/ls"], "/usr/bin/box", None);
+        check(&["/usr/bin/box"], "/usr/bin/ls", Some("/usr/bin/box"));
+    }
+
+    #[test]
+    fn what_no_pattern_matches_is_refused() {
+        check(&["/usr/bin/dat"], "/usr/bin/date", None);
+        check(&[], "/usr/bin/date", None);
+    }
+}
