@@ -66,6 +66,18 @@ impl Profile {
 }
 
 impl Class {
+    /// The word for it, in documentation and in the audit.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Query => "query",
+            Self::Control => "control",
+            Self::File => "file",
+            Self::Exec => "exec",
+            Self::Account => "account",
+        }
+    }
+
     /// The smallest profile that offers a command of this class, unless its [`Spec`] says otherwise.
     pub const fn profile(self) -> Profile {
         match self {

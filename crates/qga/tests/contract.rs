@@ -29,7 +29,7 @@ impl Entry {
         let spec = &self.spec;
         json!({
             "name": spec.name,
-            "class": class(spec),
+            "class": spec.class.name(),
             "profile": spec.profile.name(),
             "while-frozen": spec.while_frozen != WhileFrozen::Refused,
             "success-response": !spec.silent,
@@ -99,7 +99,7 @@ fn the_readable_contract_is_current() {
         writeln!(
             text,
             "Class {}, profile {}, at most {} s{frozen}{silent}.",
-            class(spec),
+            spec.class.name(),
             spec.profile.name(),
             spec.deadline.as_secs()
         )
@@ -130,10 +130,6 @@ fn every_command_type_argument_and_member_is_described() {
             assert!(is_described(schema), "{name}: {member}");
         }
     }
-}
-
-fn class(spec: &Spec) -> String {
-    format!("{:?}", spec.class).to_lowercase()
 }
 
 fn description(schema: &Value) -> &str {

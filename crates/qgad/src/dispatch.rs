@@ -24,19 +24,41 @@ pub(crate) trait Run: Command {
     /// Carries the command out.
     fn run(self, guest: &Guest) -> Result<Self::Reply, Error>;
 
+    /// What the audit may say of its arguments: a path, a name, a number; never contents or secrets.
+    fn touches(&self) -> Option<String> {
+        None
+    }
+
     /// Carries it out on the I/O thread, if it is sure not to wait for anything. Otherwise nothing has happened.
     fn run_at_once(&self, _: &Guest) -> Option<Result<Self::Reply, Error>> {
         None
     }
 }
 
-/// A command whose arguments are read; running it gives the reply line, or nothing for a silent success.
-pub(crate) type Prepared = Box<dyn FnOnce(&Guest, Option<&Id>) -> Option<Vec<u8>> + Send>;
+/// A command whose arguments are read, and that is to be run.
+pub(crate) type Prepared = Box<dyn FnOnce(&Guest, Option<&Id>) -> Answer + Send>;
+
+/// The end of a command.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The reply line, or nothing for a silent success.
+    pub(crate) line: Option<Vec<u8>>,
+    /// Whether it succeeded.
+    pub(crate) is_success: bool,
+}
+
+/// A command whose arguments are read.
+pub(crate) struct Ready {
+    /// What the audit may say of them.
+    pub(crate) touched: Option<String>,
+    /// What became of it.
+    pub(crate) step: Step,
+}
 
 /// What became of a command whose arguments are read.
 pub(crate) enum Step {
-    /// It was carried out, with this reply line or none.
-    Done(Option<Vec<u8>>),
+    /// It was carried out.
+    Done(Answer),
     /// It is to be run.
     Remains(Prepared),
 }
@@ -46,7 +68,7 @@ pub(crate) struct Handler {
     /// What must be known before it runs.
     pub(crate) spec: Spec,
     /// Reads the arguments, and does at once what can be.
-    pub(crate) prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Step, Error>,
+    pub(crate) prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Ready, Error>,
 }
 
 impl Handler {
@@ -62,22 +84,26 @@ impl fmt::Debug for Handler {
     }
 }
 
-fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Result<Step, Error> {
+fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Result<Ready, Error> {
     let command: C = args::read(arguments)?;
+    let touched = if C::SPEC.audited { command.touches() } else { None };
     // One that panics is left to its usual way, where that is answered.
     let at_once = catch_unwind(AssertUnwindSafe(|| command.run_at_once(guest)));
-    Ok(match at_once {
+    let step = match at_once {
         Ok(Some(result)) => Step::Done(spell::<C>(result, id)),
         Ok(None) | Err(_) => Step::Remains(Box::new(|guest, id| spell::<C>(command.run(guest), id))),
-    })
+    };
+    Ok(Ready { touched, step })
 }
 
-fn spell<C: Run>(result: Result<C::Reply, Error>, id: Option<&Id>) -> Option<Vec<u8>> {
-    match result {
+fn spell<C: Run>(result: Result<C::Reply, Error>, id: Option<&Id>) -> Answer {
+    let is_success = result.is_ok();
+    let line = match result {
         Ok(_) if C::SPEC.silent => None,
         Ok(reply) => Some(message::reply(&reply, id, C::SPEC.delimited)),
         Err(error) => Some(message::refusal(&error, id)),
-    }
+    };
+    Answer { line, is_success }
 }
 
 macro_rules! table {

@@ -20,7 +20,12 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use qga::wire::message::{self, Error, Id};
 
-use crate::{dispatch::Prepared, guest::Guest, server::MAX_CONNECTIONS};
+use crate::{
+    audit::Entry,
+    dispatch::{Answer, Prepared},
+    guest::Guest,
+    server::MAX_CONNECTIONS,
+};
 
 /// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or left
 /// behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
@@ -40,16 +45,22 @@ pub(crate) struct Job {
     pub(crate) id: Option<Id>,
     /// How long it may run.
     pub(crate) deadline: Duration,
+    /// What the audit is to tell of it.
+    pub(crate) audit: Option<Entry>,
 }
 
 impl Job {
     /// Runs to the end and returns the reply, if there is one.
     pub(crate) fn run(self, guest: &Guest) -> Option<Vec<u8>> {
-        let Self { name, prepared, id, .. } = self;
-        catch_unwind(AssertUnwindSafe(|| prepared(guest, id.as_ref()))).unwrap_or_else(|_| {
+        let Self { name, prepared, id, audit, .. } = self;
+        let answer = catch_unwind(AssertUnwindSafe(|| prepared(guest, id.as_ref()))).unwrap_or_else(|_| {
             let error = Error::generic(format!("{name} failed because of a bug in the agent, which its log describes"));
-            Some(message::refusal(&error, id.as_ref()))
-        })
+            Answer { line: Some(message::refusal(&error, id.as_ref())), is_success: false }
+        });
+        if let Some(entry) = audit {
+            entry.ended(answer.is_success);
+        }
+        answer.line
     }
 }
 
@@ -89,6 +100,7 @@ struct Running {
     id: Option<Id>,
     allowed: Duration,
     deadline: Instant,
+    audit: Option<Entry>,
     worker: Worker,
 }
 
@@ -124,6 +136,15 @@ impl Executor {
     /// # Errors
     /// When too many threads are stuck, or the system gives no further one; the job is lost.
     pub(crate) fn start(&mut self, job: Job) -> Result<Ticket, Error> {
+        let audit = job.audit.clone();
+        self.start_unless_full(job).inspect_err(|_| {
+            if let Some(entry) = audit {
+                entry.ended(false);
+            }
+        })
+    }
+
+    fn start_unless_full(&mut self, job: Job) -> Result<Ticket, Error> {
         if self.running.len() + self.abandoned >= MAX_BUSY {
             return Err(Error::generic(format!("{} cannot run: {MAX_BUSY} earlier ones have not ended", job.name)));
         }
@@ -133,9 +154,9 @@ impl Executor {
         };
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
-        let (name, id, allowed) = (job.name, job.id.clone(), job.deadline);
+        let (name, id, allowed, audit) = (job.name, job.id.clone(), job.deadline, job.audit.clone());
         worker.send((ticket, job)).map_err(|_| Error::generic(format!("{name} cannot run: its thread is gone")))?;
-        self.running.push(Running { ticket, name, id, allowed, deadline: Instant::now() + allowed, worker });
+        self.running.push(Running { ticket, name, id, allowed, deadline: Instant::now() + allowed, audit, worker });
         Ok(ticket)
     }
 
@@ -168,6 +189,9 @@ impl Executor {
         let expired: Vec<_> = self.running.extract_if(.., |running| running.deadline <= now).collect();
         self.abandoned += expired.len();
         for running in &expired {
+            if let Some(entry) = &running.audit {
+                entry.timed_out();
+            }
             log::warn!(
                 "{} was given up after {:?}, {} commands are stuck",
                 running.name,
@@ -238,7 +262,8 @@ mod tests {
     }
 
     fn job(deadline: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Job {
-        Job { name: "test-command", prepared: Box::new(move |_, _| behaviour()), id: None, deadline }
+        let prepared = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), is_success: true };
+        Job { name: "test-command", prepared: Box::new(prepared), id: None, deadline, audit: None }
     }
 
     fn stuck_job(gate: &Arc<Gate>) -> Job {

@@ -4,11 +4,13 @@
 //! `<priority>message`: the journal adds the time itself. Without `verbose`, errors and warnings are logged. What a
 //! host sends is logged by its command's name only, never its arguments. A log that cannot be written is no reason to
 //! stop serving, so failures to write are passed over. While file systems are frozen, lines are kept in memory.
+//! The lines of the audit go the same way, or to a file of their own.
 
 use std::{
     collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -17,13 +19,16 @@ use std::{
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::fstat;
 
+use crate::errno;
+
 /// Longest message, in characters; what a peer chose, such as the name of a command, is cut there.
 const MAX_MESSAGE_LENGTH: usize = 4096;
 
 /// Most bytes of lines that are kept while nothing may be written; the oldest are dropped first.
 const MAX_KEPT_BYTES: usize = 256 * 1024;
 
-static LOGGER: Logger = Logger { output: Mutex::new(Output { sink: Sink::StandardError, kept: None }) };
+static LOGGER: Logger =
+    Logger { output: Mutex::new(Output { sink: Sink::StandardError, audit: AuditSink::Nowhere, kept: None }) };
 
 struct Logger {
     output: Mutex<Output>,
@@ -31,13 +36,14 @@ struct Logger {
 
 struct Output {
     sink: Sink,
+    audit: AuditSink,
     /// Where lines go while nothing may be written.
     kept: Option<Kept>,
 }
 
 #[derive(Default)]
 struct Kept {
-    lines: VecDeque<(SystemTime, Level, String)>,
+    lines: VecDeque<(SystemTime, Kind, String)>,
     bytes: usize,
     dropped: usize,
 }
@@ -46,6 +52,23 @@ enum Sink {
     StandardError,
     Journal,
     File(File),
+}
+
+enum AuditSink {
+    Nowhere,
+    /// Where the log goes.
+    Log,
+    /// A file of its own, and whether its last line is whole.
+    File {
+        file: File,
+        is_whole: bool,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Log(Level),
+    Audit,
 }
 
 /// Begins to log to standard error, what a panic says included. `journal_stream` is the variable by which systemd names the journal's stream.
@@ -70,6 +93,23 @@ pub(crate) fn append_to(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes the audit where the log goes, from now on.
+pub(crate) fn audit_to_log() {
+    LOGGER.output().audit = AuditSink::Log;
+}
+
+/// Appends the audit to a file that only root reads, from now on.
+pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    LOGGER.output().audit = AuditSink::File { file, is_whole: true };
+    Ok(())
+}
+
+/// Writes a line of the audit, or keeps it.
+pub(crate) fn audit(line: &str) {
+    LOGGER.output().take(SystemTime::now(), Kind::Audit, line.into());
+}
+
 /// Keeps what is logged in memory, until [`write_kept`]: the file, or the journal's, may be frozen.
 pub(crate) fn keep() {
     LOGGER.output().kept.get_or_insert_default();
@@ -83,8 +123,8 @@ pub(crate) fn write_kept() {
         let message = format!("{} lines were dropped that were logged while file systems were frozen", kept.dropped);
         output.sink.write(SystemTime::now(), Level::Warn, &message);
     }
-    for (time, level, message) in kept.lines {
-        output.sink.write(time, level, &message);
+    for (time, kind, message) in kept.lines {
+        output.write(time, kind, &message);
     }
 }
 
@@ -123,14 +163,47 @@ impl Log for Logger {
             return;
         }
         let message = one_line(&record.args().to_string());
-        let mut output = self.output();
-        match &mut output.kept {
-            Some(kept) => kept.push(SystemTime::now(), record.level(), message),
-            None => output.sink.write(SystemTime::now(), record.level(), &message),
-        }
+        self.output().take(SystemTime::now(), Kind::Log(record.level()), message);
     }
 
     fn flush(&self) {}
+}
+
+impl Output {
+    fn take(&mut self, time: SystemTime, kind: Kind, message: String) {
+        match &mut self.kept {
+            Some(kept) => kept.push(time, kind, message),
+            None => self.write(time, kind, &message),
+        }
+    }
+
+    fn write(&mut self, time: SystemTime, kind: Kind, message: &str) {
+        let level = match kind {
+            Kind::Log(level) => level,
+            Kind::Audit => return self.write_audit(time, message),
+        };
+        self.sink.write(time, level, message);
+    }
+
+    /// A file that is full loses lines, says so once in the log, and has no line joined to the half of another.
+    fn write_audit(&mut self, time: SystemTime, message: &str) {
+        match &mut self.audit {
+            AuditSink::Nowhere => {}
+            AuditSink::Log => self.sink.write(time, Level::Info, &format!("audit: {message}")),
+            AuditSink::File { file, is_whole } => {
+                let separator = if *is_whole { "" } else { "\n" };
+                match file.write_all(format!("{separator}{message}\n").as_bytes()) {
+                    Ok(()) => *is_whole = true,
+                    Err(error) if *is_whole => {
+                        *is_whole = false;
+                        let complaint = format!("failed to write to the audit's file: {}", errno::words(error));
+                        self.sink.write(time, Level::Error, &complaint);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
 }
 
 impl Sink {
@@ -150,9 +223,9 @@ impl Sink {
 }
 
 impl Kept {
-    fn push(&mut self, time: SystemTime, level: Level, message: String) {
+    fn push(&mut self, time: SystemTime, kind: Kind, message: String) {
         self.bytes += message.len();
-        self.lines.push_back((time, level, message));
+        self.lines.push_back((time, kind, message));
         while self.bytes > MAX_KEPT_BYTES {
             let Some((_, _, oldest)) = self.lines.pop_front() else { return };
             self.bytes -= oldest.len();
@@ -198,7 +271,7 @@ mod tests {
         let mut kept = Kept::default();
         let message = "x".repeat(MAX_MESSAGE_LENGTH);
         for number in 0..100 {
-            kept.push(SystemTime::now(), Level::Info, format!("{number} {message}"));
+            kept.push(SystemTime::now(), Kind::Log(Level::Info), format!("{number} {message}"));
         }
         assert!(kept.bytes <= MAX_KEPT_BYTES);
         assert_eq!(kept.dropped + kept.lines.len(), 100);

@@ -4,6 +4,7 @@
 //! whoever started it learns of it; threads are started after that.
 
 mod account;
+mod audit;
 mod channel;
 mod check;
 mod claims;
@@ -165,7 +166,16 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
     })?;
     let freezer = prepare_freezer(settings, &environment, &state_directory);
     if let Some(path) = &settings.logfile {
-        open_log(path, &freezer)?;
+        let failed = |error| format!("unable to open specified log file: {}", errno::words(error));
+        open_log(path, &freezer, move |path| logger::append_to(path).map_err(failed))?;
+    }
+    match &settings.audit_file {
+        _ if !settings.audit => {}
+        None => logger::audit_to_log(),
+        Some(path) => {
+            let failed = |error| format!("failed to open the audit's file: {}", errno::words(error));
+            open_log(path, &freezer, move |path| logger::audit_to(path).map_err(failed))?;
+        }
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
         if !config::is_command(&name.value) {
@@ -205,10 +215,11 @@ fn prepare_freezer(settings: &Settings, environment: &Environment, state_directo
 }
 
 /// A file that may be frozen is opened after the thaw.
-fn open_log(path: &Path, freezer: &Freezer) -> Result<(), String> {
-    let open = |path: &Path| {
-        logger::append_to(path).map_err(|error| format!("unable to open specified log file: {}", errno::words(error)))
-    };
+fn open_log(
+    path: &Path,
+    freezer: &Freezer,
+    open: impl Fn(&Path) -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
     if !freezer.refuses_commands() {
         return open(path);
     }
@@ -235,10 +246,10 @@ fn become_daemon(path: &Path, freezer: &Freezer) -> Result<Arc<Mutex<Option<PidF
 
 fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<Channel, String> {
     match activation {
-        Some(activation) => Ok(Channel::Listener(activation.into_listener())),
+        Some(activation) => Ok(Channel::Listener(activation.into_listener(&settings.vsock_allow))),
         None => {
             let path = settings.path.as_deref().unwrap_or(Path::new(""));
-            Channel::open(&settings.method, path, settings.retry_path)
+            Channel::open(&settings.method, path, settings.retry_path, &settings.vsock_allow)
         }
     }
 }

@@ -127,11 +127,15 @@ impl fmt::Display for Rule<'_> {
 impl Refusal<'_> {
     /// What the peer is told; hosts match the text and take the class for "not supported".
     pub(crate) fn explain(&self, command: &str) -> Error {
-        let reason = match self {
+        Error::command_not_found(format!("Command {command} has been disabled: {}", self.reason()))
+    }
+
+    /// Why, without naming the command.
+    pub(crate) fn reason(&self) -> String {
+        match self {
             Self::Frozen => "the agent is in frozen state".into(),
             Self::ByPolicy(rule) => format!("the command is not allowed ({rule})"),
-        };
-        Error::command_not_found(format!("Command {command} has been disabled: {reason}"))
+        }
     }
 }
 

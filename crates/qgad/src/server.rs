@@ -22,7 +22,7 @@ use nix::{
 };
 
 use crate::{
-    channel::{Channel, Listener, Port, Retry},
+    channel::{Accepted, Channel, Listener, Port, Retry},
     connection::{CHUNK_BYTES, Connection, EndOfInput, Progress},
     executor::Executor,
     guest::Guest,
@@ -304,8 +304,13 @@ impl Server {
         while self.connections.len() < MAX_CONNECTIONS {
             let Source::Listener { listener, may_accept: may_accept @ true } = &mut self.source else { return Ok(()) };
             match listener.accept() {
-                Ok(Some(stream)) => self.serve(stream, EndOfInput::Closes)?,
-                Ok(None) => *may_accept = false,
+                Ok(Accepted::Peer(stream)) => self.serve(stream, EndOfInput::Closes)?,
+                Ok(Accepted::Refused) => {
+                    // Others have their turn before the next one, which the socket then tells of again.
+                    let mut again = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER);
+                    return Ok(self.epoll.modify(&*listener, &mut again)?);
+                }
+                Ok(Accepted::Nobody) => *may_accept = false,
                 Err(error) => {
                     *may_accept = false;
                     log::error!("failed to accept a peer: {error}");
@@ -373,7 +378,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dispatch::{HANDLERS, Handler, Step},
+        dispatch::{HANDLERS, Handler, Ready, Step},
         guest::tests::guest_without_a_machine,
     };
 
@@ -387,11 +392,12 @@ mod tests {
         let hang = Handler {
             spec: HANG,
             prepare: |_, _, _| {
-                Ok(Step::Remains(Box::new(|_, _| {
+                let hang = Step::Remains(Box::new(|_, _| {
                     loop {
                         thread::park();
                     }
-                })))
+                }));
+                Ok(Ready { touched: None, step: hang })
             },
         };
         let handlers = HANDLERS.iter().map(|handler| Handler { spec: handler.spec, prepare: handler.prepare });

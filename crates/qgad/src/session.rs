@@ -10,7 +10,13 @@ use qga::wire::{
     message::{self, Envelope, Error},
 };
 
-use crate::{dispatch::Step, executor::Job, guest::Guest, output::Output};
+use crate::{
+    audit::Entry,
+    dispatch::{Ready, Step},
+    executor::Job,
+    guest::Guest,
+    output::Output,
+};
 
 /// Unsent bytes beyond which no further request is taken; enough to answer a batch of small ones in one write.
 pub(crate) const MAX_UNSENT_BYTES: usize = 64 * 1024;
@@ -68,24 +74,35 @@ impl Session {
                 .find(|handler| handler.spec.name == request.execute)
                 .ok_or_else(|| unknown_command(&request.execute))?;
             let spec = &handler.spec;
-            guest
-                .policy
-                .decide(spec, guest.freezer.refuses_commands())
-                .map_err(|refusal| refusal.explain(spec.name))?;
-            Ok((spec, (handler.prepare)(&request.arguments, guest, envelope.id.as_ref())?))
+            guest.policy.decide(spec, guest.freezer.refuses_commands()).map_err(|refusal| {
+                if let Some(entry) = Entry::begin(spec, None) {
+                    entry.refused(&refusal);
+                }
+                refusal.explain(spec.name)
+            })?;
+            let ready = (handler.prepare)(&request.arguments, guest, envelope.id.as_ref()).inspect_err(|_| {
+                if let Some(entry) = Entry::begin(spec, None) {
+                    entry.ended(false);
+                }
+            })?;
+            Ok((spec, ready))
         });
         match request {
-            Ok((spec, step)) => {
+            Ok((spec, Ready { touched, step })) => {
                 log::debug!("{} called", spec.name);
+                let audit = Entry::begin(spec, touched);
                 let prepared = match step {
                     Step::Remains(prepared) => prepared,
-                    Step::Done(reply) => {
-                        self.answer(reply);
+                    Step::Done(answer) => {
+                        if let Some(entry) = audit {
+                            entry.ended(answer.is_success);
+                        }
+                        self.answer(answer.line);
                         return None;
                     }
                 };
                 let deadline = guest.deadline(spec);
-                let job = Job { name: spec.name, prepared, id: envelope.id, deadline };
+                let job = Job { name: spec.name, prepared, id: envelope.id, deadline, audit };
                 if !spec.inline {
                     return Some(job);
                 }

@@ -16,6 +16,7 @@ use std::{
 
 use qga::command::{Profile, QUERY_DEADLINE};
 
+use crate::channel::VsockPeers;
 use crate::keyfile::{cannot_be_interpreted, escape};
 
 /// The hook that a bare `-F` enables.
@@ -74,6 +75,12 @@ pub(crate) struct Settings {
     pub(crate) fsfreeze_exclude: Vec<String>,
     /// How much of the protocol is offered.
     pub(crate) profile: Sourced<Profile>,
+    /// Whether commands that change the guest are told of.
+    pub(crate) audit: bool,
+    /// Where they are told of, instead of the log.
+    pub(crate) audit_file: Option<PathBuf>,
+    /// Who is served on vsock.
+    pub(crate) vsock_allow: VsockPeers,
     /// Programs that may be started, and no others, as patterns of absolute paths; all if not given.
     pub(crate) exec_allow: Option<Sourced<Vec<String>>>,
     /// Where files may be read, and nowhere else, as absolute paths; everywhere if not given.
@@ -316,6 +323,31 @@ pub(crate) static KEYS: &[Key] = &[
         |settings| (settings.profile.value != Profile::Full).then(|| settings.profile.value.name().into()),
     ),
     own(
+        &["audit"],
+        |settings, said| {
+            settings.audit = match said.bytes().trim_ascii() {
+                b"on" => true,
+                b"off" => false,
+                _ => return Err(Unfit),
+            };
+            Ok(())
+        },
+        |settings| (!settings.audit).then(|| "off".into()),
+    ),
+    own(
+        &["audit-file"],
+        |settings, said| optional_path(&mut settings.audit_file, said),
+        |settings| settings.audit_file.clone().map(Into::into),
+    ),
+    own(
+        &["vsock-allow"],
+        |settings, said| {
+            settings.vsock_allow = VsockPeers::parse(said.bytes()).ok_or(Unfit)?;
+            Ok(())
+        },
+        |settings| settings.vsock_allow.shown(),
+    ),
+    own(
         &["exec-allow"],
         |settings, said| absolute_paths(&mut settings.exec_allow, said),
         |settings| shown_paths(settings.exec_allow.as_ref()),
@@ -368,6 +400,9 @@ impl Default for Settings {
             fsfreeze_lease: Some(FREEZE_LEASE),
             fsfreeze_exclude: Vec::new(),
             profile: Sourced { value: Profile::Full, origin: Origin::Default },
+            audit: true,
+            audit_file: None,
+            vsock_allow: VsockPeers::default(),
             exec_allow: None,
             file_read_allow: None,
             file_write_allow: None,
@@ -495,105 +530,4 @@ fn shown_seconds(setting: Duration, default: Duration) -> Option<OsString> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(assignments: &[(&str, &str)]) -> Result<Settings, String> {
-        let mut settings = Settings::default();
-        for (name, value) in assignments {
-            let key = KEYS.iter().find(|key| key.names.contains(name)).unwrap();
-            settings.set(key, OsStr::new(value), &Origin::CommandLine)?;
-        }
-        Ok(settings)
-    }
-
-    #[test]
-    fn a_list_grows_and_other_settings_have_their_last_value() {
-        let settings = settings(&[("block-rpcs", "a,b"), ("path", "/x"), ("blacklist", " c ;; d,"), ("path", "/y")]);
-        let settings = settings.unwrap();
-        assert_eq!(shown_commands(&settings.block_rpcs), "a;b;c;d");
-        assert_eq!(settings.path, Some("/y".into()));
-    }
-
-    #[test]
-    fn a_flag_is_true_false_one_or_zero() {
-        for (text, value) in [("true", true), ("1", true), ("true ", true), ("false", false), ("0", false)] {
-            assert_eq!(settings(&[("verbose", text)]).unwrap().verbose, value, "{text:?}");
-        }
-        for text in ["yes", "TRUE", "", " "] {
-            assert_eq!(settings(&[("verbose", text)]), Err(cannot_be_interpreted("verbose")), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_time_limit_is_a_number_of_seconds_of_at_most_a_day() {
-        let seconds = |name, text| {
-            settings(&[(name, text)]).map(|settings| [settings.command_timeout, settings.fsfreeze_hook_timeout])
-        };
-        let (query, hook) = (QUERY_DEADLINE, HOOK_TIMEOUT);
-        assert_eq!(seconds("command-timeout", "2.5"), Ok([Duration::from_millis(2500), hook]));
-        assert_eq!(seconds("fsfreeze-hook-timeout", "2.5"), Ok([query, Duration::from_millis(2500)]));
-        for name in ["command-timeout", "fsfreeze-hook-timeout"] {
-            for text in ["", "0", "-1", "nan", "inf", "86401", "5s"] {
-                assert_eq!(seconds(name, text), Err(cannot_be_interpreted(name)), "{name}={text}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_lease_may_be_without_end_and_a_freeze_takes_an_hour_at_most() {
-        let lease = |text| settings(&[("fsfreeze-lease", text)]).map(|settings| settings.fsfreeze_lease);
-        assert_eq!(lease("0"), Ok(None));
-        assert_eq!(lease("90"), Ok(Some(Duration::from_secs(90))));
-        assert_eq!(lease("-1"), Err(cannot_be_interpreted("fsfreeze-lease")));
-        assert!(settings(&[("fsfreeze-timeout", "3600")]).is_ok());
-        assert_eq!(settings(&[("fsfreeze-timeout", "3601")]), Err(cannot_be_interpreted("fsfreeze-timeout")));
-    }
-
-    #[test]
-    fn what_is_allowed_is_a_profile_and_absolute_paths() {
-        assert_eq!(settings(&[("profile", "backup ")]).unwrap().profile.value, Profile::Backup);
-        for text in ["", "readonly", "Full", "backup;full"] {
-            assert_eq!(settings(&[("profile", text)]), Err(cannot_be_interpreted("profile")), "{text:?}");
-        }
-        for name in ["exec-allow", "file-read-allow", "file-write-allow"] {
-            assert!(settings(&[(name, "/a; /b/c*")]).is_ok() && settings(&[(name, "")]).is_ok());
-            for text in ["a", "/a;b", "/a/../b", "./a", "/a/."] {
-                assert_eq!(settings(&[(name, text)]), Err(cannot_be_interpreted(name)), "{name}={text}");
-            }
-        }
-        assert_eq!(settings(&[("exec-allow", "")]).unwrap().exec_allow.unwrap().value, [""; 0]);
-    }
-
-    #[test]
-    fn only_serial_ports_have_a_default_path() {
-        let path = |method| settings(&[("method", method)]).unwrap().complete().map(|settings| settings.path.unwrap());
-        assert_eq!(path("virtio-serial"), Ok(DEFAULT_VIRTIO_PORT.into()));
-        assert_eq!(path("isa-serial"), Ok(DEFAULT_SERIAL_LINE.into()));
-        for method in ["unix-listen", "vsock-listen", "bogus", ""] {
-            assert_eq!(path(method), Err("must specify a path for this channel".into()));
-        }
-    }
-
-    #[test]
-    fn a_printed_configuration_says_what_differs_from_the_defaults_of_our_own_keys() {
-        let text = |settings: &Settings| String::from_utf8(settings.dump()).unwrap();
-        assert_eq!(
-            text(&Settings::default().complete().unwrap()),
-            "[general]\ndaemon=false\nmethod=virtio-serial\npath=/dev/virtio-ports/org.qemu.guest_agent.0\n\
-             pidfile=/var/run/qemu-ga.pid\nstatedir=/var/run\nverbose=false\nretry-path=false\nblock-rpcs=\n\
-             allow-rpcs=\n"
-        );
-        for line in [
-            "interfaces-exclude=veth*;docker0",
-            "command-timeout=20",
-            "fsfreeze-hook-timeout=5",
-            "profile=manage",
-            "exec-allow=/bin/a;/bin/b",
-            "file-read-allow=",
-        ] {
-            let assignment = line.split_once('=').unwrap();
-            assert!(text(&settings(&[assignment]).unwrap()).ends_with(&format!("\nallow-rpcs=\n{line}\n")));
-        }
-    }
-}
+mod tests;

@@ -311,6 +311,54 @@ fn a_checked_configuration_shows_every_command_and_every_mistake_with_its_line()
 }
 
 #[test]
+fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_secret() {
+    let scene = Scene::new();
+    fs::write(scene.path("config"), "[general]\naudit-file=audit\nblock-rpcs=guest-shutdown\n").unwrap();
+    let mut agent = scene.listening(&["-v", "-l", "log"]);
+    // The secret as text and as base64, in every argument that may hold one. The user does not exist.
+    let (secret, coded) = ("SECRETsecret", "U0VDUkVUc2VjcmV0");
+    let check = |command: &str, arguments: &str| {
+        let request = format!(r#"{{"execute":"{command}","arguments":{arguments}}}"#);
+        ask(UnixStream::connect(scene.path("socket")).unwrap(), request.as_bytes())
+    };
+    let exec = format!(r#"{{"path":"/bin/true","arg":["{secret}"],"env":["A={secret}"],"input-data":"{coded}"}}"#);
+    assert!(check("guest-exec", &exec).contains("pid"));
+    check("guest-exec", &format!(r#"{{"path":"/no/such","arg":["{secret}"],"unknown":"{secret}"}}"#));
+    let file = format!(r#"{{"path":"{}","mode":"w"}}"#, scene.path("file").display());
+    assert!(check("guest-file-open", &file).contains("1000"));
+    assert!(check("guest-file-write", &format!(r#"{{"handle":1000,"buf-b64":"{coded}"}}"#)).contains("12"));
+    let nobody = "no-such-user";
+    check("guest-set-user-password", &format!(r#"{{"username":"{nobody}","password":"{coded}","crypted":false}}"#));
+    for command in ["guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys"] {
+        check(command, &format!(r##"{{"username":"{nobody}","keys":["#{secret}"]}}"##));
+        check(command, &format!(r#"{{"username":"{nobody}","keys":["{secret}"]}}"#));
+    }
+    check("guest-shutdown", r#"{"mode":"halt"}"#);
+    agent.signal(Signal::SIGTERM);
+    agent.end();
+    let [log, audit] = ["log", "audit"].map(|name| fs::read_to_string(scene.path(name)).unwrap());
+    for text in [&log, &audit] {
+        assert!(!text.is_empty() && !text.contains(secret) && !text.contains(coded), "{text}");
+    }
+    let lines: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (line["command"].as_str().unwrap(), &line["outcome"])).collect();
+    let key_errors =
+        ["guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys"].map(|name| [(name, "error"); 2]);
+    let mut expected = vec![
+        ("guest-exec", "ok"),
+        ("guest-exec", "error"),
+        ("guest-file-open", "ok"),
+        ("guest-set-user-password", "error"),
+    ];
+    expected.extend(key_errors.into_iter().flatten());
+    expected.push(("guest-shutdown", "refused"));
+    assert_eq!(told.iter().map(|(name, outcome)| (*name, outcome.as_str().unwrap())).collect::<Vec<_>>(), expected);
+    assert_eq!(lines[0]["touched"], "/bin/true");
+    assert_eq!(lines[0]["class"], "exec");
+    assert!(lines.last().unwrap()["reason"].as_str().unwrap().contains("block-rpcs in "));
+}
+
+#[test]
 fn the_log_names_commands_and_never_their_arguments() {
     let scene = Scene::new();
     let mut agent = scene.listening(&["-v", "-l", "log"]);

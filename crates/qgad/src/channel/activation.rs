@@ -13,9 +13,11 @@ use nix::{
     sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname},
 };
 
-use super::Listener;
+use super::{Listener, VsockPeers};
 use crate::{errno, sys};
 
+/// The method of a socket of that family.
+const VSOCK: &str = "vsock-listen";
 /// The first inherited descriptor.
 const FIRST_DESCRIPTOR: i32 = 3;
 
@@ -48,7 +50,7 @@ impl Activation {
         let address: SockaddrStorage = getsockname(socket.as_raw_fd()).map_err(invalid)?;
         let method = match address.family() {
             Some(AddressFamily::Unix) => "unix-listen",
-            Some(AddressFamily::Vsock) => "vsock-listen",
+            Some(AddressFamily::Vsock) => VSOCK,
             _ => return Err("unsupported listen fd type".into()),
         };
         Ok(Some(Self { socket, method }))
@@ -60,7 +62,8 @@ impl Activation {
     }
 
     /// The socket, ready to accept peers.
-    pub(crate) fn into_listener(self) -> Listener {
-        Listener::inherited(self.socket)
+    pub(crate) fn into_listener(self, vsock_peers: &VsockPeers) -> Listener {
+        let is_vsock = self.method == VSOCK;
+        Listener::inherited(self.socket, is_vsock.then(|| vsock_peers.clone()))
     }
 }

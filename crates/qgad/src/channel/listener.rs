@@ -7,15 +7,18 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::Instant,
 };
 
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, accept4, bind, listen, socket,
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, accept4, bind, getpeername,
+        listen, socket,
     },
 };
 
+use super::vsock::{Refused, VsockPeers};
 use crate::errno;
 
 /// Peers that wait to be accepted, beyond those that are served.
@@ -25,12 +28,26 @@ const BACKLOG: i32 = 16;
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
+    /// Who is served, on vsock.
+    vsock_peers: Option<VsockPeers>,
+    refused: Refused,
+}
+
+/// What a socket had for its owner.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// A peer to serve.
+    Peer(OwnedFd),
+    /// A peer that is not served.
+    Refused,
+    /// Nobody, for now.
+    Nobody,
 }
 
 impl Listener {
     /// A socket that listens already and does not block.
-    pub(crate) fn inherited(socket: OwnedFd) -> Self {
-        Self { socket }
+    pub(crate) fn inherited(socket: OwnedFd, vsock_peers: Option<VsockPeers>) -> Self {
+        Self { socket, vsock_peers, refused: Refused::default() }
     }
 
     /// Listens at a path of the file system. What stands there is removed.
@@ -49,9 +66,10 @@ impl Listener {
     }
 
     /// Listens on a vsock address, `CID:PORT`, both decimal.
-    pub(crate) fn vsock(address: &str) -> Result<Self, String> {
+    pub(crate) fn vsock(address: &str, peers: &VsockPeers) -> Result<Self, String> {
         let (cid, port) = parse_vsock_address(address)?;
         Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port))
+            .map(|listener| Self { vsock_peers: Some(peers.clone()), ..listener })
             .map_err(|error| format!("Failed to bind socket: {}", errno::words(error)))
     }
 
@@ -60,21 +78,35 @@ impl Listener {
         let socket = socket(family, SockType::Stream, flags, None)?;
         bind(socket.as_raw_fd(), address)?;
         listen(&socket, Backlog::new(BACKLOG)?)?;
-        Ok(Self { socket })
+        Ok(Self::inherited(socket, None))
     }
 
-    /// The next peer that waits; `None` when there is none.
-    pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
+    /// The next peer that waits.
+    pub(crate) fn accept(&mut self) -> io::Result<Accepted> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
             match accept4(self.socket.as_raw_fd(), flags) {
-                Ok(peer) => return Ok(Some(crate::sys::fd::take(peer))),
-                Err(Errno::EAGAIN) => return Ok(None),
+                Ok(peer) => {
+                    let peer = crate::sys::fd::take(peer);
+                    return Ok(if self.serves(&peer) { Accepted::Peer(peer) } else { Accepted::Refused });
+                }
+                Err(Errno::EAGAIN) => return Ok(Accepted::Nobody),
                 // The peer left while it waited.
                 Err(Errno::EINTR | Errno::ECONNABORTED) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn serves(&mut self, peer: &OwnedFd) -> bool {
+        let Some(peers) = &self.vsock_peers else { return true };
+        // One that is gone again is served nothing.
+        let Ok(address) = getpeername::<VsockAddr>(peer.as_raw_fd()) else { return false };
+        let is_served = peers.allow(address.cid());
+        if !is_served && let Some(complaint) = self.refused.note(address.cid(), Instant::now()) {
+            log::warn!("{complaint}");
+        }
+        is_served
     }
 }
 

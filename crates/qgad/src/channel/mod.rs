@@ -7,10 +7,17 @@ mod activation;
 mod listener;
 mod port;
 mod retry;
+mod vsock;
 
 use std::{os::fd::OwnedFd, path::Path};
 
-pub(crate) use self::{activation::Activation, listener::Listener, port::Port, retry::Retry};
+pub(crate) use self::{
+    activation::Activation,
+    listener::{Accepted, Listener},
+    port::Port,
+    retry::Retry,
+    vsock::VsockPeers,
+};
 
 /// A source of peers.
 #[derive(Debug)]
@@ -26,12 +33,17 @@ impl Channel {
     pub(crate) const METHODS: [&str; 4] = ["virtio-serial", "isa-serial", "unix-listen", "vsock-listen"];
 
     /// Opens a channel. A port that is to be waited for may be missing; everything else must be there.
-    pub(crate) fn open(method: &str, path: &Path, waits_for_port: bool) -> Result<Self, String> {
+    pub(crate) fn open(
+        method: &str,
+        path: &Path,
+        waits_for_port: bool,
+        vsock_peers: &VsockPeers,
+    ) -> Result<Self, String> {
         match method {
             "virtio-serial" => Self::open_port(Port::virtio(path.into()), waits_for_port),
             "isa-serial" => Self::open_port(Port::isa(path.into()), waits_for_port),
             "unix-listen" => Listener::unix(path).map(Self::Listener),
-            "vsock-listen" => Listener::vsock(&path.to_string_lossy()).map(Self::Listener),
+            "vsock-listen" => Listener::vsock(&path.to_string_lossy(), vsock_peers).map(Self::Listener),
             _ => Err(format!("unsupported channel method/type: {method}")),
         }
     }

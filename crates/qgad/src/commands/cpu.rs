@@ -51,6 +51,11 @@ impl Run for SetVcpus {
         }
         Ok(done)
     }
+
+    fn touches(&self) -> Option<String> {
+        let set = self.vcpus.iter().map(|cpu| format!("{}={}", cpu.logical_id, u8::from(cpu.online)));
+        Some(set.collect::<Vec<_>>().join(" "))
+    }
 }
 
 impl Run for GetCpustats {

@@ -37,6 +37,10 @@ impl Run for Exec {
         log::info!("guest-exec started {:?} as process {pid}", self.path);
         Ok(StartedProgram { pid })
     }
+
+    fn touches(&self) -> Option<String> {
+        Some(self.path.clone())
+    }
 }
 
 /// The program, if it may be started.

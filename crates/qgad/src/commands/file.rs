@@ -54,6 +54,10 @@ impl Run for FileOpen {
         guest.files.insert(handle, file);
         Ok(handle)
     }
+
+    fn touches(&self) -> Option<String> {
+        Some(format!("{} (mode: '{}')", self.path, self.mode.as_deref().unwrap_or("r")))
+    }
 }
 
 impl Run for FileClose {

@@ -26,6 +26,10 @@ impl Run for FreezeList {
     fn run(self, guest: &Guest) -> Result<i64> {
         guest.freezer.freeze(self.mountpoints.as_deref(), lease(self.lease)?)
     }
+
+    fn touches(&self) -> Option<String> {
+        self.mountpoints.as_ref().map(|mountpoints| mountpoints.join(" "))
+    }
 }
 
 impl Run for Thaw {

@@ -44,6 +44,11 @@ impl Run for SetMemoryBlocks {
         };
         Ok(self.mem_blks.iter().map(set).collect())
     }
+
+    fn touches(&self) -> Option<String> {
+        let set = self.mem_blks.iter().map(|block| format!("{}={}", block.phys_index, u8::from(block.online)));
+        Some(set.collect::<Vec<_>>().join(" "))
+    }
 }
 
 impl Run for GetMemoryBlockInfo {

@@ -32,6 +32,10 @@ impl Run for Shutdown {
         log::info!("guest-shutdown called, mode: {}", self.mode.as_deref().unwrap_or("powerdown"));
         power::end(end, &means(guest, guest.deadline(&Self::SPEC))?).map(|()| Nothing {})
     }
+
+    fn touches(&self) -> Option<String> {
+        self.mode.clone()
+    }
 }
 
 impl Run for SuspendDisk {

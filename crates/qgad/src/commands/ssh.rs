@@ -58,6 +58,10 @@ impl Run for AddAuthorizedKeys {
         })?;
         Ok(Nothing {})
     }
+
+    fn touches(&self) -> Option<String> {
+        Some(self.username.clone())
+    }
 }
 
 impl Run for RemoveAuthorizedKeys {
@@ -71,6 +75,10 @@ impl Run for RemoveAuthorizedKeys {
             if existing == contents { Ok(()) } else { keys.write(&contents) }
         })?;
         Ok(Nothing {})
+    }
+
+    fn touches(&self) -> Option<String> {
+        Some(self.username.clone())
     }
 }
 

@@ -59,6 +59,10 @@ impl Run for SetUserPassword {
             .map_err(|cause| Error::generic(format!("child process has failed to {PASSWORD_ACTION}: {cause}")))?;
         Ok(Nothing {})
     }
+
+    fn touches(&self) -> Option<String> {
+        Some(self.username.clone())
+    }
 }
 
 /// Refuses what would be more than a password in a line of a file.

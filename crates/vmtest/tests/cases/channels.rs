@@ -70,7 +70,16 @@ pub(crate) fn isa_serial(builder: Builder<'_>) -> Result<()> {
 pub(crate) fn vsock(builder: Builder<'_>) -> Result<()> {
     let agent = builder.agent_program().to_owned();
     let mut vm = builder.without_agent().boot()?;
-    vm.sh(&format!("{agent} -m vsock-listen -p 1:1024 -t /run >/run/agent.log 2>&1 & echo $! >/run/agent.pid"))?;
+    let start = format!("{agent} -m vsock-listen -p 1:1024 -t /run >/run/agent.log 2>&1 & echo $! >/run/agent.pid");
+    vm.sh(&start)?;
+    // The loopback is not the host.
+    vm.wait_until(
+        r#"echo '{"execute": "guest-ping"}' | /init vsock 1 1024; grep 'refused a peer.* CID 1,' /run/agent.log"#,
+    )?;
+    vm.sh("kill -TERM $(cat /run/agent.pid)")?;
+    vm.wait_until("! kill -0 $(cat /run/agent.pid) 2>/dev/null")?;
+    vm.sh("printf '[general]\\nvsock-allow=1\\n' >/run/vsock.conf")?;
+    vm.sh(&format!("QGA_CONF=/run/vsock.conf {start}"))?;
     for client in 0..3 {
         let request = format!(r#"{{"execute": "guest-sync", "arguments": {{"id": {client}}}}}"#);
         let reply = vm.wait_until(&format!("echo '{request}' | /init vsock 1 1024 | grep ."))?;
