@@ -105,7 +105,8 @@ pub(crate) fn second_host(builder: Builder<'_>) -> Result<()> {
     if !map_plain(&mut vm, "plain")? {
         return Ok(());
     }
-    vm.sh(&format!("{agent} -m vsock-listen -p 1:1024 -t /run >/run/agent.log 2>&1 &"))?;
+    vm.sh("printf '[general]\nvsock-allow=1\n' >/run/vsock.conf")?;
+    vm.sh(&format!("{agent} -c /run/vsock.conf -m vsock-listen -p 1:1024 -t /run >/run/agent.log 2>&1 &"))?;
     let ask = |vm: &mut Vm, command: &str| {
         vm.wait_until(&format!("echo '{{\"execute\": \"{command}\"}}' | /init vsock 1 1024 | grep ."))
     };
