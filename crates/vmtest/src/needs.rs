@@ -95,6 +95,14 @@ pub fn run_folder(name: &str) -> PathBuf {
     target_directory().join("vmtest/runs").join(name)
 }
 
+/// The host's tool, built beside this program.
+///
+/// # Errors
+/// When it is not there: what to do.
+pub fn tool() -> Result<PathBuf> {
+    beside_us("qgactl")
+}
+
 fn agent() -> Result<PathBuf> {
     let Some(named) = env::var_os("QGAD").map(PathBuf::from) else { return beside_us("qgad") };
     if named.exists() { Ok(named) } else { Err(anyhow!("no {} (named by QGAD)", named.display())) }

@@ -7,6 +7,7 @@ mod package;
 mod power;
 mod service;
 mod terminal;
+mod tool;
 
 use crate::Case;
 

@@ -1,4 +1,4 @@
-//! Passwords, logins, keys and the clock, and in the end a halt.
+//! Passwords, logins, keys and the clock, as commands and by the host's tool, and in the end a halt.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,6 @@ use qga::{
     client::Client,
     commands::{
         clock::{GetTime, SetTime},
-        power::Shutdown,
         ssh::{AddAuthorizedKeys, GetAuthorizedKeys},
         users::{GetUsers, SetUserPassword},
     },
@@ -19,7 +18,10 @@ use vmtest::{
     vm::{Builder, Vm},
 };
 
-use super::terminal::{Line, Terminal};
+use super::{
+    terminal::{Line, Terminal},
+    tool,
+};
 use crate::cases::{answered, soon};
 
 const USER: &str = "tester";
@@ -30,7 +32,9 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 pub(crate) fn are_looked_after(builder: Builder<'_>) -> Result<()> {
     let line = Line::new()?;
-    let mut vm = line.plug_into(builder).boot()?;
+    let mut vm = line.plug_into(builder).start()?;
+    tool::waits_for_the_agent(&vm)?;
+    vm.wait_booted()?;
     vm.wait_until("systemctl is-system-running --wait")?;
     vm.sh(&format!("useradd -m -s /bin/bash {USER}; useradd -m -s /bin/bash {OTHER_USER}"))?;
     let mut agent = answered(&vm)?;
@@ -40,9 +44,11 @@ pub(crate) fn are_looked_after(builder: Builder<'_>) -> Result<()> {
     terminal.log_out()?;
     keys_go_where_the_user_may_write(&mut vm, &mut agent)?;
     the_clock_is_set(&mut vm, &mut agent)?;
-    agent.call(&Shutdown { mode: Some("halt".into()) }, soon())?;
-    vm.wait_console("System halted")?;
-    Ok(())
+    // The port serves one host at a time.
+    drop(agent);
+    tool::looks_after_accounts(&vm, &mut terminal, USER, KEY)?;
+    tool::sets_the_clock(&mut vm)?;
+    tool::halts(&mut vm)
 }
 
 fn passwords_let_people_log_in(vm: &mut Vm, agent: &mut Client<Recorded>, terminal: &mut Terminal) -> Result<()> {

@@ -8,7 +8,6 @@ use qga::{
         exec::{Exec, ExecStatus},
         freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
         network::GetInterfaces,
-        power::Shutdown,
         storage::{GetDisks, GetFsinfo},
         system::{GetHostName, GetOsinfo},
         users::{GetUsers, SetUserPassword},
@@ -19,6 +18,7 @@ use vmtest::{
     vm::{AGENT_PORT, Builder, DEADLINE, Vm},
 };
 
+use super::tool;
 use crate::cases::{answered, soon};
 
 /// Prints the agent's process, 0 when it does not run.
@@ -37,7 +37,7 @@ pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     tells_the_journal_priorities_and_no_secrets(&mut vm)?;
     serves_all_but_programs_under_the_drop_in(&mut vm)?;
     assert_eq!(vm.sh("systemctl is-system-running")?, "running", "{}", vm.sh("systemctl --failed")?);
-    answered(&vm)?.call(&Shutdown { mode: None }, soon())?;
+    tool::powers_off(&vm)?;
     let end = vm.qmp.wait_event("SHUTDOWN", soon())?;
     assert_eq!(end["reason"], "guest-shutdown");
     Ok(())
