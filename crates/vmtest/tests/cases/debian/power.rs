@@ -1,4 +1,4 @@
-//! Sleep, and a restart. How the machine is switched off, other cases see at their ends.
+//! Sleep, by systemd and by pm-utils, and a restart. How the machine is switched off, other cases see at their ends.
 
 use std::{fs::File, process::Command};
 
@@ -15,6 +15,9 @@ use vmtest::{
 
 use crate::cases::{answered, soon};
 
+/// Where an agent finds every program but systemd's.
+const WITHOUT_SYSTEMD: &str = "/run/without-systemd";
+const PM_UTILS_LOG: &str = "/var/log/pm-suspend.log";
 /// More than the guest's memory.
 const SWAP_BYTES: u64 = 768 << 20;
 
@@ -33,6 +36,7 @@ pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     wakes_from_memory(&mut vm, &mut agent)?;
     agent.call(&SuspendHybrid {}, soon())?;
     wakes_from_memory(&mut vm, &mut agent)?;
+    sleeps_by_pm_utils(&mut vm, &mut agent)?;
 
     agent.call(&SuspendDisk {}, soon())?;
     let end = vm.qmp.wait_event("SHUTDOWN", soon())?;
@@ -51,6 +55,36 @@ pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     agent.call(&Shutdown { mode: Some("reboot".into()) }, soon())?;
     let reset = vm.qmp.wait_event("RESET", soon())?;
     assert_eq!(reset["reason"], "guest-reset");
+    Ok(())
+}
+
+/// As where there is no systemd: it is out of the agent's sight.
+fn sleeps_by_pm_utils(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
+    let directory = "/run/systemd/system/qgad.service.d";
+    vm.sh(&format!("mkdir {WITHOUT_SYSTEMD}; cd {WITHOUT_SYSTEMD}; ln -sf /usr/bin/* /usr/sbin/* .; rm systemctl"))?;
+    // A hook that fails keeps pm-utils from going on. These want programs and a screen that this guest has not.
+    let unwanted = "00logging 98video-quirk-db-handler 99video";
+    vm.sh(&format!("echo 'HOOK_BLACKLIST=\"{unwanted}\"' >/etc/pm/config.d/vmtest"))?;
+    let lines = format!("[Service]\\nEnvironment=PATH={WITHOUT_SYSTEMD}\\n");
+    vm.sh(&format!("mkdir {directory}; printf '{lines}' >{directory}/path.conf"))?;
+    vm.sh("systemctl daemon-reload; systemctl restart qgad")?;
+    agent.sync(soon())?;
+    let by_systemd = "journalctl --sync; journalctl -b -o cat -u systemd-suspend | grep -c '^Starting' || true";
+    let before = vm.sh(by_systemd)?;
+    assert_ne!(before, "0");
+    assert_eq!(vm.sh(&format!("ls {PM_UTILS_LOG} 2>/dev/null || true"))?, "");
+
+    agent.call(&SuspendRam {}, soon())?;
+    wakes_from_memory(vm, agent)?;
+    let ended = format!("grep -q -e ': Finished' -e ': Inhibit' {PM_UTILS_LOG} && cat {PM_UTILS_LOG}");
+    let log = vm.wait_until(&ended)?;
+    for step in [": performing suspend", ": Awake.", ": Finished."] {
+        assert_eq!(log.matches(step).count(), 1, "{step}: {log}");
+    }
+    assert_eq!(vm.sh(by_systemd)?, before);
+
+    vm.sh(&format!("rm -r {directory}; systemctl daemon-reload; systemctl restart qgad"))?;
+    agent.sync(soon())?;
     Ok(())
 }
 
