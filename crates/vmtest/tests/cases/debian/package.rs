@@ -89,8 +89,7 @@ fn leaves_only_what_people_wrote(vm: &mut Vm) -> Result<()> {
 }
 
 fn takes_over_from_the_reference(vm: &mut Vm) -> Result<()> {
-    install(vm, REFERENCE)?;
-    vm.sh("udevadm trigger --action=add --subsystem-match=virtio-ports; systemctl start qemu-guest-agent")?;
+    install_reference(vm)?;
     let mut agent = answered(vm)?;
     assert_ne!(version(&mut agent)?, env!("CARGO_PKG_VERSION"));
     let hook = vm.sh(&format!("md5sum {HOOK}"))?;
@@ -106,9 +105,16 @@ fn takes_over_from_the_reference(vm: &mut Vm) -> Result<()> {
 
     // Debian's package does not say that it takes the place of another one, so that somebody has to.
     vm.sh("dpkg --remove qgad")?;
-    install(vm, REFERENCE)?;
+    install_reference(vm)?;
     agent.sync(soon())?;
     assert_ne!(version(&mut agent)?, env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+/// Debian's package, whose agent is started by its port's next appearance.
+fn install_reference(vm: &mut Vm) -> Result<()> {
+    install(vm, REFERENCE)?;
+    vm.sh("udevadm trigger --action=add --subsystem-match=virtio-ports; systemctl start qemu-guest-agent")?;
     Ok(())
 }
 
