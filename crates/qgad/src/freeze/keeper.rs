@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::target::{Operations, Target};
@@ -19,6 +19,11 @@ use super::target::{Operations, Target};
 const STACK_BYTES: usize = 64 * 1024;
 /// How often a file system may have been frozen, and is thawed at most. The kernel lets users freeze it once.
 const MAX_THAWS: u32 = 16;
+
+/// How long one file system is waited for before the next one is thawed, too.
+const THAW_STALL: Duration = Duration::from_secs(1);
+/// How long those are waited for in the end that did not thaw at once.
+const THAW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A file system and its thread.
 pub(crate) struct Keeper(Arc<Shared>);
@@ -44,6 +49,14 @@ enum Order {
     Freeze,
     Thaw,
     Leave,
+}
+
+/// What became of a thaw.
+pub(super) struct Thawed {
+    /// How many file systems had been frozen.
+    pub(super) count: i64,
+    /// Where those are known by that have not thawed yet.
+    pub(super) stuck: Vec<String>,
 }
 
 impl Keeper {
@@ -159,15 +172,39 @@ impl Shared {
     }
 }
 
+/// Thaws what was frozen last first. One that does not answer delays the others by a moment only, and one that has not even
+/// been frozen yet by none.
+pub(super) fn thaw_each(keepers: &[Keeper]) -> Thawed {
+    let mut hopeful = Vec::new();
+    let mut thawed = Thawed { count: 0, stuck: Vec::new() };
+    let place = |keeper: &Keeper| keeper.place().display().to_string();
+    for keeper in keepers.iter().rev() {
+        let is_freezing = keeper.is_freezing();
+        keeper.thaw();
+        if is_freezing {
+            thawed.stuck.push(place(keeper));
+        } else {
+            let _ = keeper.thawed(Instant::now() + THAW_STALL);
+            hopeful.push(keeper);
+        }
+    }
+    let end = Instant::now() + THAW_PATIENCE;
+    for keeper in hopeful {
+        match keeper.thawed(end) {
+            Some(was_frozen) => thawed.count += i64::from(was_frozen),
+            None => thawed.stuck.push(place(keeper)),
+        }
+    }
+    thawed
+}
+
 /// Thaws a file system until it says that it is thawed, and tells whether it was frozen.
-pub(crate) fn thaw(operations: &dyn Operations, target: &Target) -> bool {
+fn thaw(operations: &dyn Operations, target: &Target) -> bool {
     (0..MAX_THAWS).take_while(|_| operations.thaw(target).is_ok()).count() > 0
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use nix::errno::Errno;
 
     use super::{super::tests::*, *};

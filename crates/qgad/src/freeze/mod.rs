@@ -18,6 +18,7 @@ mod hooks;
 mod keeper;
 mod machine;
 mod marker;
+mod parts;
 mod plan;
 mod target;
 
@@ -38,15 +39,12 @@ pub(crate) use self::{
     plan::Exclude,
 };
 use self::{
-    keeper::Keeper,
+    keeper::{Keeper, Thawed, thaw_each},
+    parts::{Action, Claim, Guard, GuardEnd, Lease, Machine, OnEnd},
     target::{Operations, Target},
 };
 use crate::{errno, policy::Refusal};
 
-/// How long one file system is waited for before the next one is thawed, too.
-const THAW_STALL: Duration = Duration::from_secs(1);
-/// How long those are waited for in the end that did not thaw at once.
-const THAW_PATIENCE: Duration = Duration::from_secs(10);
 /// How often somebody who waits for a freeze looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest attempt to freeze, hooks included: it must end before the command's own deadline, past which a host would not
@@ -54,80 +52,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
 const FIND_PATIENCE: Duration = Duration::from_secs(10);
-
-/// What the state machine needs of the machine; in a test, a part that fails on purpose.
-pub(crate) trait Machine: fmt::Debug + Send + Sync {
-    /// Opens the file systems to freeze, first to last: those that are named, or all.
-    fn find(&self, named: Option<&[String]>, until: Instant) -> Result<Vec<Target>, Error>;
-
-    /// Opens all file systems that might be frozen, in the same order, also what is never frozen by us.
-    fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error>;
-
-    /// How they are frozen and thawed.
-    fn operations(&self) -> Arc<dyn Operations>;
-
-    /// Starts a guard that holds the targets; nothing is frozen before.
-    fn start_guard(&self, targets: &[Arc<Target>], lease: Lease, on_end: OnEnd) -> Result<Box<dyn Guard>, Error>;
-
-    /// Takes over the guard of an agent that is gone, if there is one.
-    fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error>;
-
-    /// Runs the administrator's hook.
-    fn run_hook(&self, action: Action) -> Result<(), Error>;
-
-    /// Locks memory and keeps the log in it.
-    fn hold_still(&self);
-
-    /// Undoes that.
-    fn move_again(&self);
-}
-
-/// The process that thaws when nobody else does.
-pub(crate) trait Guard: fmt::Debug + Send + Sync {
-    /// Everything is frozen: the lease begins.
-    fn complete(&self);
-
-    /// It is to leave, thawing first what the agent could not.
-    fn end(&self, thaw: bool);
-
-    /// Whether it has left.
-    fn is_gone(&self) -> bool;
-}
-
-/// How long a freeze may last; for ever if not given.
-pub(crate) type Lease = Option<Duration>;
-
-/// Called once, from a thread of its own, when a guard ends that was not told to.
-pub(crate) type OnEnd = Box<dyn FnOnce(GuardEnd) + Send>;
-
-/// How a guard ended that was not told to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GuardEnd {
-    /// It has thawed everything and left a note.
-    Thawed,
-    /// It is gone, and everything still frozen.
-    Lost,
-}
-
-/// A guard that was taken over.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    /// The guard.
-    pub(crate) guard: Box<dyn Guard>,
-    /// What it holds, in the order of freezing.
-    pub(crate) targets: Vec<Target>,
-    /// What is left of the lease.
-    pub(crate) lease: Lease,
-}
-
-/// What a hook is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// File systems are about to be frozen.
-    Freeze,
-    /// They are thawed.
-    Thaw,
-}
 
 /// The administrator's limits.
 #[derive(Clone, Copy, Debug)]
@@ -185,12 +109,6 @@ impl Held {
     fn remaining_lease(&self) -> Lease {
         self.lease.map(|lease| lease.saturating_sub(self.since.elapsed()))
     }
-}
-
-/// What became of a thaw.
-struct Thawed {
-    count: i64,
-    stuck: Vec<String>,
 }
 
 impl Freezer {
@@ -610,32 +528,6 @@ impl Shared {
     fn end_without_asking(&self) {
         let _ = self.end(true);
     }
-}
-
-/// Thaws what was frozen last first. One that does not answer delays the others by a moment only, and one that has not even
-/// been frozen yet by none.
-fn thaw_each(keepers: &[Keeper]) -> Thawed {
-    let mut hopeful = Vec::new();
-    let mut thawed = Thawed { count: 0, stuck: Vec::new() };
-    let place = |keeper: &Keeper| keeper.place().display().to_string();
-    for keeper in keepers.iter().rev() {
-        let is_freezing = keeper.is_freezing();
-        keeper.thaw();
-        if is_freezing {
-            thawed.stuck.push(place(keeper));
-        } else {
-            let _ = keeper.thawed(Instant::now() + THAW_STALL);
-            hopeful.push(keeper);
-        }
-    }
-    let end = Instant::now() + THAW_PATIENCE;
-    for keeper in hopeful {
-        match keeper.thawed(end) {
-            Some(was_frozen) => thawed.count += i64::from(was_frozen),
-            None => thawed.stuck.push(place(keeper)),
-        }
-    }
-    thawed
 }
 
 #[cfg(test)]

@@ -28,7 +28,11 @@ use super::{GRACE, is_ours, limit_waiting, message::Message, message::send_targe
 use crate::{
     errno,
     freeze::{
-        Hooks, Lease, Marker, keeper::Keeper, machine::lock_memory, marker, target::Kernel, target::Target, thaw_each,
+        Hooks, Lease, Marker,
+        keeper::{Keeper, thaw_each},
+        machine::lock_memory,
+        marker,
+        target::{Kernel, Target},
     },
     guest::Environment,
     root::Root,
