@@ -5,7 +5,6 @@
 mod support;
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -192,14 +191,13 @@ fn check_signal(signal: Signal) {
     let guest = Guest::new(TWO, TWO);
     let begun = guest.agent.directory().join("begun");
     let told = guest.agent.directory().join("told");
-    let script = |begun: &Path, told: &Path| {
-        format!(
-            "trap 'echo > {}; exit 0' HUP INT TERM; echo > {}; while :; do sleep 0.05; done",
-            told.display(),
-            begun.display()
-        )
-    };
-    let arguments = ["freeze", "--run", "--", "sh", "-c", &script(&begun, &told)];
+    // It waits without starting programs: dash loses a signal that comes while it starts one.
+    let script = format!(
+        "sleep 1000 >/dev/null 2>&1 & trap 'kill $!; echo > {}; exit 0' HUP INT TERM; echo > {}; wait",
+        told.display(),
+        begun.display()
+    );
+    let arguments = ["freeze", "--run", "--", "sh", "-c", &script];
     let process = start(&guest.agent.socket(), &arguments);
     wait_until(|| begun.exists());
     assert_eq!(guest.asked(), "freeze");
