@@ -7,10 +7,9 @@
 //! SIGQUIT is left alone, for whoever does not want to wait for a guest that does not answer.
 
 use std::{
-    ffi::OsString,
-    os::fd::AsFd,
-    os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitCode, ExitStatus},
+    ffi::{CString, OsString},
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
@@ -20,9 +19,11 @@ use nix::{
     errno::Errno,
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp},
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -50,9 +51,7 @@ pub(super) fn while_frozen(
     program: &[OsString],
     limit: Option<Duration>,
 ) -> anyhow::Result<ExitCode> {
-    let (path, arguments) = program.split_first().context("no program is given")?;
-    let mut command = Command::new(path);
-    command.args(arguments);
+    let path = program.first().context("no program is given")?.display();
     let signals = Signals::hold()?;
     let mut guest = Guest { target, agent: None };
     match freeze(guest.agent()?) {
@@ -65,8 +64,7 @@ pub(super) fn while_frozen(
             return Err(failure.into());
         }
     }
-    let ended = run(&mut command, limit, &signals);
-    let path = path.display();
+    let ended = run(program, limit, &signals);
     let held = match guest.thaw() {
         Ok(0) => Err(anyhow::Error::msg("the guest was not frozen any more")),
         Ok(_) => Ok(()),
@@ -82,18 +80,17 @@ pub(super) fn while_frozen(
 }
 
 /// The exit status of a program, or that for what ended it.
-fn run(command: &mut Command, limit: Option<Duration>, signals: &Signals) -> anyhow::Result<u8> {
+fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyhow::Result<u8> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     // One may have come during the freeze.
     if let Event::Told(signal) = signals.next(Some(Instant::now()))? {
         return Ok(status_of_signal(signal.number));
     }
-    let path = command.get_program().display().to_string();
-    let mut child = command.spawn().with_context(|| format!("failed to run {path}"))?;
-    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let path = program[0].display();
+    let pid = start(program).with_context(|| format!("failed to run {path}"))?;
     let status = loop {
-        if let Some(status) = child.try_wait()? {
-            return status_of(status);
+        if let Some(status) = status_if_ended(pid)? {
+            return Ok(status);
         }
         match signals.next(deadline)? {
             Event::Told(signal) => {
@@ -110,33 +107,49 @@ fn run(command: &mut Command, limit: Option<Duration>, signals: &Signals) -> any
             Event::ChildChanged => {}
         }
     };
-    if !ends(&mut child, signals)? {
-        child.kill()?;
-        if !ends(&mut child, signals)? {
+    if !ends(pid, signals)? {
+        kill(pid, Signal::SIGKILL)?;
+        if !ends(pid, signals)? {
             bail!("{path} cannot be killed, and goes on as process {pid}");
         }
     }
     Ok(status)
 }
 
+/// Starts a program that finds its signals as they usually are, although they are held here.
+fn start(program: &[OsString]) -> anyhow::Result<Pid> {
+    let variable =
+        |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
+    let environment = std::env::vars_os().map(variable).collect::<Result<Vec<_>, _>>()?;
+    let arguments = program.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    attributes.set_sigdefault(&SigSet::from_iter([Signal::SIGPIPE]))?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+    let actions = PosixSpawnFileActions::init()?;
+    let started = posix_spawnp(&arguments[0], &actions, &attributes, &arguments, &environment);
+    Ok(started.map_err(std::io::Error::from)?)
+}
+
 /// Whether a program ends in time.
-fn ends(child: &mut Child, signals: &Signals) -> anyhow::Result<bool> {
+fn ends(pid: Pid, signals: &Signals) -> anyhow::Result<bool> {
     let end = Instant::now() + STOP_GRACE;
-    while child.try_wait()?.is_none() {
+    while status_if_ended(pid)?.is_none() {
         // Told again, it does no more than that.
         if matches!(signals.next(Some(end))?, Event::TooLate) {
-            return Ok(child.try_wait()?.is_some());
+            return Ok(status_if_ended(pid)?.is_some());
         }
     }
     Ok(true)
 }
 
-fn status_of(status: ExitStatus) -> anyhow::Result<u8> {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Ok(u8::try_from(code)?),
-        (None, Some(signal)) => Ok(status_of_signal(signal)),
-        (None, None) => bail!("the program has not ended: {status}"),
-    }
+/// The exit status of a program that has ended.
+fn status_if_ended(pid: Pid) -> anyhow::Result<Option<u8>> {
+    Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG))? {
+        WaitStatus::Exited(_, code) => Some(u8::try_from(code)?),
+        WaitStatus::Signaled(_, signal, _) => Some(status_of_signal(signal as i32)),
+        _ => None,
+    })
 }
 
 fn status_of_signal(signal: i32) -> u8 {
