@@ -306,14 +306,15 @@ impl Shared {
 
     /// Freezing to frozen, unless that is not wanted any more.
     fn settle(&self, mut held: Held) -> Result<(), (Held, String)> {
+        // Before the lock is taken, which decides on every command: telling the guard may wait.
+        if let Some(guard) = &held.guard {
+            guard.complete();
+        }
         let mut inner = self.inner();
         if let Some(reason) = inner.cancelled.take() {
             return Err((held, reason));
         }
         held.since = Instant::now();
-        if let Some(guard) = &held.guard {
-            guard.complete();
-        }
         inner.stage = Stage::Frozen(held);
         self.changed.notify_all();
         Ok(())
@@ -475,7 +476,7 @@ impl Shared {
             }
             (Stage::Frozen(_), GuardEnd::Thawed) => {
                 drop(inner);
-                self.end_by_itself(freeze);
+                self.end_by_itself(freeze, None);
             }
             _ => {}
         }
@@ -486,13 +487,11 @@ impl Shared {
         log::warn!("the guard of the freeze was killed and is replaced");
         match self.machine.start_guard(targets, lease, self.on_end()) {
             Ok(guard) => {
+                guard.complete();
                 let mut inner = self.inner();
                 let is_same = inner.freeze == freeze;
                 match &mut inner.stage {
-                    Stage::Frozen(held) if is_same => {
-                        guard.complete();
-                        held.guard = Some(guard);
-                    }
+                    Stage::Frozen(held) if is_same => held.guard = Some(guard),
                     _ => {
                         drop(inner);
                         guard.end(false);
@@ -501,16 +500,14 @@ impl Shared {
             }
             Err(error) => {
                 log::error!("the freeze ends, because nobody would guard it: {}", error.desc);
-                self.end_by_itself(freeze);
                 let reason = "the freeze ended by itself because its guard was killed and could not be replaced";
-                if let Err(error) = self.marker.note(reason) {
-                    log::error!("{error}");
-                }
+                self.end_by_itself(freeze, Some(reason));
             }
         }
     }
 
-    fn end_by_itself(&self, freeze: u64) {
+    /// Frozen to thawed without a host. The guard has left a note, unless there is none to leave it.
+    fn end_by_itself(&self, freeze: u64, note: Option<&str>) {
         let mut inner = self.inner();
         if inner.freeze != freeze || !matches!(inner.stage, Stage::Frozen(_)) {
             return;
@@ -519,6 +516,9 @@ impl Shared {
         drop(inner);
         if let Stage::Frozen(held) = stage {
             self.release(held);
+        }
+        if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
+            log::error!("{error}");
         }
         log::warn!("the freeze has ended by itself; the next thaw says why");
         self.end_without_asking();

@@ -48,10 +48,10 @@ pub(super) enum Message {
 }
 
 impl Message {
-    /// Sends it without waiting: there is room for as many as a freeze needs, or the other side is not itself.
+    /// Sends it. For how long it may wait for room, the socket says.
     pub(super) fn send(&self, socket: &impl AsFd) -> nix::Result<()> {
         let (kind, bytes, descriptor) = match self {
-            Self::Target(place, descriptor) => (b'T', place.as_os_str().as_bytes().to_vec(), Some(descriptor)),
+            Self::Target(place, descriptor) => return send_target(socket, place, descriptor),
             Self::Lease(lease) => (b'L', lease.map(to_bytes).unwrap_or_default(), None),
             Self::Home(directory, listener) => (b'S', directory.as_os_str().as_bytes().to_vec(), Some(listener)),
             Self::Hook(path, limit) => (b'H', [&to_bytes(*limit), path.as_os_str().as_bytes()].concat(), None),
