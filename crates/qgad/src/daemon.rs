@@ -7,22 +7,18 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::{MetadataExt, OpenOptionsExt},
-    },
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::exit,
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    libc,
     sys::stat::{Mode, umask},
     unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid},
 };
 
-use crate::{errno, sys};
+use crate::{errno, file_lock::whole_file, sys};
 
 /// The pid file of this process; dropping it removes the file.
 #[derive(Debug)]
@@ -77,7 +73,8 @@ impl PidFile {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             let file =
                 file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::words(error)))?;
-            lock_whole(&file).map_err(|error| format!("Cannot lock pid file: {}", errno::words(error)))?;
+            fcntl(&file, FcntlArg::F_SETLK(&whole_file()))
+                .map_err(|error| format!("Cannot lock pid file: {}", errno::words(error)))?;
             if is_at(&file, path) {
                 return Ok(file);
             }
@@ -91,18 +88,6 @@ impl Drop for PidFile {
             log::warn!("failed to remove the pid file {}: {}", self.path.display(), errno::words(error));
         }
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the fields are narrower than the constants' type")]
-fn lock_whole(file: impl AsFd) -> nix::Result<()> {
-    let range = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_SETLK(&range)).map(drop)
 }
 
 fn is_at(file: &File, path: &Path) -> bool {

@@ -16,6 +16,7 @@ mod daemon;
 mod dispatch;
 mod errno;
 mod executor;
+mod file_lock;
 mod files;
 mod freeze;
 mod glob;

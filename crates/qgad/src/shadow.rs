@@ -16,12 +16,11 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    libc,
     sys::stat::{Mode, fchmod},
     unistd::{Gid, Uid, fchown},
 };
 
-use crate::{errno, root::Root};
+use crate::{errno, file_lock::whole_file, root::Root};
 
 const PASSWD: &str = "/etc/passwd";
 const SHADOW: &str = "/etc/shadow";
@@ -66,17 +65,10 @@ pub(crate) fn set_password(root: &Root, user: &str, hash: &str) -> Result<(), St
 }
 
 /// The lock, until it is dropped.
-#[expect(clippy::cast_possible_truncation, reason = "the kernel's small numbers, in its own small fields")]
 fn lock(root: &Root) -> io::Result<File> {
     let file = File::from(root.open(LOCK, OFlag::O_WRONLY | OFlag::O_CREAT)?);
     fchmod(&file, SHADOW_MODE)?;
-    let whole_file = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+    let whole_file = whole_file();
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         // Of this descriptor and not of the process, whose threads would not keep each other out.
