@@ -135,8 +135,7 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
         add("memory blocks, 1000", "1/s", Target::None, figures.map(f64::recip), None);
     }
     if wanted("start") {
-        let mut binaries = [ours, theirs];
-        let figures = in_turns(30, &mut binaries, |binary| binary.start().map(|_| ()))?;
+        let figures = in_turns_timed(30, &mut [ours, theirs], |binary| binary.start().map(|(_, took)| took))?;
         add("start until the first reply", "ms", Target::AtMost(0.5), figures.map(|it| it * 1e3), None);
     }
     for name in ["memory, idle", "memory, at the peak of a 48 MiB read", "memory, settled after a 48 MiB read"] {
@@ -195,6 +194,20 @@ fn in_turns_prepared<T, const N: usize>(
     mut prepare: impl FnMut(&mut T) -> anyhow::Result<()>,
     mut run: impl FnMut(&mut T) -> anyhow::Result<()>,
 ) -> anyhow::Result<[f64; N]> {
+    in_turns_timed(samples, subjects, |subject| {
+        prepare(subject)?;
+        let begin = Instant::now();
+        run(subject)?;
+        Ok(begin.elapsed())
+    })
+}
+
+/// As [`in_turns`], of what tells itself how long it took.
+fn in_turns_timed<T, const N: usize>(
+    samples: usize,
+    subjects: &mut [T; N],
+    mut run: impl FnMut(&mut T) -> anyhow::Result<Duration>,
+) -> anyhow::Result<[f64; N]> {
     let mut times = [const { Vec::new() }; N];
     // The first tenth warms up; turns of several keep a subject's caches as warm as in its usual work.
     const TURN: usize = 10;
@@ -203,11 +216,9 @@ fn in_turns_prepared<T, const N: usize>(
     while taken < samples + warm_up {
         for (subject, times) in subjects.iter_mut().zip(&mut times) {
             for _ in 0..TURN.min(samples) {
-                prepare(subject)?;
-                let begin = Instant::now();
-                run(subject)?;
+                let took = run(subject)?;
                 if taken >= warm_up {
-                    times.push(begin.elapsed().as_secs_f64());
+                    times.push(took.as_secs_f64());
                 }
             }
         }
