@@ -25,7 +25,7 @@ use crate::errno;
 const MAX_MESSAGE_LENGTH: usize = 4096;
 
 /// Most bytes of lines that are kept while nothing may be written; the oldest are dropped first.
-const MAX_KEPT_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_KEPT_BYTES: usize = 256 * 1024;
 
 static LOGGER: Logger =
     Logger { output: Mutex::new(Output { sink: Sink::StandardError, audit: AuditSink::Nowhere, kept: None }) };

@@ -38,7 +38,7 @@ pub(crate) const MAX_WAITING_BYTES: usize = 128 * 1024 * 1024;
 /// How long a program that has ended is not over because something else holds its pipes: a last line still gets out.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// How long it is remembered what became of a program.
-const MAX_AGE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// The programs, and the thread that looks after them.
 #[derive(Debug)]

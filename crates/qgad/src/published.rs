@@ -1,9 +1,17 @@
-//! What is published of the agent and compared with it: the sample configuration and the manual page.
+//! What is published of the agent and compared with it: the sample configuration, the manual page, and the README's limits.
 //!
 //! The sample, `packaging/qemu-ga.conf`, is written by hand and describes each key once. The page, `docs/man/qgad.8`, is
-//! made from the sample and from the options' help; `UPDATE_DOCS=1 cargo test -p qgad published` writes it anew.
+//! made from the sample, from the options' help and from the limits; `UPDATE_DOCS=1 cargo test -p qgad published` writes
+//! it and the limits anew.
 
-use std::{env, fmt::Write, fs, path::Path};
+mod limits;
+
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     config::Source,
@@ -135,8 +143,25 @@ fn the_manual_page_is_current() {
     for Sample { key, value, description } in sample() {
         writeln!(page, ".TP\n.BR {} = {}\n{}", spell(key), spell(value), spell(&description.join("\n"))).unwrap();
     }
+    page += ".SH LIMITS\n";
+    for (what, limit) in limits::limits() {
+        writeln!(page, ".TP\n{}\n{}", spell(&what.replace('`', "")), spell(&limit.replace('`', ""))).unwrap();
+    }
     page += REST;
-    check("man/qgad.8", &page);
+    check("docs/man/qgad.8", &page);
+}
+
+#[test]
+fn the_limits_in_the_readme_are_current() {
+    const HEAD: &str = "| What | Limit |\n|---|---|\n";
+    let readme = published("README.md");
+    let (before, rest) = readme.split_once(HEAD).unwrap();
+    let (_, behind) = rest.split_once("\n\n").unwrap();
+    let mut page = format!("{before}{HEAD}");
+    for (what, limit) in limits::limits() {
+        writeln!(page, "| {what} | {limit} |").unwrap();
+    }
+    check("README.md", &format!("{page}\n{behind}"));
 }
 
 /// Text as roff reads it.
@@ -146,11 +171,16 @@ fn spell(text: &str) -> String {
 
 #[track_caller]
 fn check(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     if env::var_os("UPDATE_DOCS").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
+        fs::write(path(name), text).unwrap();
     }
-    let published = fs::read_to_string(&path).unwrap_or_default();
-    assert!(published == text, "docs/{name} is out of date: set UPDATE_DOCS=1, run this test again, review the diff");
+    assert!(published(name) == text, "{name} is out of date: set UPDATE_DOCS=1, run this test again, review the diff");
+}
+
+fn published(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_default()
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)
 }

@@ -28,13 +28,13 @@ pub(crate) const DEFAULT_SERIAL_LINE: &str = "/dev/ttyS0";
 /// Longest time limit, in seconds: a day.
 const MAX_TIME_LIMIT: f64 = 86_400.0;
 /// How long a freeze hook may run where nothing else is said: flushing a large database takes some seconds.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long all file systems together may take to freeze where nothing else is said, writing back what is dirty included.
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const FREEZE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Most that can be said: an hour, so that the attempt ends before the command's own deadline.
 const MAX_FREEZE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// After how long a freeze ends by itself where nothing else is said: twice what hosts give a snapshot.
-const FREEZE_LEASE: Duration = Duration::from_secs(600);
+pub(crate) const FREEZE_LEASE: Duration = Duration::from_secs(600);
 
 /// All settings, with their values.
 #[derive(Clone, Debug, PartialEq)]

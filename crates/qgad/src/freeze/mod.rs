@@ -31,6 +31,8 @@ use std::{
 use nix::errno::Errno;
 use qga::wire::message::Error;
 
+#[cfg(test)]
+pub(crate) use self::guard::GRACE as GUARD_GRACE;
 pub(crate) use self::{
     guard::{OPTION as GUARD_OPTION, run as run_guard},
     hooks::Hooks,

@@ -1,0 +1,88 @@
+//! The limits of what a peer may send, start or hold, for the manual page and the README, from the constants themselves.
+
+use std::time::Duration;
+
+use qga::{
+    command::{HELPER_DEADLINE, QUERY_DEADLINE},
+    commands::{
+        exec::MAX_OUTPUT_BYTES,
+        file::{DEFAULT_READ_BYTES, MAX_READ_BYTES},
+        freeze::MAX_LEASE_SECONDS,
+        storage::TRIM_DEADLINE,
+    },
+    wire::frame::{MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TOKENS},
+};
+
+use crate::{
+    executor::MAX_BUSY,
+    files::MAX_OPEN_FILES,
+    freeze::GUARD_GRACE,
+    logger,
+    programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
+    server::MAX_CONNECTIONS,
+    settings::{FREEZE_LEASE, FREEZE_TIMEOUT, HOOK_TIMEOUT},
+};
+
+/// What is limited, and to how much.
+pub(super) fn limits() -> Vec<(&'static str, String)> {
+    vec![
+        ("one message", format!("{}, {MAX_TOKENS} tokens, {MAX_DEPTH} levels deep", bytes(MAX_MESSAGE_BYTES + 1))),
+        (
+            "one `guest-file-read`",
+            format!("{}; {} if it does not say", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES)),
+        ),
+        ("open files", format!("{MAX_OPEN_FILES}")),
+        ("peers at once", format!("{MAX_CONNECTIONS}")),
+        ("commands that have not ended, stuck ones included", format!("{MAX_BUSY}")),
+        ("programs that run", format!("{MAX_RUNNING}")),
+        (
+            "output kept of a program",
+            format!(
+                "{} a stream, {} of all; for {}",
+                bytes(MAX_OUTPUT_BYTES),
+                bytes(MAX_KEPT_BYTES),
+                duration(MAX_AGE)
+            ),
+        ),
+        ("input that programs have not read", bytes(MAX_WAITING_BYTES)),
+        ("a program's pipes that another one holds open", format!("closed {} after its end", duration(GRACE))),
+        (
+            "deadline of a command",
+            format!(
+                "{}; {} where a program or a file is waited for; {} of a trim",
+                duration(QUERY_DEADLINE),
+                duration(HELPER_DEADLINE),
+                duration(TRIM_DEADLINE)
+            ),
+        ),
+        ("a freeze hook", format!("{} (`fsfreeze-hook-timeout`)", duration(HOOK_TIMEOUT))),
+        ("freezing all file systems", format!("{} (`fsfreeze-timeout`)", duration(FREEZE_TIMEOUT))),
+        (
+            "a freeze",
+            format!(
+                "{} (`fsfreeze-lease`); a host may ask for {} or less",
+                duration(FREEZE_LEASE),
+                duration(Duration::from_secs(MAX_LEASE_SECONDS.unsigned_abs()))
+            ),
+        ),
+        ("a freeze without an agent", format!("ends after {}", duration(GUARD_GRACE))),
+        (
+            "log and audit kept while file systems are frozen",
+            format!("{}, oldest lost first", bytes(logger::MAX_KEPT_BYTES)),
+        ),
+    ]
+}
+
+/// In the largest unit that leaves a whole number.
+fn bytes(count: usize) -> String {
+    const UNITS: [(usize, &str); 2] = [(1024 * 1024, "MiB"), (1024, "KiB")];
+    let unit = UNITS.into_iter().find(|(size, _)| count.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{count} bytes"), |(size, name)| format!("{} {name}", count / size))
+}
+
+fn duration(time: Duration) -> String {
+    const UNITS: [(u64, &str); 2] = [(3600, "h"), (60, "min")];
+    let seconds = time.as_secs();
+    let unit = UNITS.into_iter().find(|(length, _)| seconds.is_multiple_of(*length));
+    unit.map_or_else(|| format!("{seconds} s"), |(length, name)| format!("{} {name}", seconds / length))
+}
