@@ -22,6 +22,9 @@ use crate::{
 
 /// How much is read at a time.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+/// How often a connection reads, or sends, before others have their turn: enough for a peer that moves a file, and some
+/// milliseconds of one that asks without end.
+const STEPS_A_TURN: usize = 16;
 
 /// How much later than its first bytes a port's peer may be announced. Bytes that are older were sent by a peer that came
 /// and left without being noticed. The kernel takes less than a millisecond, on a processor of its own.
@@ -43,6 +46,8 @@ pub(crate) enum EndOfInput {
 pub(crate) enum Progress {
     /// An event of the stream, or the end of its running job.
     Waits,
+    /// Its next turn: there is more to do, and others may wait.
+    Continues,
     /// Nothing: it is over, in order.
     Over,
 }
@@ -138,12 +143,12 @@ impl Connection {
         self.session.answer(reply);
     }
 
-    /// Does all that can be done without waiting.
+    /// Does what can be done without waiting, for one turn.
     ///
     /// # Errors
     /// When the stream breaks.
     pub(crate) fn advance(&mut self, guest: &Guest, executor: &mut Executor, chunk: &mut [u8]) -> io::Result<Progress> {
-        loop {
+        for _ in 0..STEPS_A_TURN {
             self.send()?;
             if self.running.is_some() || !self.session.is_ready() {
                 return Ok(Progress::Waits);
@@ -180,6 +185,7 @@ impl Connection {
                 return Ok(Progress::Waits);
             }
         }
+        Ok(Progress::Continues)
     }
 
     /// A notice said that a port's peer left, or that one came.

@@ -2,10 +2,10 @@
 //!
 //! It sleeps until a stream, a signal, the end of a job or a deadline has something for it, and has no timer of its own:
 //! an idle agent never wakes up, unless the service manager wants signs of life. SIGTERM and SIGINT end it at once, whatever commands are doing.
-//! At most [`MAX_CONNECTIONS`] peers are served at once; further ones wait in the socket's backlog.
+//! At most [`MAX_CONNECTIONS`] peers are served at once, in turns; further ones wait in the socket's backlog.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::OwnedFd,
     sync::Arc,
@@ -63,6 +63,8 @@ pub(crate) struct Server {
     source: Source,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    /// Connections with more to do, which wait for nothing but their turn.
+    unfinished: BTreeSet<u64>,
     chunk: Box<[u8]>,
     spare_memory: SpareMemory,
     notifier: Arc<Notifier>,
@@ -133,6 +135,7 @@ impl Server {
             source,
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
+            unfinished: BTreeSet::new(),
             chunk: vec![0; CHUNK_BYTES].into(),
             spare_memory: SpareMemory::default(),
             ended: None,
@@ -159,6 +162,9 @@ impl Server {
                 self.handle(*event)?;
             }
             self.handle_deadlines()?;
+            for key in std::mem::take(&mut self.unfinished) {
+                self.advance(key)?;
+            }
             if let Some(ended) = self.ended {
                 self.notifier.leave();
                 return Ok(ended);
@@ -190,6 +196,9 @@ impl Server {
     }
 
     fn time_to_sleep(&self) -> EpollTimeout {
+        if !self.unfinished.is_empty() {
+            return EpollTimeout::ZERO;
+        }
         let retry = match &self.source {
             Source::Port { retry: Some(retry), .. } => retry.at(),
             _ => None,
@@ -267,7 +276,10 @@ impl Server {
     fn advance(&mut self, key: u64) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
         let failure = match connection.advance(&self.guest, &mut self.executor, &mut self.chunk) {
-            Ok(Progress::Waits) => {
+            Ok(progress @ (Progress::Waits | Progress::Continues)) => {
+                if matches!(progress, Progress::Continues) {
+                    self.unfinished.insert(key);
+                }
                 self.spare_memory.note(connection.take_moved(false));
                 if let Some(interest) = connection.new_interest() {
                     self.epoll.modify(&*connection, &mut EpollEvent::new(interest, key))?;
@@ -368,6 +380,7 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use std::{
+        fs::File,
         io::{BufRead, BufReader, Write},
         os::unix::net::UnixStream,
         path::Path,
@@ -431,6 +444,17 @@ mod tests {
         let refusal = r#"{"id": 1, "error": {"class": "GenericError", "desc": "test-hang timed out after 0.05 s"}}"#;
         assert_eq!(next_line(&mut stuck), format!("{refusal}\n"));
         assert_eq!(next_line(&mut stuck), PONG);
+    }
+
+    #[test]
+    fn a_peer_that_sends_without_end_has_a_turn_and_no_more() {
+        let guest = Arc::new(guest_without_a_machine());
+        let mut executor = Executor::new(Arc::clone(&guest)).unwrap();
+        // Always readable, always writable.
+        let peer = File::options().read(true).write(true).open("/dev/zero").unwrap();
+        let mut connection = Connection::new(peer.into(), EndOfInput::Closes);
+        let progress = connection.advance(&guest, &mut executor, &mut vec![0; CHUNK_BYTES]);
+        assert!(matches!(progress, Ok(Progress::Continues)), "{progress:?}");
     }
 
     #[test]
