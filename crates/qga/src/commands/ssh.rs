@@ -14,7 +14,7 @@ pub struct GetAuthorizedKeys {
 }
 
 impl Command for GetAuthorizedKeys {
-    const SPEC: Spec = Spec::new("guest-ssh-get-authorized-keys", Class::Query);
+    const SPEC: Spec = Spec::new("guest-ssh-get-authorized-keys", Class::Account).unaudited();
     type Reply = AuthorizedKeys;
 }
 

@@ -3,9 +3,11 @@
 //! They are in `.ssh/authorized_keys` below the user's home. Everything there is done with the user's rights, so that a
 //! link that the user has planted leads nowhere the user cannot go. A file is replaced as a whole, belongs to the user
 //! and has mode 0600; lines that are not concerned stay byte for byte, and a file that changes nothing is not written.
-//! A file that is there and cannot be read is an error: replacing it would lose the keys in it.
+//! A file that is there and cannot be read is an error: replacing it would lose the keys in it. So is one that is larger
+//! than [`MAX_KEYS_BYTES`], or would become so.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -24,13 +26,10 @@ use qga::{
 };
 
 use super::Result;
-use crate::{
-    account::Account,
-    dispatch::Run,
-    errno,
-    guest::Guest,
-    root::{MAX_FILE_BYTES, Root},
-};
+use crate::{account::Account, dispatch::Run, errno, guest::Guest, root::Root};
+
+/// Largest file of keys: some thousand keys. What a user has put there may not cost the agent more.
+const MAX_KEYS_BYTES: usize = 1024 * 1024;
 
 /// Nobody but the user looks into the directory.
 const DIRECTORY_MODE: Mode = Mode::S_IRWXU;
@@ -94,31 +93,34 @@ fn lines(contents: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     contents.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line))
 }
 
-/// Whether a line is this key, blanks around it left aside, as it is told.
-fn is_key(line: &[u8], key: &str) -> bool {
-    line == key.as_bytes() || line.trim_ascii() == key.as_bytes()
+/// What a host may call the key of a line: the line, and what it is told, which has no blanks around it.
+fn spellings(line: &[u8]) -> [&[u8]; 2] {
+    [line, line.trim_ascii()]
 }
 
 /// The contents with these keys at the end, each on a line of its own, and none of them twice.
 fn with(contents: &[u8], keys: &[String]) -> Vec<u8> {
+    let mut known: HashSet<_> = lines(contents).flat_map(spellings).collect();
     let mut contents = contents.to_vec();
-    for key in keys.iter().filter(|key| !key.is_empty()) {
-        if lines(&contents).any(|line| is_key(line, key)) {
+    for key in keys.iter().map(String::as_bytes).filter(|key| !key.is_empty()) {
+        if known.contains(key) {
             continue;
         }
+        known.extend(spellings(key));
         if !contents.is_empty() && !contents.ends_with(b"\n") {
             contents.push(b'\n');
         }
-        contents.extend_from_slice(key.as_bytes());
+        contents.extend_from_slice(key);
         contents.push(b'\n');
     }
     contents
 }
 
 fn without(contents: &[u8], keys: &[String]) -> Vec<u8> {
+    let keys: HashSet<_> = keys.iter().map(String::as_bytes).filter(|key| !key.is_empty()).collect();
     let is_kept = |line: &&[u8]| {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        !keys.iter().any(|key| !key.is_empty() && is_key(line, key))
+        !spellings(line).iter().any(|spelling| keys.contains(spelling))
     };
     contents.split_inclusive(|byte| *byte == b'\n').filter(is_kept).collect::<Vec<_>>().concat()
 }
@@ -166,6 +168,10 @@ impl<'a> Keys<'a> {
     }
 
     fn write(&self, contents: &[u8]) -> Result<()> {
+        if contents.len() > MAX_KEYS_BYTES {
+            let file = self.file();
+            return Err(Error::generic(format!("failed to write to '{file}': more than {MAX_KEYS_BYTES} bytes")));
+        }
         match self.root.make_directory(&self.directory, DIRECTORY_MODE) {
             Ok(()) => log::info!("created {}", self.directory.display()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -193,8 +199,8 @@ fn read_regular(root: &Root, path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("Not a regular file"));
     }
     let mut contents = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut contents)?;
-    if contents.len() as u64 > MAX_FILE_BYTES {
+    file.take(MAX_KEYS_BYTES as u64 + 1).read_to_end(&mut contents)?;
+    if contents.len() > MAX_KEYS_BYTES {
         return Err(nix::errno::Errno::EFBIG.into());
     }
     Ok(contents)

@@ -181,3 +181,19 @@ fn what_cannot_be_a_line_of_keys_is_refused_before_anything_else() {
         check_refused(remove(&guest, "eve", &["fine", key]), &desc);
     }
 }
+
+#[test]
+fn a_file_that_is_too_large_is_neither_read_nor_made() {
+    let (guest, directory) = machine(Some(&"a\n".repeat(MAX_KEYS_BYTES / 2 + 1)));
+    let file = "/home/ann/.ssh/authorized_keys";
+    let words = format!("failed to read '{file}': Failed to open file \u{201C}{file}\u{201D}: File too large");
+    check_refused(get(&guest, "ann"), &words);
+    check_refused(add(&guest, "ann", &["b"], None), &words);
+    let key = "k".repeat(MAX_KEYS_BYTES);
+    check_refused(
+        add(&guest, "ann", &[&key], Some(true)),
+        &format!("failed to write to '{file}': more than {MAX_KEYS_BYTES} bytes"),
+    );
+    let contents = fs::read(directory.path().join(&file[1..])).unwrap();
+    assert_eq!(contents.len(), MAX_KEYS_BYTES + 2);
+}
