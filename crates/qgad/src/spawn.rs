@@ -12,13 +12,14 @@ use std::{
     ffi::{CStr, CString, OsStr},
     fs,
     fs::File,
-    io,
+    io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
     sync::Once,
+    thread,
 };
 
 use nix::{
@@ -29,7 +30,7 @@ use nix::{
     sys::{
         signal::{SigSet, Signal, kill, killpg},
         stat::stat,
-        wait::waitpid,
+        wait::{Id, WaitPidFlag, waitid, waitpid},
     },
     unistd::{AccessFlags, Pid, access, pipe2},
 };
@@ -40,6 +41,8 @@ use crate::sys;
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin:.";
 /// What runs a file that the kernel cannot.
 const SHELL: &CStr = c"/bin/sh";
+/// Enough for a thread that only waits.
+const WATCHER_STACK_BYTES: usize = 64 * 1024;
 
 /// A program, ready to be started.
 #[derive(Debug)]
@@ -66,6 +69,7 @@ pub(crate) struct Stdio<'a> {
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
+    /// Readable once it has ended.
     descriptor: OwnedFd,
 }
 
@@ -131,11 +135,11 @@ impl Program {
             sys::inheritance::keep_ended_children();
         });
         let pid = self.start_first_found(stdio)?;
-        match sys::pidfd::open(pid) {
+        match sys::pidfd::open(pid).or_else(|_| watch(pid)) {
             Ok(descriptor) => Ok(Child { pid, descriptor }),
             Err(error) => {
                 discard(pid);
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -194,7 +198,7 @@ impl Child {
 
     /// How it ended, if it has; it is reaped then.
     pub(crate) fn try_wait(&self) -> nix::Result<Option<End>> {
-        sys::pidfd::try_wait(self.descriptor.as_fd())
+        sys::pidfd::try_wait(self.pid)
     }
 
     /// Kills it and all of its session that has not left its process group. To be called before it is reaped.
@@ -216,6 +220,19 @@ impl Child {
     pub(crate) fn discard(self) {
         discard(self.pid);
     }
+}
+
+/// Has a thread wait for a child's end, on a kernel that has no descriptors of processes.
+fn watch(pid: Pid) -> io::Result<OwnedFd> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    let wait = move || {
+        // It is reaped by whoever is told.
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        // Fails when nobody wants to know.
+        let _ = File::from(write).write_all(b"!");
+    };
+    thread::Builder::new().name("child".into()).stack_size(WATCHER_STACK_BYTES).spawn(wait)?;
+    Ok(read)
 }
 
 fn discard(pid: Pid) {
@@ -261,4 +278,24 @@ fn spawn<A: AsRef<CStr>>(path: &CStr, arguments: &[A], environment: &[CString], 
     attributes
         .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | new_session)?;
     posix_spawn(path, &actions, &attributes, arguments, environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_child_is_told_without_descriptors_of_processes() {
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let stdio = Stdio { input: null.as_fd(), output: null.as_fd(), error: null.as_fd() };
+        let program = Program::new("/bin/sh", ["-c", "exit 7"], [] as [&str; 0]).unwrap();
+        let Child { pid, .. } = program.start(stdio).unwrap();
+        let child = Child { pid, descriptor: watch(pid).unwrap() };
+        let mut events = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut events, PollTimeout::NONE), Ok(1));
+        assert!(events[0].revents().unwrap().contains(PollFlags::POLLIN));
+        assert_eq!(child.try_wait(), Ok(Some(End::Code(7))));
+    }
 }

@@ -1,8 +1,8 @@
-//! Processes by descriptor.
+//! Processes by descriptor, and how they ended.
 
 use std::{
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{OwnedFd, RawFd},
 };
 
 use nix::{errno::Errno, libc, unistd::Pid};
@@ -18,13 +18,13 @@ pub(crate) fn open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(super::fd::take(RawFd::try_from(number).map_err(|_| Errno::EBADF)?))
 }
 
-/// How the process ended, if it has; it is reaped then. Knows real-time signals, too.
-pub(crate) fn try_wait(descriptor: BorrowedFd<'_>) -> nix::Result<Option<End>> {
-    let id = libc::id_t::try_from(descriptor.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+/// How a child ended, if it has; it is reaped then. Knows real-time signals, too.
+pub(crate) fn try_wait(child: Pid) -> nix::Result<Option<End>> {
+    let id = libc::id_t::try_from(child.as_raw()).map_err(|_| Errno::ESRCH)?;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG;
     // SAFETY: `info` is large enough for what the call writes, and outlives it.
-    let returned = unsafe { libc::waitid(libc::P_PIDFD, id, info.as_mut_ptr(), flags) };
+    let returned = unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) };
     Errno::result(returned)?;
     // SAFETY: plain numbers, of which zero is a value of each; the call has filled them in or left them so.
     let info = unsafe { info.assume_init() };
