@@ -3,7 +3,7 @@
 //! A mistake is a line `file:line: reason`. A command's line is its name, `allowed` or `refused`, and why: the rule that
 //! refuses it, or what of it is allowed. The policy is the one that the agent would have, what is mistaken left out.
 
-use std::fmt::Write;
+use std::{fmt::Write, path::Path};
 
 use qga::commands::SPECS;
 
@@ -22,9 +22,7 @@ pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
     mistakes.extend(options.apply(&mut settings).err());
     let unknown = options.commands().filter(|name| !is_command(name));
     mistakes.extend(unknown.map(|name| format!("the command line: {}", no_command(&name))));
-    if !Channel::METHODS.contains(&settings.method.as_str()) {
-        mistakes.push(format!("unsupported channel method/type: {}", settings.method));
-    }
+    mistakes.extend(cannot_start(&settings));
     let mut report: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let policy = Policy::new(&settings);
     let width = SPECS.iter().map(|spec| spec.name.len()).max().unwrap_or(0);
@@ -47,4 +45,19 @@ pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
         };
     }
     (report, !mistakes.is_empty())
+}
+
+/// Why an agent with these settings would not start, as far as can be told without starting it.
+fn cannot_start(settings: &Settings) -> Vec<String> {
+    let channel = settings
+        .clone()
+        .complete()
+        .and_then(|settings| Channel::check(&settings.method, settings.path.as_deref().unwrap_or(Path::new(""))));
+    let of_files = [&settings.logfile, &settings.audit_file].into_iter().flatten().filter_map(|file| file.parent());
+    let pid_file = settings.pidfile.parent().filter(|_| settings.daemon);
+    let directories = [&*settings.statedir].into_iter().chain(of_files).chain(pid_file);
+    // A file in the agent's own directory has the empty path for a parent.
+    let missing = directories.filter(|directory| !directory.as_os_str().is_empty() && !directory.is_dir());
+    let missing = missing.map(|directory| format!("there is no directory {}", directory.display()));
+    channel.err().into_iter().chain(missing).collect()
 }

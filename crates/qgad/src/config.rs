@@ -1,8 +1,8 @@
 //! The configuration file.
 //!
-//! A key file whose group `general` holds the settings; other groups and unknown keys are passed over. The usual file
-//! may be missing, as may the one named by `QGA_CONF`; one named on the command line may not. The first mistake ends the
-//! agent's start; [`Source::check`] tells all of them.
+//! A key file whose group `general` holds the settings; other groups and unknown keys are passed over, with a warning. The
+//! usual file may be missing, as may the one named by `QGA_CONF`; one named on the command line may not. The first mistake
+//! ends the agent's start; [`Source::check`] tells all of them.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,15 @@ use qga::commands::SPECS;
 use crate::{
     errno,
     keyfile::{KeyFile, Mistake},
-    settings::{KEYS, Origin, Settings, Takes, split_names},
+    settings::{KEYS, Key, Origin, Settings, Takes, split_names},
 };
 
 /// The file that is read where nothing else is said.
 pub(crate) const DEFAULT_FILE: &str = "/etc/qemu/qemu-ga.conf";
 /// The group that holds the settings.
 const GROUP: &str = "general";
+/// The key whose emptiness restricts nothing, as it does not in qemu-ga.
+const ALLOW_LIST: &str = "allow-rpcs";
 /// Largest file that is read; a configuration with every command in both lists is a few kibibytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -45,12 +47,13 @@ impl Source {
     pub(crate) fn load(&self, settings: &mut Settings) -> Result<(), String> {
         let Some(contents) = self.contents()? else { return Ok(()) };
         let file = KeyFile::parse(&contents).map_err(|reason| self.failed(&reason))?;
+        passed_over(&file).iter().for_each(|mistake| log::warn!("{}", self.spell(mistake)));
         let mistake = apply(&file, settings, &self.origin()).into_iter().next();
         mistake.map_or(Ok(()), |(_, reason)| Err(self.failed(&reason)))
     }
 
-    /// Takes over what the file says, and tells all that is wrong with it, `file:line: reason`, also what a start passes
-    /// over: keys and commands that do not exist.
+    /// Takes over what the file says, and tells all that is wrong with it, `file:line: reason`, also what a start only
+    /// warns of.
     pub(crate) fn check(&self, settings: &mut Settings) -> Result<Vec<String>, String> {
         let Some(contents) = self.contents()? else { return Ok(Vec::new()) };
         let (file, mut mistakes) = KeyFile::parse_all(&contents);
@@ -60,21 +63,19 @@ impl Source {
             add(key, reason);
         }
         for (name, _) in file.keys(GROUP) {
-            match KEYS.iter().find(|key| key.names.contains(&name)) {
-                None => add(name, format!("there is no key '{name}'")),
-                Some(key) if key.takes == Takes::Commands => {
-                    let list = file.text(GROUP, name).ok().flatten().unwrap_or_default();
-                    let unknown = split_names(list.as_bytes()).filter(|name| !is_command(name));
-                    unknown.for_each(|command| add(name, no_command(&command)));
-                }
-                Some(_) => {}
+            if key_named(name).is_some_and(|key| key.takes == Takes::Commands) {
+                let list = file.text(GROUP, name).ok().flatten().unwrap_or_default();
+                let unknown = split_names(list.as_bytes()).filter(|name| !is_command(name));
+                unknown.for_each(|command| add(name, no_command(&command)));
             }
         }
+        mistakes.extend(passed_over(&file));
         mistakes.sort_by_key(|mistake| mistake.line);
-        Ok(mistakes
-            .iter()
-            .map(|Mistake { line, reason }| format!("{}:{line}: {reason}", self.path.display()))
-            .collect())
+        Ok(mistakes.iter().map(|mistake| self.spell(mistake)).collect())
+    }
+
+    fn spell(&self, Mistake { line, reason }: &Mistake) -> String {
+        format!("{}:{line}: {reason}", self.path.display())
     }
 
     fn contents(&self) -> Result<Option<Vec<u8>>, String> {
@@ -115,6 +116,28 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("the file is larger than {MAX_FILE_BYTES} bytes")));
     }
     Ok(contents)
+}
+
+/// What is read and has no effect, which whoever wrote it may not have meant.
+fn passed_over(file: &KeyFile) -> Vec<Mistake> {
+    let groups = file.groups().filter(|(name, _)| *name != GROUP);
+    let groups = groups.map(|(name, line)| (line, format!("nothing in the group [{name}] is read, only in [{GROUP}]")));
+    let keys = file.keys(GROUP).filter(|(name, _)| key_named(name).is_none());
+    let keys = keys.map(|(name, line)| (line, format!("there is no key '{name}'")));
+    let repeated = file.repeated(GROUP);
+    let repeated =
+        repeated.map(|(name, line)| (line, format!("the key '{name}' is there already, and loses its value")));
+    let empty = file.keys(GROUP).filter(|(name, _)| {
+        let list = file.text(GROUP, name).ok().flatten().unwrap_or_default();
+        *name == ALLOW_LIST && split_names(list.as_bytes()).next().is_none()
+    });
+    let empty = empty.map(|(name, line)| (line, format!("the key '{name}' names no command, and so allows all")));
+    let all = groups.chain(keys).chain(repeated).chain(empty);
+    all.map(|(line, reason)| Mistake { line, reason }).collect()
+}
+
+fn key_named(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.names.contains(&name))
 }
 
 /// Takes over what makes sense, and returns what does not, by key.

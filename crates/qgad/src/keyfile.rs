@@ -10,6 +10,10 @@ use std::collections::HashMap;
 #[derive(Debug, Default)]
 pub(crate) struct KeyFile {
     values: HashMap<(String, String), Value>,
+    /// The groups as they begin, each with its line.
+    groups: Vec<(String, usize)>,
+    /// Keys whose earlier value is lost, each with its group and the line of the later one.
+    repeated: Vec<(String, String, usize)>,
 }
 
 /// A value as it stands, and the line it stands in, counted from one.
@@ -53,6 +57,7 @@ impl KeyFile {
             return Ok(());
         }
         if let Some(name) = group_name(text) {
+            self.groups.push((name.clone(), line));
             *group = Some(name);
             return Ok(());
         }
@@ -61,8 +66,20 @@ impl KeyFile {
             format!("Key file contains line “{text}” which is not a key-value pair, group, or comment")
         })?;
         let group = group.clone().ok_or("Key file does not start with a group")?;
-        self.values.insert((group, key), Value { text: value.to_vec(), line });
+        if self.values.insert((group.clone(), key.clone()), Value { text: value.to_vec(), line }).is_some() {
+            self.repeated.push((group, key, line));
+        }
         Ok(())
+    }
+
+    /// The groups as they begin, each with its line.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.groups.iter().map(|(name, line)| (&**name, *line))
+    }
+
+    /// The keys of a group that are there more than once, each with the line of a later one.
+    pub(crate) fn repeated(&self, group: &str) -> impl Iterator<Item = (&str, usize)> {
+        self.repeated.iter().filter(move |(name, ..)| name == group).map(|(_, key, line)| (&**key, *line))
     }
 
     /// The keys of a group, each with its line.

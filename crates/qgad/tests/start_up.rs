@@ -311,6 +311,45 @@ fn a_checked_configuration_shows_every_command_and_every_mistake_with_its_line()
 }
 
 #[test]
+fn a_checked_configuration_shows_what_has_no_effect_and_what_keeps_the_agent_from_starting() {
+    let scene = Scene::new();
+    let file = scene.path("config");
+    let check = |config: &str, expected: &[&str]| {
+        fs::write(&file, config).unwrap();
+        let output = scene.run(&["--check-config"]);
+        let report = String::from_utf8(output.stdout).unwrap();
+        let mistakes = report.lines().take_while(|line| !line.starts_with("guest-"));
+        assert_eq!(mistakes.collect::<Vec<_>>(), expected, "{config}");
+        assert_eq!(output.status.code(), Some(1));
+    };
+    let at = |line: usize, reason: &str| format!("{}:{line}: {reason}", file.display());
+    check("[General]\nblock-rpcs=guest-exec\n", &[&at(1, "nothing in the group [General] is read, only in [general]")]);
+    check(
+        "[general]\nblock-rpcs=guest-exec\nblock-rpcs=guest-ping\n",
+        &[&at(3, "the key 'block-rpcs' is there already, and loses its value")],
+    );
+    check("[general]\nallow-rpcs=\n", &[&at(2, "the key 'allow-rpcs' names no command, and so allows all")]);
+    check("[general]\nmethod=unix-listen\n", &["must specify a path for this channel"]);
+    check("[general]\nmethod=unix-listen\npath=/no/socket\n", &["there is no directory for the socket /no/socket"]);
+    check("[general]\nmethod=vsock-listen\npath=x:1\n", &["Failed to parse cid 'x'"]);
+    check("[general]\nmethod=magic\npath=x\n", &["unsupported channel method/type: magic"]);
+    check(
+        "[general]\nlogfile=/no/log\naudit-file=/no/audit/file\n",
+        &["there is no directory /no", "there is no directory /no/audit"],
+    );
+}
+
+#[test]
+fn what_has_no_effect_in_the_configuration_is_warned_of() {
+    let scene = Scene::new();
+    fs::write(scene.path("config"), "[general]\nexec_allow=/bin/true\n[Else]\n").unwrap();
+    let output = scene.run(&["--dump-conf"]);
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("config:2: there is no key 'exec_allow'"), "{log}");
+    assert!(log.contains("config:3: nothing in the group [Else] is read, only in [general]"), "{log}");
+}
+
+#[test]
 fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_secret() {
     let scene = Scene::new();
     fs::write(scene.path("config"), "[general]\naudit-file=audit\nblock-rpcs=guest-shutdown\n").unwrap();

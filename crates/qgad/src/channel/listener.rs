@@ -116,7 +116,7 @@ impl AsFd for Listener {
     }
 }
 
-fn parse_vsock_address(address: &str) -> Result<(u32, u32), String> {
+pub(super) fn parse_vsock_address(address: &str) -> Result<(u32, u32), String> {
     let (cid, port) = address.split_once(':').ok_or_else(|| format!("error parsing address '{address}'"))?;
     let number = |what: &str, text: &str| {
         let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());

@@ -11,6 +11,7 @@ mod vsock;
 
 use std::{os::fd::OwnedFd, path::Path};
 
+use self::listener::parse_vsock_address;
 pub(crate) use self::{
     activation::Activation,
     listener::{Accepted, Listener},
@@ -29,9 +30,6 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
-    /// The methods that [`Self::open`] knows.
-    pub(crate) const METHODS: [&str; 4] = ["virtio-serial", "isa-serial", "unix-listen", "vsock-listen"];
-
     /// Opens a channel. A port that is to be waited for may be missing; everything else must be there.
     pub(crate) fn open(
         method: &str,
@@ -44,7 +42,20 @@ impl Channel {
             "isa-serial" => Self::open_port(Port::isa(path.into()), waits_for_port),
             "unix-listen" => Listener::unix(path).map(Self::Listener),
             "vsock-listen" => Listener::vsock(&path.to_string_lossy(), vsock_peers).map(Self::Listener),
-            _ => Err(format!("unsupported channel method/type: {method}")),
+            _ => Err(unsupported(method)),
+        }
+    }
+
+    /// Why a channel can never be opened, as far as that can be told without opening it.
+    pub(crate) fn check(method: &str, path: &Path) -> Result<(), String> {
+        match method {
+            "virtio-serial" | "isa-serial" => Ok(()),
+            "unix-listen" => match path.parent() {
+                Some(directory) if directory.is_dir() || directory.as_os_str().is_empty() => Ok(()),
+                _ => Err(format!("there is no directory for the socket {}", path.display())),
+            },
+            "vsock-listen" => parse_vsock_address(&path.to_string_lossy()).map(|_| ()),
+            _ => Err(unsupported(method)),
         }
     }
 
@@ -56,4 +67,8 @@ impl Channel {
         let stream = port.open()?;
         Ok(Self::Port(port, Some(stream)))
     }
+}
+
+fn unsupported(method: &str) -> String {
+    format!("unsupported channel method/type: {method}")
 }
