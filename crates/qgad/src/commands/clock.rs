@@ -92,14 +92,15 @@ fn set_clock(time: TimeSpec) -> Result<()> {
 }
 
 fn set_hardware_clock(guest: &Guest) -> Result<()> {
+    if !Rtc::is_there(&guest.root) {
+        log::info!("there is no hardware clock to set");
+        return Ok(());
+    }
     if guest.has_program(HWCLOCK) {
         return run_hwclock(guest, "-w");
     }
     let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::words(error)));
-    let Some(clock) = Rtc::open(&guest.root).map_err(failed)? else {
-        log::info!("there is no hardware clock to set");
-        return Ok(());
-    };
+    let clock = Rtc::open(&guest.root).map_err(failed)?;
     let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
     clock.set_after_system(hardware_seconds_east(guest, now)).map_err(failed)
 }
@@ -109,7 +110,7 @@ fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
         return run_hwclock(guest, "-s");
     }
     let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::words(error)));
-    let clock = Rtc::open(&guest.root).map_err(failed)?.ok_or_else(|| failed(io::Error::other("there is none")))?;
+    let clock = Rtc::open(&guest.root).map_err(failed)?;
     let shown = clock.next_second().map_err(failed)?;
     set_clock(whole_seconds(shown - hardware_seconds_east(guest, shown)))
 }
