@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use nix::fcntl::OFlag;
+use nix::{fcntl::OFlag, libc, sys::stat::fstat};
 use qga::{
     Spec,
     command::{HELPER_DEADLINE, QUERY_DEADLINE},
@@ -68,6 +68,8 @@ pub(crate) struct Environment {
 const OUR_OWN: [&str; 6] =
     ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
+/// Any of the permissions to execute a file.
+const EXECUTABLE: libc::mode_t = libc::S_IXUSR | libc::S_IXGRP | libc::S_IXOTH;
 /// Where helper programs are looked for when the environment does not say.
 const HELPER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -80,9 +82,10 @@ impl Guest {
         spec.deadline.mul_f64(self.command_timeout.as_secs_f64() / QUERY_DEADLINE.as_secs_f64())
     }
 
-    /// Whether there is a program at this path.
+    /// Whether there is a program at this path: a file that somebody may execute.
     pub(crate) fn has_program(&self, path: &str) -> bool {
-        self.root.open(path, OFlag::O_PATH).is_ok()
+        let status = self.root.open(path, OFlag::O_PATH).and_then(|file| Ok(fstat(file)?));
+        status.is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_mode & EXECUTABLE != 0)
     }
 
     /// Where a program is, by its name.

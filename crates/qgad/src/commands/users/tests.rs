@@ -155,7 +155,11 @@ fn an_unknown_user_is_refused_with_the_words_that_hosts_match() {
 
 #[test]
 fn the_guests_own_program_comes_first_where_it_has_one() {
-    let (root, _directory) = Root::from_text("usr/sbin/chpasswd:\netc/passwd: ann:x:1:1::/:\n");
+    // Earlier in PATH there is one that nobody may execute.
+    let (root, directory) =
+        Root::from_text("usr/local/sbin/chpasswd:\nusr/sbin/chpasswd:\netc/passwd: ann:x:1:1::/:\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path().join("usr/sbin/chpasswd"), executable).unwrap();
     let guest = Guest { root, ..crate::guest::tests::guest_without_a_machine() };
     let password = SetUserPassword { username: "ann".into(), password: b"a".to_vec().into(), crypted: false };
     assert_eq!(password.run(&guest).unwrap_err().desc, "this machine cannot run /usr/sbin/chpasswd");
