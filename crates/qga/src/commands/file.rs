@@ -106,7 +106,7 @@ impl Command for FileWrite {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WrittenBytes {
-    /// How many bytes: fewer than asked for when a pipe has no more room, or a disk.
+    /// How many bytes: fewer than asked for when a pipe has no more room.
     pub count: i64,
     /// Always false.
     pub eof: bool,
