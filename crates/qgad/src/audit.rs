@@ -1,8 +1,8 @@
 //! The audit: one line of JSON for each command that changes the guest, or names a file or program.
 //!
 //! A line tells when the command began, its name and class, what it touched, what became of it and how long it took:
-//! never what it was given beside that, nor what it returned. `outcome` is `ok`, `error`, `refused` with its `reason`, or
-//! `timed out`; a command that was given up and ends later has a second line that says how. Which commands are told of is
+//! never what it was given beside that, nor what it returned. `outcome` is `ok`, `error` (a program or file that is not
+//! allowed included), `refused` with its `reason`, or `timed out`; a command that was given up and ends later has a second line that says how. Which commands are told of is
 //! in their `Spec`. Lines go where the log goes, after `audit: `, or to a file of their own, as they are; while file
 //! systems are frozen they are kept with the log's.
 
@@ -42,11 +42,11 @@ struct Line<'a> {
 
 impl Entry {
     /// A command that begins now, if it is one to tell of.
-    pub(crate) fn begin(spec: &Spec, touched: Option<String>) -> Option<Self> {
+    pub(crate) fn begin(spec: &Spec, touched: impl FnOnce() -> Option<String>) -> Option<Self> {
         spec.audited.then(|| Self {
             command: spec.name,
             class: spec.class.name(),
-            touched: touched.map(|text| shortened(&text)),
+            touched: touched().map(|text| shortened(&text)),
             time: SystemTime::now(),
             begun: Instant::now(),
         })

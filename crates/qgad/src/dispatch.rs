@@ -67,6 +67,8 @@ pub(crate) enum Step {
 pub(crate) struct Handler {
     /// What must be known before it runs.
     pub(crate) spec: Spec,
+    /// What the audit may say of the arguments of a command that is not carried out.
+    pub(crate) touches: fn(&Object<'_>) -> Option<String>,
     /// Reads the arguments, and does at once what can be.
     pub(crate) prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Ready, Error>,
 }
@@ -74,7 +76,7 @@ pub(crate) struct Handler {
 impl Handler {
     /// The row of a command.
     pub(crate) const fn of<C: Run>() -> Self {
-        Self { spec: C::SPEC, prepare: prepare::<C> }
+        Self { spec: C::SPEC, touches: touches::<C>, prepare: prepare::<C> }
     }
 }
 
@@ -82,6 +84,10 @@ impl fmt::Debug for Handler {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.spec.name)
     }
+}
+
+fn touches<C: Run>(arguments: &Object<'_>) -> Option<String> {
+    args::read::<C>(arguments).ok()?.touches()
 }
 
 fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Result<Ready, Error> {

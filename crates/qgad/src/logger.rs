@@ -87,9 +87,9 @@ pub(crate) fn be_verbose() {
     log::set_max_level(LevelFilter::Trace);
 }
 
-/// Appends to a file from now on.
+/// Appends to a file from now on, which not everybody may read.
 pub(crate) fn append_to(path: &Path) -> io::Result<()> {
-    LOGGER.replace_sink(Sink::File(OpenOptions::new().append(true).create(true).open(path)?));
+    LOGGER.replace_sink(Sink::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?));
     Ok(())
 }
 

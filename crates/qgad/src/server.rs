@@ -404,6 +404,7 @@ mod tests {
         const HANG: Spec = Spec { deadline: Duration::from_millis(50), ..Spec::new("test-hang", Class::Query) };
         let hang = Handler {
             spec: HANG,
+            touches: |_| None,
             prepare: |_, _, _| {
                 let hang = Step::Remains(Box::new(|_, _| {
                     loop {
@@ -413,7 +414,7 @@ mod tests {
                 Ok(Ready { touched: None, step: hang })
             },
         };
-        let handlers = HANDLERS.iter().map(|handler| Handler { spec: handler.spec, prepare: handler.prepare });
+        let handlers = HANDLERS.iter().map(|handler| Handler { ..*handler });
         let handlers = Box::leak(handlers.chain([hang]).collect());
         let guest = Guest { handlers, ..guest_without_a_machine() };
         let listener = Listener::unix(socket).unwrap();

@@ -75,13 +75,13 @@ impl Session {
                 .ok_or_else(|| unknown_command(&request.execute))?;
             let spec = &handler.spec;
             guest.policy.decide(spec, guest.freezer.refuses_commands()).map_err(|refusal| {
-                if let Some(entry) = Entry::begin(spec, None) {
+                if let Some(entry) = Entry::begin(spec, || (handler.touches)(&request.arguments)) {
                     entry.refused(&refusal);
                 }
                 refusal.explain(spec.name)
             })?;
             let ready = (handler.prepare)(&request.arguments, guest, envelope.id.as_ref()).inspect_err(|_| {
-                if let Some(entry) = Entry::begin(spec, None) {
+                if let Some(entry) = Entry::begin(spec, || None) {
                     entry.ended(false);
                 }
             })?;
@@ -90,7 +90,7 @@ impl Session {
         match request {
             Ok((spec, Ready { touched, step })) => {
                 log::debug!("{} called", spec.name);
-                let audit = Entry::begin(spec, touched);
+                let audit = Entry::begin(spec, || touched);
                 let prepared = match step {
                     Step::Remains(prepared) => prepared,
                     Step::Done(answer) => {

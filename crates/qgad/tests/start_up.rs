@@ -6,7 +6,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -394,7 +397,30 @@ fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_se
     assert_eq!(told.iter().map(|(name, outcome)| (*name, outcome.as_str().unwrap())).collect::<Vec<_>>(), expected);
     assert_eq!(lines[0]["touched"], "/bin/true");
     assert_eq!(lines[0]["class"], "exec");
-    assert!(lines.last().unwrap()["reason"].as_str().unwrap().contains("block-rpcs in "));
+    let refused = lines.last().unwrap();
+    assert!(refused["reason"].as_str().unwrap().contains("block-rpcs in "));
+    assert_eq!(refused["touched"], "halt");
+}
+
+#[test]
+fn the_socket_is_roots_and_the_log_is_not_for_everybody_whatever_the_umask() {
+    let scene = Scene::new();
+    let mut command = Command::new("/bin/sh");
+    command.args([
+        "-c",
+        r#"umask 0; exec "$@""#,
+        "sh",
+        env!("CARGO_BIN_EXE_qgad"),
+        "-m",
+        "unix-listen",
+        "-p",
+        "socket",
+    ]);
+    command.args(["-l", "log", "-t", "."]).current_dir(scene.directory.path());
+    let _agent = Running(command.spawn().unwrap());
+    scene.ping();
+    let mode = |name: &str| fs::metadata(scene.path(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("socket"), mode("log")], [0o600, 0o640]);
 }
 
 #[test]

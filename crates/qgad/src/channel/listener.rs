@@ -12,10 +12,12 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::AT_FDCWD,
     sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, accept4, bind, getpeername,
         listen, socket,
     },
+    sys::stat::{FchmodatFlags, Mode, fchmodat},
 };
 
 use super::vsock::{Refused, VsockPeers};
@@ -23,6 +25,8 @@ use crate::errno;
 
 /// Peers that wait to be accepted, beyond those that are served.
 const BACKLOG: i32 = 16;
+/// Whoever can connect is root in the guest, so only root can.
+const SOCKET_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// A socket that peers connect to.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl Listener {
         Self { socket, vsock_peers, refused: Refused::default() }
     }
 
-    /// Listens at a path of the file system. What stands there is removed.
+    /// Listens at a path of the file system, for root only whatever the agent's umask is. What stands there is removed.
     pub(crate) fn unix(path: &Path) -> Result<Self, String> {
         let address = UnixAddr::new(path).map_err(|_| format!("UNIX socket path '{}' is too long", path.display()))?;
         let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), errno::words(error));
@@ -62,21 +66,28 @@ impl Listener {
                 _ => {}
             }
         }
-        Self::bind(AddressFamily::Unix, &address).map_err(failed)
+        // Nobody can connect before it listens.
+        let permit = || fchmodat(AT_FDCWD, path, SOCKET_MODE, FchmodatFlags::FollowSymlink);
+        Self::bind(AddressFamily::Unix, &address, permit).map_err(failed)
     }
 
     /// Listens on a vsock address, `CID:PORT`, both decimal.
     pub(crate) fn vsock(address: &str, peers: &VsockPeers) -> Result<Self, String> {
         let (cid, port) = parse_vsock_address(address)?;
-        Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port))
+        Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port), || Ok(()))
             .map(|listener| Self { vsock_peers: Some(peers.clone()), ..listener })
             .map_err(|error| format!("Failed to bind socket: {}", errno::words(error)))
     }
 
-    fn bind(family: AddressFamily, address: &dyn SockaddrLike) -> nix::Result<Self> {
+    fn bind(
+        family: AddressFamily,
+        address: &dyn SockaddrLike,
+        permit: impl FnOnce() -> nix::Result<()>,
+    ) -> nix::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(family, SockType::Stream, flags, None)?;
         bind(socket.as_raw_fd(), address)?;
+        permit()?;
         listen(&socket, Backlog::new(BACKLOG)?)?;
         Ok(Self::inherited(socket, None))
     }
