@@ -4,7 +4,7 @@
 //! never what it was given beside that, nor what it returned. `outcome` is `ok`, `error` (a program or file that is not
 //! allowed included), `refused` with its `reason`, or `timed out`; a command that was given up and ends later has a second line that says how. Which commands are told of is
 //! in their `Spec`. Lines go where the log goes, after `audit: `, or to a file of their own, as they are; while file
-//! systems are frozen they are kept with the log's.
+//! systems are frozen they are kept with the log's. Where lines are missing, a line says how many: `lost`, with the `reason`.
 
 use std::time::{Instant, SystemTime};
 
@@ -38,6 +38,13 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     duration_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Gap<'a> {
+    time: String,
+    lost: u64,
+    reason: &'a str,
 }
 
 impl Entry {
@@ -81,6 +88,12 @@ impl Entry {
     }
 }
 
+/// A line in the place of those that are missing.
+pub(crate) fn gap(time: SystemTime, lost: u64, reason: &str) -> String {
+    let line = Gap { time: in_words(time), lost, reason };
+    String::from_utf8_lossy(&json::to_vec(&line)).into_owned()
+}
+
 /// As RFC 3339 has it.
 fn in_words(time: SystemTime) -> String {
     let elapsed = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -106,6 +119,14 @@ mod tests {
     fn a_time_is_written_as_a_date() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
         assert_eq!(in_words(time), "2023-11-14T22:13:20.250000000Z");
+    }
+
+    #[test]
+    fn a_gap_is_a_line_of_its_own() {
+        assert_eq!(
+            gap(SystemTime::UNIX_EPOCH, 3, "No space left on device"),
+            r#"{"time": "1970-01-01T00:00:00.000000000Z", "lost": 3, "reason": "No space left on device"}"#
+        );
     }
 
     #[test]

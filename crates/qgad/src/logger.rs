@@ -3,11 +3,14 @@
 //! A line is `seconds.microseconds: level: message`, as qemu-ga writes it, or, where standard error is the journal,
 //! `<priority>message`: the journal adds the time itself. Without `verbose`, errors and warnings are logged. What a
 //! host sends is logged by its command's name only, never its arguments. A log that cannot be written is no reason to
-//! stop serving, so failures to write are passed over. While file systems are frozen, lines are kept in memory.
+//! stop serving: lines without room are lost and counted, which standard error is told of once and the log when it goes on.
+//! While file systems are frozen, lines are kept in memory.
 //! The lines of the audit go the same way, or to a file of their own.
 
+mod kept;
+mod lines;
+
 use std::{
-    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -17,55 +20,55 @@ use std::{
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{SFlag, fstat};
 
-use crate::errno;
+#[cfg(test)]
+pub(crate) use self::kept::MAX_KEPT_BYTES;
+use self::{
+    kept::Kept,
+    lines::{Lines, Lost},
+};
+use crate::audit;
 
 /// Longest message, in characters; what a peer chose, such as the name of a command, is cut there.
 const MAX_MESSAGE_LENGTH: usize = 4096;
 
-/// Most bytes of lines that are kept while nothing may be written; the oldest are dropped first.
-pub(crate) const MAX_KEPT_BYTES: usize = 256 * 1024;
-
-static LOGGER: Logger =
-    Logger { output: Mutex::new(Output { sink: Sink::StandardError, audit: AuditSink::Nowhere, kept: None }) };
+static LOGGER: Logger = Logger {
+    output: Mutex::new(Output {
+        standard_error: Lines::new(StandardError),
+        is_journal: false,
+        file: None,
+        audit: AuditSink::Nowhere,
+        kept: None,
+    }),
+};
 
 struct Logger {
     output: Mutex<Output>,
 }
 
 struct Output {
-    sink: Sink,
+    standard_error: Lines<StandardError>,
+    /// What is written to standard error goes to the journal.
+    is_journal: bool,
+    /// Where the log goes instead.
+    file: Option<Lines<File>>,
     audit: AuditSink,
     /// Where lines go while nothing may be written.
     kept: Option<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    lines: VecDeque<(SystemTime, Kind, String)>,
-    bytes: usize,
-    dropped: usize,
-}
-
-enum Sink {
-    StandardError,
-    Journal,
-    File(File),
 }
 
 enum AuditSink {
     Nowhere,
     /// Where the log goes.
     Log,
-    /// A file of its own, and whether its last line is whole.
-    File {
-        file: File,
-        is_whole: bool,
-    },
+    /// A file of its own.
+    File(Lines<File>),
 }
 
-#[derive(Clone, Copy)]
+struct StandardError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Log(Level),
     Audit,
@@ -73,9 +76,7 @@ enum Kind {
 
 /// Begins to log to standard error, what a panic says included. `journal_stream` is the variable by which systemd names the journal's stream.
 pub(crate) fn begin(journal_stream: Option<&str>) {
-    if journal_stream.is_some_and(is_standard_error) {
-        LOGGER.replace_sink(Sink::Journal);
-    }
+    LOGGER.output().is_journal = journal_stream.is_some_and(is_standard_error);
     log::set_max_level(LevelFilter::Warn);
     // Fails only when it was done before.
     let _ = log::set_logger(&LOGGER);
@@ -89,7 +90,7 @@ pub(crate) fn be_verbose() {
 
 /// Appends to a file from now on, which not everybody may read.
 pub(crate) fn append_to(path: &Path) -> io::Result<()> {
-    LOGGER.replace_sink(Sink::File(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?));
+    LOGGER.output().file = Some(Lines::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?));
     Ok(())
 }
 
@@ -101,7 +102,7 @@ pub(crate) fn audit_to_log() {
 /// Appends the audit to a file that only root reads, from now on.
 pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    LOGGER.output().audit = AuditSink::File { file, is_whole: true };
+    LOGGER.output().audit = AuditSink::File(Lines::new(file));
     Ok(())
 }
 
@@ -119,20 +120,33 @@ pub(crate) fn keep() {
 pub(crate) fn write_kept() {
     let mut output = LOGGER.output();
     let Some(kept) = output.kept.take() else { return };
-    if kept.dropped > 0 {
-        let message = format!("{} lines were dropped that were logged while file systems were frozen", kept.dropped);
-        output.sink.write(SystemTime::now(), Level::Warn, &message);
+    let now = SystemTime::now();
+    if kept.log.dropped > 0 {
+        let message =
+            format!("{} lines were dropped that were logged while file systems were frozen", kept.log.dropped);
+        output.write_log(now, Level::Warn, &message);
+    }
+    if kept.audit.dropped > 0 {
+        let reason = "file systems were frozen";
+        output.write(now, Kind::Audit, &audit::gap(now, kept.audit.dropped, reason));
     }
     for (time, kind, message) in kept.lines {
         output.write(time, kind, &message);
     }
 }
 
-/// Writes what was kept to standard error, for an agent that cannot go on: its file may be frozen.
+/// Writes what was kept to standard error, for an agent that ends: files may be frozen, the one of standard error included.
 pub(crate) fn give_up_keeping() {
     let mut output = LOGGER.output();
-    if output.kept.is_some() && matches!(output.sink, Sink::File(_)) {
-        output.sink = Sink::StandardError;
+    if output.kept.is_none() {
+        return;
+    }
+    output.file = None;
+    if matches!(output.audit, AuditSink::File(_)) {
+        output.audit = AuditSink::Log;
+    }
+    if is_standard_error_a_file() {
+        output.kept = None;
     }
     drop(output);
     write_kept();
@@ -143,13 +157,13 @@ fn is_standard_error(stream: &str) -> bool {
     fstat(io::stderr()).is_ok_and(|status| stream == format!("{}:{}", status.st_dev, status.st_ino))
 }
 
+fn is_standard_error_a_file() -> bool {
+    fstat(io::stderr()).is_ok_and(|status| SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
+}
+
 impl Logger {
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn replace_sink(&self, sink: Sink) {
-        self.output().sink = sink;
     }
 }
 
@@ -178,60 +192,62 @@ impl Output {
     }
 
     fn write(&mut self, time: SystemTime, kind: Kind, message: &str) {
-        let level = match kind {
-            Kind::Log(level) => level,
-            Kind::Audit => return self.write_audit(time, message),
-        };
-        self.sink.write(time, level, message);
+        match kind {
+            Kind::Log(level) => self.write_log(time, level, message),
+            Kind::Audit => self.write_audit(time, message),
+        }
     }
 
-    /// A file that is full loses lines, says so once in the log, and has no line joined to the half of another.
+    fn write_log(&mut self, time: SystemTime, level: Level, message: &str) {
+        let Some(file) = &mut self.file else { return self.write_standard_error(time, level, message) };
+        let lost = file.append(&line(time, level, message), |lost| line(time, Level::Warn, &missing(lost)));
+        if let Some(reason) = lost {
+            self.write_standard_error(time, Level::Error, &format!("failed to write to the log's file: {reason}"));
+        }
+    }
+
+    fn write_standard_error(&mut self, time: SystemTime, level: Level, message: &str) {
+        let line = match self.is_journal {
+            true => |_, level, message: &str| format!("<{}>{message}", priority(level)),
+            false => line,
+        };
+        // There is nobody left to complain to.
+        let _ = self.standard_error.append(&line(time, level, message), |lost| line(time, Level::Warn, &missing(lost)));
+    }
+
     fn write_audit(&mut self, time: SystemTime, message: &str) {
-        match &mut self.audit {
-            AuditSink::Nowhere => {}
-            AuditSink::Log => self.sink.write(time, Level::Info, &format!("audit: {message}")),
-            AuditSink::File { file, is_whole } => {
-                let separator = if *is_whole { "" } else { "\n" };
-                match file.write_all(format!("{separator}{message}\n").as_bytes()) {
-                    Ok(()) => *is_whole = true,
-                    Err(error) if *is_whole => {
-                        *is_whole = false;
-                        let complaint = format!("failed to write to the audit's file: {}", errno::words(error));
-                        self.sink.write(time, Level::Error, &complaint);
-                    }
-                    Err(_) => {}
-                }
+        let lost = match &mut self.audit {
+            AuditSink::Nowhere => None,
+            AuditSink::Log => {
+                self.write_log(time, Level::Info, &format!("audit: {message}"));
+                None
             }
+            AuditSink::File(file) => file.append(message, |Lost { count, reason }| audit::gap(time, *count, reason)),
+        };
+        if let Some(reason) = lost {
+            self.write_log(time, Level::Error, &format!("failed to write to the audit's file: {reason}"));
         }
     }
 }
 
-impl Sink {
-    fn write(&mut self, time: SystemTime, level: Level, message: &str) {
-        let line = match self {
-            Self::Journal => format!("<{}>{message}\n", priority(level)),
-            Self::StandardError | Self::File(_) => {
-                let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                format!("{}.{:06}: {}: {message}\n", time.as_secs(), time.subsec_micros(), name(level))
-            }
-        };
-        let _ = match self {
-            Self::File(file) => file.write_all(line.as_bytes()),
-            Self::StandardError | Self::Journal => io::stderr().write_all(line.as_bytes()),
-        };
+impl Write for StandardError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
-impl Kept {
-    fn push(&mut self, time: SystemTime, kind: Kind, message: String) {
-        self.bytes += message.len();
-        self.lines.push_back((time, kind, message));
-        while self.bytes > MAX_KEPT_BYTES {
-            let Some((_, _, oldest)) = self.lines.pop_front() else { return };
-            self.bytes -= oldest.len();
-            self.dropped += 1;
-        }
-    }
+/// A line as qemu-ga writes it.
+fn line(time: SystemTime, level: Level, message: &str) -> String {
+    let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:06}: {}: {message}", time.as_secs(), time.subsec_micros(), name(level))
+}
+
+fn missing(Lost { count, reason }: &Lost) -> String {
+    format!("{count} lines are missing here, which could not be written: {reason}")
 }
 
 /// A message that cannot be taken for several.
@@ -265,19 +281,6 @@ fn priority(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_kept_is_bounded_and_the_oldest_is_dropped() {
-        let mut kept = Kept::default();
-        let message = "x".repeat(MAX_MESSAGE_LENGTH);
-        for number in 0..100 {
-            kept.push(SystemTime::now(), Kind::Log(Level::Info), format!("{number} {message}"));
-        }
-        assert!(kept.bytes <= MAX_KEPT_BYTES);
-        assert_eq!(kept.dropped + kept.lines.len(), 100);
-        assert!(kept.lines.back().unwrap().2.starts_with("99 "));
-        assert!(kept.lines.front().unwrap().2.starts_with(&format!("{} ", kept.dropped)));
-    }
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {

@@ -86,10 +86,10 @@ fn main() -> ExitCode {
             print(hint.as_bytes()).and(Err(Vec::new()))
         }
     };
+    logger::give_up_keeping();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
-            logger::give_up_keeping();
             for reason in reasons {
                 log::error!("{reason}");
             }

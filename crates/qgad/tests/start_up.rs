@@ -353,6 +353,20 @@ fn what_has_no_effect_in_the_configuration_is_warned_of() {
 }
 
 #[test]
+fn a_log_without_room_is_complained_of_once() {
+    let scene = Scene::new();
+    let mut agent = scene.listening(&["-v", "-l", "/dev/full"]);
+    for _ in 0..3 {
+        scene.ping();
+    }
+    agent.signal(Signal::SIGTERM);
+    let (code, errors) = agent.end();
+    assert_eq!(code, Some(0));
+    assert!(errors.ends_with(": critical: failed to write to the log's file: No space left on device\n"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+#[test]
 fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_secret() {
     let scene = Scene::new();
     fs::write(scene.path("config"), "[general]\naudit-file=audit\nblock-rpcs=guest-shutdown\n").unwrap();
