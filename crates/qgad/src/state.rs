@@ -4,11 +4,12 @@
 //! killed agent finds the old number or the new one. A handle's number is never used twice, also across restarts: a
 //! host that still holds an old one gets an error, not somebody else's file. For the same reason a file that makes no
 //! sense is replaced by one that counts from the present second of the clock, which no counter has reached.
-//! The directory itself must be there; it is never created.
+//! The directory itself must be there; it is never created. Where it has no room, files cannot be opened until it has,
+//! and nothing else suffers.
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -26,7 +27,14 @@ const FIRST_HANDLE: i64 = 1000;
 #[derive(Debug)]
 pub(crate) struct State {
     file: PathBuf,
-    next_handle: Mutex<i64>,
+    counter: Mutex<Counter>,
+}
+
+#[derive(Debug)]
+struct Counter {
+    next_handle: i64,
+    /// It could not be stored the last time, which the log says.
+    has_failed: bool,
 }
 
 impl State {
@@ -43,35 +51,62 @@ impl State {
                     (seconds_since_epoch(), false)
                 }
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (FIRST_HANDLE, false),
+            Err(error) if error.kind() == ErrorKind::NotFound => (FIRST_HANDLE, false),
             Err(error) => return Err(failed("read", error)),
         };
-        let state = Self { file: file.clone(), next_handle: Mutex::new(next_handle) };
+        let mut counter = Counter { next_handle, has_failed: false };
         if !is_stored && may_write {
-            state.save(next_handle).map_err(|error| failed("write", error))?;
+            match save(&file, next_handle) {
+                Err(error) if is_lack_of_room(&error) => {
+                    log::error!("{}", failed("write", error));
+                    counter.has_failed = true;
+                }
+                result => result.map_err(|error| failed("write", error))?,
+            }
         }
-        Ok(state)
+        Ok(Self { file, counter: Mutex::new(counter) })
     }
 
     /// A number for a new handle. It counts as used even when the next one cannot be stored.
     pub(crate) fn take_handle(&self) -> Result<i64, Error> {
         // Held across the write on purpose: the numbers must be stored in their order.
-        let mut next_handle = self.next_handle.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = *next_handle;
-        *next_handle += 1;
-        self.save(*next_handle).map_err(|error| {
-            log::error!("failed to write {}: {}", self.file.display(), errno::words(error));
-            Error::generic("failed to commit persistent state to disk")
+        let mut counter = self.counter.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = counter.next_handle;
+        counter.next_handle += 1;
+        let stored = save(&self.file, counter.next_handle);
+        let had_failed = std::mem::replace(&mut counter.has_failed, stored.is_err());
+        let file = self.file.display();
+        stored.map_err(|error| {
+            let reason = errno::words(error);
+            if !had_failed {
+                log::error!("failed to write {file}: {reason}");
+            }
+            Error::generic(format!("failed to commit persistent state to disk: {reason}"))
         })?;
+        if had_failed {
+            log::warn!("{file} is written again");
+        }
         Ok(handle)
     }
+}
 
-    fn save(&self, next_handle: i64) -> io::Result<()> {
-        let replacement = self.file.with_extension("state.new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&replacement)?;
-        file.write_all(format!("[global]\nfd_counter={next_handle}\n").as_bytes())?;
-        fs::rename(&replacement, &self.file)
+/// Replaces the file, or leaves it as it is.
+fn save(path: &Path, next_handle: i64) -> io::Result<()> {
+    let replacement = path.with_extension("state.new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&replacement)?;
+    let replaced = file
+        .write_all(format!("[global]\nfd_counter={next_handle}\n").as_bytes())
+        .and_then(|()| fs::rename(&replacement, path));
+    if replaced.is_err() {
+        // It is of no use, and takes what room there is.
+        let _ = fs::remove_file(&replacement);
     }
+    replaced
+}
+
+/// Whether a disk is full, which may pass, and which a host can only mend where there is an agent.
+fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 fn read_counter(contents: &[u8]) -> Result<i64, String> {
@@ -135,9 +170,27 @@ mod tests {
         let state = State::load(directory.path(), true).unwrap();
         let blocker = directory.path().join("qga.state.new");
         fs::create_dir(&blocker).unwrap();
-        assert_eq!(state.take_handle().unwrap_err().desc, "failed to commit persistent state to disk");
+        assert_eq!(state.take_handle().unwrap_err().desc, "failed to commit persistent state to disk: Is a directory");
         fs::remove_dir(&blocker).unwrap();
         assert_eq!(state.take_handle().unwrap(), 1001);
+    }
+
+    #[test]
+    fn a_disk_without_room_keeps_files_from_being_opened_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let fill = || std::os::unix::fs::symlink("/dev/full", directory.path().join("qga.state.new")).unwrap();
+        let names = || fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        fill();
+        let state = State::load(directory.path(), true).unwrap();
+        assert_eq!(names().count(), 0);
+        fill();
+        let refusal = "failed to commit persistent state to disk: No space left on device";
+        assert_eq!(state.take_handle().unwrap_err().desc, refusal);
+        assert_eq!(names().count(), 0);
+        assert_eq!(state.take_handle().unwrap(), 1001);
+        fill();
+        state.take_handle().unwrap_err();
+        assert_eq!(fs::read(directory.path().join("qga.state")).unwrap(), b"[global]\nfd_counter=1002\n");
     }
 
     #[test]

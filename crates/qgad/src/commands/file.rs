@@ -4,6 +4,7 @@
 //! or written until then counts. Nothing is kept back: what a write reports as written is with the kernel, and reading,
 //! writing and seeking share one position, so that changing between them needs no flush.
 //! A new file has mode 0644 whatever the agent's umask is, and nobody can open it before it has.
+//! An open that fails leaves a file's contents as they were.
 //! A write that fails half-way reports the failure, not the half: the file's position tells how far it got.
 
 use std::{
@@ -49,8 +50,14 @@ impl Run for FileOpen {
             return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
         }
         let place = guest.policy.place(&guest.root, Path::new(&self.path), flags);
-        let file = place.and_then(|place| open(&place, flags)).map_err(|error| failed(&errno::words(error)))?;
+        let empties = flags.contains(OFlag::O_TRUNC);
+        let file = place
+            .and_then(|place| open(&place, flags.difference(OFlag::O_TRUNC)))
+            .map_err(|error| failed(&errno::words(error)))?;
         let handle = guest.state.take_handle()?;
+        if empties {
+            empty(&file).map_err(|error| failed(&errno::words(error)))?;
+        }
         guest.files.insert(handle, file);
         Ok(handle)
     }
@@ -152,6 +159,11 @@ fn open(place: &Place<'_>, flags: OFlag) -> io::Result<File> {
         }
     }
     place.open(flags.difference(OFlag::O_CREAT)).map(File::from)
+}
+
+/// As opening with `O_TRUNC` does.
+fn empty(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
 }
 
 /// Reads until there are `count` bytes, or the end is met.

@@ -64,6 +64,21 @@ fn handles_count_from_a_thousand_and_are_not_used_again() {
 }
 
 #[test]
+fn a_file_that_is_not_opened_for_want_of_a_handle_keeps_its_contents() {
+    let machine = Machine::new();
+    let blocker = machine.path("qga.state.new");
+    fs::create_dir(&blocker).unwrap();
+    for mode in ["w", "w+"] {
+        let refusal = "failed to commit persistent state to disk: Is a directory";
+        assert_eq!(machine.open("/file", mode), Err(refusal.into()));
+        assert_eq!(fs::read(machine.path("file")).unwrap(), b"0123456789");
+    }
+    fs::remove_dir(&blocker).unwrap();
+    machine.open("/file", "w").unwrap();
+    assert_eq!(fs::read(machine.path("file")).unwrap(), b"");
+}
+
+#[test]
 fn modes_are_those_of_fopen() {
     let machine = Machine::new();
     let modes =
