@@ -2,7 +2,8 @@
 //!
 //! It sleeps until a stream, a signal, the end of a job or a deadline has something for it, and has no timer of its own:
 //! an idle agent never wakes up, unless the service manager wants signs of life. SIGTERM and SIGINT end it at once, whatever commands are doing.
-//! At most [`MAX_CONNECTIONS`] peers are served at once, in turns; further ones wait in the socket's backlog.
+//! At most [`MAX_CONNECTIONS`] peers are served at once, in turns; further ones wait in the socket's backlog, and so do those
+//! for whom there is no descriptor: they are tried again every [`ACCEPT_INTERVAL`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +25,7 @@ use nix::{
 use crate::{
     channel::{Accepted, Channel, Listener, Port, Retry},
     connection::{CHUNK_BYTES, Connection, EndOfInput, Progress},
+    errno,
     executor::Executor,
     guest::Guest,
     notify::{Notifier, Pulse},
@@ -33,6 +35,8 @@ use crate::{
 /// Most peers served at once: each may hold a message of 64 MiB and a command's thread.
 pub(crate) const MAX_CONNECTIONS: usize = 16;
 
+/// How often a peer that waits for a descriptor is tried again: whoever closes one does not say so.
+const ACCEPT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes moved after which there may be memory worth giving back.
 const MUCH_MOVED_BYTES: usize = 1024 * 1024;
 /// How long it is kept for a next large message, which a host that moves a file in pieces sends at once.
@@ -98,8 +102,16 @@ impl SpareMemory {
 
 #[derive(Debug)]
 enum Source {
-    Listener { listener: Listener, may_accept: bool },
+    Listener { listener: Listener, may_accept: bool, failure: Option<AcceptFailure> },
     Port { port: Port, waits_for_it: bool, retry: Option<Retry>, last_failure: String },
+}
+
+/// Peers wait although they could be served.
+#[derive(Debug)]
+struct AcceptFailure {
+    reason: Errno,
+    /// When they are tried again, unless that waits for a peer to leave.
+    retry_at: Option<Instant>,
 }
 
 impl Server {
@@ -117,7 +129,7 @@ impl Server {
         let (source, opened) = match channel {
             Channel::Listener(listener) => {
                 epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER))?;
-                (Source::Listener { listener, may_accept: false }, None)
+                (Source::Listener { listener, may_accept: false, failure: None }, None)
             }
             Channel::Port(port, opened) => {
                 let last_failure = String::new();
@@ -199,10 +211,7 @@ impl Server {
         if !self.unfinished.is_empty() {
             return EpollTimeout::ZERO;
         }
-        let retry = match &self.source {
-            Source::Port { retry: Some(retry), .. } => retry.at(),
-            _ => None,
-        };
+        let retry = self.source.retry_at();
         let pulse = self.pulse.as_ref().map(Pulse::at);
         let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at, pulse];
         let Some(next) = deadlines.into_iter().flatten().min() else {
@@ -252,9 +261,18 @@ impl Server {
         if self.executor.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.handle_completions()?;
         }
-        match &self.source {
-            Source::Port { retry: Some(retry), .. } if retry.at().is_some_and(|at| at <= now) => self.open_port(),
-            _ => Ok(()),
+        if self.source.retry_at().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        match &mut self.source {
+            Source::Listener { may_accept, failure, .. } => {
+                *may_accept = true;
+                if let Some(failure) = failure {
+                    failure.retry_at = None;
+                }
+                self.accept_peers()
+            }
+            Source::Port { .. } => self.open_port(),
         }
     }
 
@@ -314,18 +332,29 @@ impl Server {
 
     fn accept_peers(&mut self) -> io::Result<()> {
         while self.connections.len() < MAX_CONNECTIONS {
-            let Source::Listener { listener, may_accept: may_accept @ true } = &mut self.source else { return Ok(()) };
-            match listener.accept() {
-                Ok(Accepted::Peer(stream)) => self.serve(stream, EndOfInput::Closes)?,
+            let Source::Listener { listener, may_accept: may_accept @ true, failure } = &mut self.source else {
+                return Ok(());
+            };
+            let accepted = listener.accept();
+            let last_failure = failure.take().map(|failure| failure.reason);
+            match accepted {
+                Ok(Accepted::Peer(stream)) => {
+                    if let Err(error) = self.serve(stream, EndOfInput::Closes) {
+                        log::error!("failed to serve a peer: {}", errno::words(error));
+                    }
+                }
                 Ok(Accepted::Refused) => {
                     // Others have their turn before the next one, which the socket then tells of again.
                     let mut again = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER);
                     return Ok(self.epoll.modify(&*listener, &mut again)?);
                 }
                 Ok(Accepted::Nobody) => *may_accept = false,
-                Err(error) => {
+                Err(reason) => {
                     *may_accept = false;
-                    log::error!("failed to accept a peer: {error}");
+                    *failure = Some(AcceptFailure { reason, retry_at: Some(Instant::now() + ACCEPT_INTERVAL) });
+                    if last_failure != Some(reason) {
+                        log::error!("failed to accept a peer, which waits: {}", errno::words(reason));
+                    }
                 }
             }
         }
@@ -355,8 +384,10 @@ impl Server {
     /// Waits until opening the port may succeed. A port that just broke is not opened at once: it may break again.
     fn watch_port(&mut self) -> io::Result<()> {
         let Source::Port { port, retry, .. } = &mut self.source else { return Ok(()) };
-        let watch = Retry::watch(port.path())?;
-        self.epoll.add(&watch, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, RETRY))?;
+        let watch = Retry::watch(port.path());
+        if let Some(descriptor) = watch.descriptor() {
+            self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, RETRY))?;
+        }
         *retry = Some(watch);
         Ok(())
     }
@@ -374,6 +405,16 @@ impl Server {
         self.epoll.add(&connection, EpollEvent::new(connection.first_interest(), key))?;
         self.connections.insert(key, connection);
         Ok(())
+    }
+}
+
+impl Source {
+    /// When something is tried again that nobody announces.
+    fn retry_at(&self) -> Option<Instant> {
+        match self {
+            Self::Listener { failure, .. } => failure.as_ref().and_then(|failure| failure.retry_at),
+            Self::Port { retry, .. } => retry.as_ref().and_then(Retry::at),
+        }
     }
 }
 

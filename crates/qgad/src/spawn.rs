@@ -134,7 +134,10 @@ impl Program {
             sys::inheritance::keep_descriptors();
             sys::inheritance::keep_ended_children();
         });
+        // A program that could not be watched would have to be killed after it has begun.
+        let place = stdio.input.try_clone_to_owned()?;
         let pid = self.start_first_found(stdio)?;
+        drop(place);
         match sys::pidfd::open(pid).or_else(|_| watch(pid)) {
             Ok(descriptor) => Ok(Child { pid, descriptor }),
             Err(error) => {

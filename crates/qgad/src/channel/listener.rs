@@ -93,7 +93,7 @@ impl Listener {
     }
 
     /// The next peer that waits.
-    pub(crate) fn accept(&mut self) -> io::Result<Accepted> {
+    pub(crate) fn accept(&mut self) -> nix::Result<Accepted> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
             match accept4(self.socket.as_raw_fd(), flags) {
@@ -104,7 +104,7 @@ impl Listener {
                 Err(Errno::EAGAIN) => return Ok(Accepted::Nobody),
                 // The peer left while it waited.
                 Err(Errno::EINTR | Errno::ECONNABORTED) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }

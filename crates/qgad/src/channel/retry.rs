@@ -2,10 +2,9 @@
 //!
 //! While the path does not exist the nearest directory that does is watched, so that waiting costs nothing and the port
 //! is opened the moment it appears. When the path exists but cannot be opened there is nothing to watch, and it is
-//! tried again every [`RETRY_INTERVAL`].
+//! tried again every [`RETRY_INTERVAL`]. So it is when the kernel has no further watch, of which a user may have few.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
     time::{Duration, Instant},
@@ -19,19 +18,24 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// One wait for a path.
 #[derive(Debug)]
 pub(crate) struct Retry {
-    inotify: Inotify,
+    inotify: Option<Inotify>,
     /// When to try again in any case.
     at: Option<Instant>,
 }
 
 impl Retry {
     /// Begins to wait for a path to appear, or for the time to try again.
-    pub(crate) fn watch(path: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    pub(crate) fn watch(path: &Path) -> Self {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok();
         // In this order: what appears in between is there when the path is looked at.
-        let is_watched = watch_nearest_directory(&inotify, path);
+        let is_watched = inotify.as_ref().is_some_and(|inotify| watch_nearest_directory(inotify, path));
         let waits_for_event = is_watched && path.symlink_metadata().is_err();
-        Ok(Self { inotify, at: (!waits_for_event).then(|| Instant::now() + RETRY_INTERVAL) })
+        Self { inotify, at: (!waits_for_event).then(|| Instant::now() + RETRY_INTERVAL) }
+    }
+
+    /// Readable when the path may have appeared.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
     }
 
     /// When to try again even if nothing happened.
@@ -50,10 +54,4 @@ fn watch_nearest_directory(inotify: &Inotify, path: &Path) -> bool {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         inotify.add_watch(directory, events).is_ok()
     })
-}
-
-impl AsFd for Retry {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
-    }
 }
