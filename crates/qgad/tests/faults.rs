@@ -1,16 +1,32 @@
-//! The real agent when the machine fails it: killed while it writes, and with nowhere left to write to.
+//! The real agent when the machine or its peers fail it: killed while it writes, with nowhere left to write to, without a
+//! descriptor left, and under noise.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
+    time::{Duration, Instant, SystemTime},
 };
 
-use qga::commands::file::FileOpen;
-use support::{Agent, deadline, ping, program, run};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use qga::commands::{
+    exec::{CaptureOutput, Exec},
+    file::{FileClose, FileOpen},
+};
+use support::{
+    Agent, PATIENCE, deadline, noise, noise::Noise, ping, program, refusal, run, shell, start, wait, wait_for,
+};
+
+/// What an allocator may keep for itself, in kibibytes.
+const MOST_GROWTH: u64 = 4096;
+/// What the system says to a process that has as many descriptors as it may.
+const NO_DESCRIPTOR: &str = "Too many open files";
 
 #[test]
 fn a_killed_agent_leaves_a_whole_state_file_and_uses_no_handle_twice() {
@@ -36,9 +52,7 @@ fn a_killed_agent_leaves_a_whole_state_file_and_uses_no_handle_twice() {
 
 #[test]
 fn an_audit_without_room_costs_nothing_else() {
-    let mut agent = Agent::start();
-    fs::write(agent.path("config"), "[general]\naudit-file=/dev/full\n").unwrap();
-    agent.restart();
+    let agent = Agent::start_with("audit-file=/dev/full\n", None);
     let mut client = agent.connect();
     for _ in 0..3 {
         assert_eq!(run(&mut client, &program("/bin/true", &[])).exitcode, Some(0));
@@ -51,8 +65,6 @@ fn many_polls_and_programs_leave_memory_descriptors_and_children_as_they_were() 
     const BATCHES: usize = 500;
     const POLLS_A_BATCH: usize = 400;
     const PROGRAMS: usize = 2000;
-    /// What an allocator may keep for itself, in kibibytes.
-    const MOST_GROWTH: u64 = 4096;
     let polls = [
         r#"{"execute":"guest-ping"}"#,
         r#"{"execute":"guest-sync","arguments":{"id":7}}"#,
@@ -79,13 +91,13 @@ fn many_polls_and_programs_leave_memory_descriptors_and_children_as_they_were() 
     };
     poll(BATCHES / 10);
     assert_eq!(run(&mut client, &program("/bin/true", &[])).exitcode, Some(0));
-    let (memory, descriptors) = (resident(&agent), agent.descriptors());
+    let (memory, descriptors) = (agent.resident(), agent.descriptors());
     poll(BATCHES);
     for _ in 0..PROGRAMS {
         assert_eq!(run(&mut client, &program("/bin/true", &[])).exitcode, Some(0));
     }
     assert_eq!(agent.descriptors(), descriptors);
-    let grown = resident(&agent).saturating_sub(memory);
+    let grown = agent.resident().saturating_sub(memory);
     assert!(grown <= MOST_GROWTH, "{grown} KiB more than before");
     let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
     for task in tasks {
@@ -93,9 +105,141 @@ fn many_polls_and_programs_leave_memory_descriptors_and_children_as_they_were() 
     }
 }
 
-/// Resident memory, in kibibytes.
-fn resident(agent: &Agent) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+#[test]
+fn an_agent_without_descriptors_says_so_and_goes_on_when_it_has_some() {
+    let agent = Agent::start_with("", Some(40));
+    let mut client = agent.connect();
+    run(&mut client, &shell("true"));
+    let before = agent.descriptors();
+
+    let open = FileOpen { path: "/dev/null".into(), mode: None };
+    let mut handles = Vec::new();
+    let reason = loop {
+        match refusal(client.call(&open, deadline())) {
+            Ok(handle) => handles.push(handle),
+            Err(reason) => break reason,
+        }
+    };
+    assert_eq!(reason, format!("failed to commit persistent state to disk: {NO_DESCRIPTOR}"));
+    // This one has the last descriptor, and further peers have to wait.
+    let last = agent.connect();
+    let mut peers = [(); 3].map(|()| UnixStream::connect(agent.path("socket")).unwrap());
+    peers.iter_mut().for_each(|peer| peer.write_all(br#"{"execute":"guest-ping"}"#).unwrap());
+    let reason = refusal(client.call(&open, deadline()));
+    assert_eq!(reason, Err(format!("failed to open file '/dev/null' (mode: 'r'): {NO_DESCRIPTOR}")));
+    let ticks = agent.ticks();
+    for peer in &mut peers {
+        peer.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    let ticks = agent.ticks() - ticks;
+    assert!(ticks < 30, "the agent has run for {ticks} ticks while nothing could be done");
+
+    // Nothing is run that is refused, however few descriptors are missing.
+    let mark = format!("echo >>{}", agent.path("runs").display());
+    let mut runs = 0;
+    while let Some(handle) = handles.pop() {
+        for program in [shell(&mark), Exec { capture_output: Some(CaptureOutput::None), ..shell(&mark) }] {
+            match start(&mut client, &program) {
+                Ok(pid) => {
+                    assert_eq!(wait(&mut client, pid).exitcode, Some(0));
+                    runs += 1;
+                }
+                Err(reason) => {
+                    assert_eq!(
+                        reason,
+                        format!("Failed to execute child process \u{201C}/bin/sh\u{201D} ({NO_DESCRIPTOR})")
+                    );
+                }
+            }
+        }
+        client.call(&FileClose { handle }, deadline()).unwrap();
+    }
+    assert!(runs > 0);
+    assert_eq!(fs::read_to_string(agent.path("runs")).unwrap(), "\n".repeat(runs));
+    for peer in &mut peers {
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.read_exact(&mut [0]).unwrap();
+    }
+    drop((last, peers));
+    wait_for("the descriptors are those from before", || (agent.descriptors() == before).then_some(()));
+
+    let sleep = Exec { capture_output: Some(CaptureOutput::Separated), ..program("/bin/sleep", &["1000"]) };
+    let mut sleeping = Vec::new();
+    while let Ok(pid) = start(&mut client, &sleep) {
+        sleeping.push(pid);
+    }
+    for query in noise::queries() {
+        // A refusal is an answer.
+        let _ = refusal(client.call_as::<serde_json::Value>(query.name, &serde_json::Map::new(), deadline()));
+    }
+    for pid in sleeping {
+        kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+        assert_eq!(wait(&mut client, pid).signal, Some(9));
+    }
+    wait_for("the descriptors are those from before", || (agent.descriptors() == before).then_some(()));
+    assert_eq!(run(&mut client, &sleep_no_longer()).exitcode, Some(0));
+}
+
+fn sleep_no_longer() -> Exec {
+    program("/bin/sleep", &["0"])
+}
+
+#[test]
+fn an_agent_under_noise_answers_and_does_nothing() {
+    /// How long it is made, and until when the agent's memory may still grow.
+    const NOISE: Duration = Duration::from_secs(60);
+    const WARMING_UP: Duration = Duration::from_secs(10);
+    const PEERS: usize = 4;
+    let names: Vec<_> = noise::queries().map(|spec| spec.name).collect();
+    let agent = Agent::start_with(
+        &format!("profile=read-only\nallow-rpcs={}\nlogfile=log\naudit-file=audit\n", names.join(",")),
+        None,
+    );
+    let seed = std::env::var("QGAD_NOISE_SEED").map_or_else(|_| seed_of_the_day(), |seed| seed.parse().unwrap());
+    println!("QGAD_NOISE_SEED={seed} makes the same noise");
+    let mut noise = Noise::new(seed);
+    let mut client = agent.connect();
+    let descriptors = agent.descriptors();
+    let connect = || {
+        let peer = UnixStream::connect(agent.path("socket")).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        peer
+    };
+    let mut peers: Vec<_> = (0..PEERS).map(|_| connect()).collect();
+    let mut answers = vec![0; 64 * 1024];
+    let begin = Instant::now();
+    let (mut memory, mut sent) = (None, 0);
+    while begin.elapsed() < NOISE {
+        let piece = noise.piece();
+        let index = noise.below(PEERS);
+        if noise.once_in(8) {
+            peers[index] = connect();
+        }
+        let (peer, reads) = (&mut peers[index], !noise.once_in(4));
+        // What there is no room for is left out: a peer that does not read makes half messages.
+        sent += peer.write(&piece).unwrap_or(0);
+        while reads && peer.read(&mut answers).is_ok_and(|count| count > 0) {}
+        // In turns, so that this takes one processor and no more.
+        ping(&mut client);
+        if memory.is_none() && begin.elapsed() > WARMING_UP {
+            memory = Some(agent.resident());
+        }
+    }
+    println!("{sent} bytes of noise");
+    drop(peers);
+    ping(&mut agent.connect());
+    let most = memory.unwrap() + MOST_GROWTH;
+    wait_for("the memory is what it was", || (agent.resident() <= most).then_some(()));
+    wait_for("the descriptors are those from before", || (agent.descriptors() == descriptors).then_some(()));
+    let log = fs::read_to_string(agent.path("log")).unwrap();
+    assert!(!log.contains("a bug in the agent") && log.len() < 10_000, "{log}");
+    let audit = fs::read_to_string(agent.path("audit")).unwrap();
+    let outcomes =
+        audit.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["outcome"].clone());
+    assert!(outcomes.clone().count() > 0 && outcomes.clone().all(|outcome| outcome == "refused"), "{audit}");
+}
+
+fn seed_of_the_day() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into()
 }

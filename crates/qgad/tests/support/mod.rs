@@ -1,6 +1,8 @@
 //! The real agent as a process, on a unix socket in a directory of its own.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod noise;
+
 use std::{
     fs,
     os::unix::net::UnixStream,
@@ -24,14 +26,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Agent {
     process: Child,
     directory: tempfile::TempDir,
+    most_descriptors: Option<u32>,
 }
 
 impl Agent {
     /// Starts one and waits until it answers.
     pub(crate) fn start() -> Self {
+        Self::start_with("", None)
+    }
+
+    /// Starts one with these lines of configuration, and at most so many descriptors.
+    pub(crate) fn start_with(general: &str, most_descriptors: Option<u32>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let process = spawn(directory.path());
-        let agent = Self { process, directory };
+        fs::write(directory.path().join("config"), format!("[general]\n{general}")).unwrap();
+        let process = spawn(directory.path(), most_descriptors);
+        let agent = Self { process, directory, most_descriptors };
         agent.connect();
         agent
     }
@@ -40,7 +49,7 @@ impl Agent {
     pub(crate) fn restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.process = spawn(self.directory.path());
+        self.process = spawn(self.directory.path(), self.most_descriptors);
         self.connect();
     }
 
@@ -70,6 +79,21 @@ impl Agent {
         targets.sort();
         targets
     }
+
+    /// Resident memory, in kibibytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// How long it has run, in the kernel's ticks of a hundredth of a second.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name, which may have anything in it: the state, ten numbers, and the time of program and kernel.
+        let (_, numbers) = stat.rsplit_once(')').unwrap();
+        numbers.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
 }
 
 impl Drop for Agent {
@@ -79,8 +103,10 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(directory: &Path) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_qgad"));
+fn spawn(directory: &Path, most_descriptors: Option<u32>) -> Child {
+    let limit = most_descriptors.map_or_else(String::new, |count| format!("ulimit -n {count} && "));
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!(r#"{limit}exec "$0" "$@""#)).arg(env!("CARGO_BIN_EXE_qgad"));
     command.args(["-m", "unix-listen", "-p", "socket", "-t", "."]).env("QGA_CONF", directory.join("config"));
     command.current_dir(directory).spawn().unwrap()
 }

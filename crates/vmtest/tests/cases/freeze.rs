@@ -2,6 +2,7 @@
 //!
 //! How long an answer took is told in the test's output, not judged.
 
+pub(super) mod audit;
 pub(super) mod guard;
 pub(super) mod hooks;
 pub(super) mod stacks;
@@ -215,7 +216,7 @@ pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
 }
 
 /// A VM with disks that are mounted at `/mnt` and their name.
-fn boot(builder: Builder<'_>, contents: &[(&'static str, Content)]) -> Result<(Vm, Disks)> {
+pub(super) fn boot(builder: Builder<'_>, contents: &[(&'static str, Content)]) -> Result<(Vm, Disks)> {
     let mut disks = Disks::new("pc")?;
     for (id, content) in contents {
         disks.add_virtio(id, *content)?;
@@ -229,7 +230,7 @@ fn boot(builder: Builder<'_>, contents: &[(&'static str, Content)]) -> Result<(V
 }
 
 /// Restarts the agent with a configuration.
-fn configure(vm: &mut Vm, general: &str) -> Result<()> {
+pub(super) fn configure(vm: &mut Vm, general: &str) -> Result<()> {
     let pid = agent_pid(vm)?;
     vm.sh(&format!("mkdir -p /etc/qemu; printf '[general]\n{general}' >/etc/qemu/qemu-ga.conf; kill {pid}"))?;
     vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
@@ -237,7 +238,7 @@ fn configure(vm: &mut Vm, general: &str) -> Result<()> {
 }
 
 /// A writer that leaves `/run/written/NAME` once it has written.
-fn start_writer(vm: &mut Vm, name: &str) -> Result<()> {
+pub(super) fn start_writer(vm: &mut Vm, name: &str) -> Result<()> {
     vm.sh(&format!(
         "mkdir -p /run/written; sh -c 'echo $$ >/run/writer-{name}; echo data >/mnt/{name}/written; \
          touch /run/written/{name}' >/dev/null 2>&1 </dev/null &"
@@ -270,7 +271,7 @@ fn check_refusals(agent: &mut Agent) -> Result<()> {
 }
 
 /// What the agent refused a command with.
-fn refusal<T: std::fmt::Debug>(result: std::result::Result<T, Error>) -> Result<String> {
+pub(super) fn refusal<T: std::fmt::Debug>(result: std::result::Result<T, Error>) -> Result<String> {
     match result {
         Err(Error::Refused { desc, .. }) => Ok(desc),
         other => bail!("{other:?} is no refusal"),

@@ -22,7 +22,12 @@ pub(crate) fn never_wakes_up(builder: Builder<'_>) -> Result<()> {
 }
 
 fn check_no_wake_ups(vm: &mut Vm, when: &str) -> Result<()> {
-    let (before, after) = watch(vm, WATCH_SECONDS)?;
+    does_not_wake_up(vm, &format!("sleep {WATCH_SECONDS}"), when)
+}
+
+/// Checks that the agent neither runs nor wakes up while a script runs in the guest.
+pub(crate) fn does_not_wake_up(vm: &mut Vm, meanwhile: &str, when: &str) -> Result<()> {
+    let (before, after) = watch(vm, meanwhile)?;
     assert_eq!(before, after, "the agent woke up while {when}");
     Ok(())
 }
@@ -31,7 +36,7 @@ fn check_no_wake_ups(vm: &mut Vm, when: &str) -> Result<()> {
 pub(crate) fn wait_until_idle(vm: &mut Vm) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let (before, after) = watch(vm, 1)?;
+        let (before, after) = watch(vm, "sleep 1")?;
         if before == after {
             return Ok(());
         }
@@ -41,11 +46,11 @@ pub(crate) fn wait_until_idle(vm: &mut Vm) -> Result<()> {
     }
 }
 
-/// How often each thread of the agent was switched to and how long it ran, before and after a time in the guest.
-fn watch(vm: &mut Vm, seconds: u32) -> Result<(String, String)> {
+/// How often each thread of the agent was switched to and how long it ran, before and after a script in the guest.
+fn watch(vm: &mut Vm, meanwhile: &str) -> Result<(String, String)> {
     let pid = agent_pid(vm)?;
     let look = format!("grep -H ctxt_switches /proc/{pid}/task/*/status; cut -d' ' -f14,15 /proc/{pid}/stat");
-    let looks = vm.sh(&format!("{look}; echo; sleep {seconds}; echo =; {look}"))?;
+    let looks = vm.sh(&format!("{look}; echo; {meanwhile}; echo =; {look}"))?;
     let Some((before, after)) = looks.split_once("=\n") else { bail!("the guest says {looks:?}") };
     Ok((before.trim().into(), after.trim().into()))
 }

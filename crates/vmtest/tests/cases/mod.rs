@@ -5,6 +5,7 @@ mod channels;
 mod clock;
 mod cpu;
 pub(crate) mod debian;
+mod faults;
 mod freeze;
 mod hosts;
 mod idle;
@@ -67,6 +68,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_freeze_ends_with_its_lease", freeze::guard::lease),
     ("a_guard_that_is_killed_is_replaced_and_one_that_is_ended_thaws", freeze::guard::killed),
     ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
+    ("the_audit_of_a_freeze_is_written_after_it", freeze::audit::is_written_after_the_thaw),
     ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
     ("disks_of_a_microvm_without_pci_are_where_qemu_put_them", storage::of_a_microvm),
     ("logical_volumes_and_encrypted_disks_stand_on_what_qemu_attached", storage::of_volumes),
@@ -77,6 +79,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("users_are_found_without_utmp", accounts::are_logged_in),
     ("the_clock_is_set_without_hwclock", clock::is_set_by_itself),
     ("the_clock_is_set_with_hwclock", clock::is_set_with_hwclock),
+    ("a_clock_that_jumps_moves_no_deadline", clock::jumps),
     ("a_guest_is_switched_off_by_its_init", power::is_switched_off_by_init),
     ("a_guest_is_restarted_by_its_init", power::is_restarted_by_init),
     ("a_guest_is_stopped_by_its_init", power::is_stopped_by_init),
@@ -88,6 +91,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),
     ("a_handle_does_not_survive_the_agent_and_is_not_used_again", transfers::restart_between_open_and_read),
     ("programs_run_and_leave_nothing_behind", transfers::programs),
+    ("disks_without_room_cost_lines_and_handles_and_nothing_else", faults::full_disks),
     ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),
 ];
 
