@@ -1,6 +1,6 @@
 //! What went wrong, in the words of the C library: those that hosts and administrators know, and match.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use qga::wire::message::Error;
 
@@ -12,6 +12,12 @@ pub(crate) fn words(error: impl Into<io::Error>) -> String {
         Some(words) => words.into(),
         None => text,
     }
+}
+
+/// Whether a disk is full. That may pass, and is no reason to leave a host without an agent or a freeze: it may be about to
+/// make room.
+pub(crate) fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// The refusal of a command that needs a file, or a directory, which cannot be opened.

@@ -57,7 +57,7 @@ impl State {
         let mut counter = Counter { next_handle, has_failed: false };
         if !is_stored && may_write {
             match save(&file, next_handle) {
-                Err(error) if is_lack_of_room(&error) => {
+                Err(error) if errno::is_lack_of_room(&error) => {
                     log::error!("{}", failed("write", error));
                     counter.has_failed = true;
                 }
@@ -102,11 +102,6 @@ fn save(path: &Path, next_handle: i64) -> io::Result<()> {
         let _ = fs::remove_file(&replacement);
     }
     replaced
-}
-
-/// Whether a disk is full, which may pass, and which a host can only mend where there is an agent.
-fn is_lack_of_room(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 fn read_counter(contents: &[u8]) -> Result<i64, String> {

@@ -3,10 +3,11 @@
 //! `qga.state.isfrozen` exists exactly while file systems are frozen. It names the boot, so that one that a crashed machine
 //! left behind is not taken for a freeze; an empty one, which is how qemu-ga and administrators make it, is believed.
 //! `qga.state.thaw-note` tells of a freeze that ended by itself, until a host has been told.
+//! Where there is no room for what these two say they are empty: that they are there matters most.
 //! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -15,6 +16,8 @@ use std::{
 use crate::{errno, root::Root};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// What a note tells that has no room for more.
+const ENDED: &str = "the freeze ended by itself";
 /// Longest note that is read; ours are a line.
 const MAX_NOTE_BYTES: usize = 1024;
 
@@ -78,7 +81,8 @@ impl Marker {
     pub(crate) fn take_note(&self) -> Option<String> {
         let note = fs::read(self.note_path()).ok()?;
         self.forget_note();
-        Some(String::from_utf8_lossy(&note[..note.len().min(MAX_NOTE_BYTES)]).into_owned())
+        let note = if note.is_empty() { ENDED.as_bytes() } else { &note[..note.len().min(MAX_NOTE_BYTES)] };
+        Some(String::from_utf8_lossy(note).into_owned())
     }
 
     /// What ended before does not concern the next freeze.
@@ -96,9 +100,13 @@ impl Marker {
 }
 
 fn write(path: &Path, contents: &[u8]) -> Result<(), String> {
-    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    open.and_then(|mut file: File| file.write_all(contents))
-        .map_err(|error| format!("failed to write {}: {}", path.display(), errno::words(error)))
+    let empty = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = empty().and_then(|mut file| match file.write_all(contents) {
+        // Half of it would say something else.
+        Err(error) if errno::is_lack_of_room(&error) => empty().map(drop),
+        other => other,
+    });
+    written.map_err(|error| format!("failed to write {}: {}", path.display(), errno::words(error)))
 }
 
 /// Removes a file that may not be there.
@@ -149,6 +157,20 @@ mod tests {
         marker.note("it was late").unwrap();
         assert_eq!(marker.take_note().as_deref(), Some("it was late"));
         assert_eq!(marker.take_note(), None);
+    }
+
+    #[test]
+    fn a_disk_without_room_has_an_empty_marker_and_an_empty_note() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = marker(directory.path(), "one");
+        let full = |name| std::os::unix::fs::symlink("/dev/full", directory.path().join(name)).unwrap();
+        full("qga.state.isfrozen");
+        marker.set().unwrap();
+        full("qga.state.thaw-note");
+        marker.note("it was late").unwrap();
+        marker.forget_note();
+        fs::write(marker.note_path(), "").unwrap();
+        assert_eq!(marker.take_note().as_deref(), Some("the freeze ended by itself"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use qga::{
     commands::{
         exec::{CaptureOutput, Exec},
         file::FileOpen,
+        freeze::{Freeze, Thaw},
         session::Ping,
     },
 };
@@ -17,10 +18,15 @@ use vmtest::{
     vm::{Builder, DEADLINE, Vm},
 };
 
-use super::{agent_pid, answered, freeze::configure, soon};
+use super::{
+    agent_pid, answered,
+    freeze::{boot, configure, refusal},
+    soon,
+    storage::disks::Content,
+};
 
 /// Where the state, the log and the audit are kept, each on a disk of its own.
-const PLACES: &str = "/mnt /var/log /root";
+const PLACES: &str = "/tmp /var/log /root";
 const CONFIGURATION: &str = "logfile=/var/log/agent.log\naudit-file=/root/audit.log\nverbose=true\n";
 /// Enough to leave more lines than a page of a file holds.
 const POLLS: usize = 100;
@@ -31,28 +37,37 @@ const COMPLAINT: &str = "failed to write to the log's file: No space left on dev
 type Agent = Client<Recorded>;
 
 pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
-    let mut vm = builder.agent_arguments(&["--statedir", "/mnt"]).boot()?;
+    let (mut vm, _disks) = boot(builder.agent_arguments(&["--statedir", "/tmp"]), &[("a", Content::Ext4)])?;
     vm.sh(&format!("for place in {PLACES}; do mount -t tmpfs -o size=256k none $place; done"))?;
     configure(&mut vm, CONFIGURATION)?;
     let mut agent = answered(&vm)?;
     assert_eq!(open(&mut agent)?, 1000);
     poll(&mut agent)?;
 
-    let state = vm.sh("cat /mnt/qga.state")?;
+    let state = vm.sh("cat /tmp/qga.state")?;
     fill(&mut vm)?;
     poll(&mut agent)?;
     run(&mut agent)?;
     for _ in 0..2 {
         assert_eq!(refusal(open(&mut agent))?, format!("failed to commit persistent state to disk: {NO_ROOM}"));
     }
-    assert_eq!(vm.sh("ls -A /mnt; cat /mnt/qga.state")?, format!("filler\nqga.state\n{state}"));
+    // Whoever copies the disk to make it larger wants it consistent.
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+    assert_eq!(agent.call(&Freeze { lease: Some(1) }, soon())?, 1);
+    vm.wait_until("! ls /tmp/qga.state.isfrozen")?;
+    assert_eq!(
+        refusal(agent.call(&Thaw {}, soon()))?,
+        "the freeze ended by itself: what was copied since then may be inconsistent"
+    );
+    assert_eq!(vm.sh("ls -A /tmp; cat /tmp/qga.state")?, format!("filler\nqga.state\n{state}"));
     vm.wait_console(COMPLAINT)?;
 
     vm.sh(&format!("for place in {PLACES}; do rm $place/filler; done"))?;
     poll(&mut agent)?;
     run(&mut agent)?;
     assert_eq!(open(&mut agent)?, 1003);
-    assert_eq!(vm.sh("cat /mnt/qga.state")?, "[global]\nfd_counter=1004");
+    assert_eq!(vm.sh("cat /tmp/qga.state")?, "[global]\nfd_counter=1004");
     check_log(&vm.sh("cat /var/log/agent.log")?)?;
     check_audit(&vm.sh("cat /root/audit.log")?)?;
 
@@ -61,12 +76,12 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
 
     // The first start of an agent meets full disks.
     drop(agent);
-    vm.sh("rm /mnt/qga.state")?;
+    vm.sh("rm /tmp/qga.state")?;
     fill(&mut vm)?;
     restart(&mut vm)?;
     let mut agent = answered(&vm)?;
     assert_eq!(refusal(open(&mut agent))?, format!("failed to commit persistent state to disk: {NO_ROOM}"));
-    vm.sh("rm /mnt/filler")?;
+    vm.sh("rm /tmp/filler")?;
     assert_eq!(open(&mut agent)?, 1001);
     Ok(())
 }
@@ -100,13 +115,6 @@ fn open(agent: &mut Agent) -> Result<i64, Error> {
     agent.call(&FileOpen { path: "/dev/null".into(), mode: None }, soon())
 }
 
-fn refusal(answer: Result<i64, Error>) -> Result<String> {
-    match answer {
-        Err(Error::Refused { desc, .. }) => Ok(desc),
-        other => anyhow::bail!("{other:?} is no refusal"),
-    }
-}
-
 /// Every line is whole but the last one that had room, and how many there is no room for is said once.
 fn check_log(log: &str) -> Result<()> {
     let is_whole = |line: &&str| line.split_once(": ").is_some_and(|(time, _)| time.parse::<f64>().is_ok());
@@ -133,8 +141,8 @@ fn check_audit(audit: &str) -> Result<()> {
     assert_eq!(gap["reason"], NO_ROOM);
     let told = lines.iter().flatten().filter(|line| line.get("command").is_some()).count();
     let lost = usize::try_from(gap["lost"].as_u64().context("it has no number")?)?;
-    let opens = 1 + 2 + 1;
-    assert_eq!(told + lost, 2 * RUNS + opens);
+    let (opens, freezes) = (1 + 2 + 1, 4);
+    assert_eq!(told + lost, 2 * RUNS + opens + freezes);
     let torn = lines.iter().filter(|line| line.is_err()).count();
     ensure!(torn <= 1, "{torn} lines are torn in {audit}");
     Ok(())
