@@ -33,6 +33,11 @@ pub(crate) fn is_waited_for(builder: Builder<'_>) -> Result<()> {
         plug(&mut vm)?;
         answered(&vm)?;
     }
+    // Also when the kernel has no further watch on directories.
+    vm.sh("echo 0 >/proc/sys/fs/inotify/max_user_instances")?;
+    unplug(&mut vm)?;
+    plug(&mut vm)?;
+    answered(&vm)?;
     assert_eq!(agent_pid(&mut vm)?, pid);
     vm.sh("! test -e /run/agent.ends")?;
     Ok(())
