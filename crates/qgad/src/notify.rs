@@ -3,7 +3,7 @@
 //! The manager names a socket in `NOTIFY_SOCKET`, by a path or, with `@` in front, by an abstract name. It is told when the
 //! agent is ready, what it is doing, each time that changes, and that it leaves. Where the manager wants signs of life
 //! (`WATCHDOG_USEC`) it gets one in half that time, which is then the only timer of an idle agent; where it does not, there
-//! is none. A manager that does not listen costs nothing: a message is sent without waiting, and one that is lost is lost.
+//! is none. They come from the I/O loop and no other thread, once a round is done: a loop that is stuck gives none. A manager that does not listen costs nothing: a message is sent without waiting, and one that is lost is lost.
 
 use std::{
     ffi::OsStr,

@@ -43,8 +43,8 @@ The configuration file, unless
 names one.
 .TP
 .BR NOTIFY_SOCKET \", \" WATCHDOG_USEC \", \" LISTEN_FDS
-As a service manager sets them: the agent tells when it is ready and what it is doing, gives signs of life where they are
-wanted, and serves a listening socket that it is given.
+As a service manager sets them: the agent tells when it is ready and what it is doing, gives signs of life in half the time
+in which they are wanted, every five minutes under the units of the packages, and serves a listening socket that it is given.
 .SH SIGNALS
 SIGTERM and SIGINT end the agent at once. File systems that are frozen stay so for 30 seconds, in which another agent may
 take them over; then they are thawed.

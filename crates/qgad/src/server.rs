@@ -1,7 +1,8 @@
 //! The I/O loop: one thread that never blocks and never runs a command that could.
 //!
 //! It sleeps until a stream, a signal, the end of a job or a deadline has something for it, and has no timer of its own:
-//! an idle agent never wakes up, unless the service manager wants signs of life. SIGTERM and SIGINT end it at once, whatever commands are doing.
+//! an idle agent never wakes up, unless the service manager wants signs of life, which it gives itself after a round.
+//! SIGTERM and SIGINT end it at once, whatever commands are doing.
 //! At most [`MAX_CONNECTIONS`] peers are served at once, in turns; further ones wait in the socket's backlog, and so do those
 //! for whom there is no descriptor: they are tried again every [`ACCEPT_INTERVAL`].
 
