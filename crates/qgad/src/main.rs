@@ -27,6 +27,7 @@ mod netlink;
 mod notify;
 mod options;
 mod output;
+mod passing;
 mod policy;
 mod power;
 mod programs;
@@ -75,6 +76,9 @@ fn main() -> ExitCode {
     logger::begin(environment.text("JOURNAL_STREAM"));
     if std::env::args_os().nth(1).is_some_and(|argument| argument == freeze::GUARD_OPTION) {
         return freeze::run_guard();
+    }
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == programs::HEIR_OPTION) {
+        return programs::run_heir();
     }
     let program = std::env::args_os().next().unwrap_or_default();
     let done = match options::parse(std::env::args_os()) {
@@ -131,6 +135,7 @@ fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>>
         guest.freezer.recover();
         server.run()
     });
+    guest.programs.hand_over(&guest.environment);
     match served {
         Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
         Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::words(error))]),

@@ -7,7 +7,9 @@
 //! open delays that by [`GRACE`] only, and is drained for as long as it is open, so that nothing is killed by it.
 //! A program is not protected from the kernel's search for memory, whatever the agent is.
 //! What became of a program is told once, and forgotten when nobody asks for [`MAX_AGE`] or much else is waiting.
+//! Programs outlive an agent that leaves: an heir (`heir`) keeps their pipes open.
 
+mod heir;
 mod pump;
 mod table;
 
@@ -26,8 +28,13 @@ use qga::{
     wire::message::Error,
 };
 
+pub(crate) use self::heir::{OPTION as HEIR_OPTION, run as run_heir};
 use self::table::{Table, Watched};
-use crate::spawn::{Program, Stdio, pipe_from_child, pipe_to_child};
+use crate::{
+    errno,
+    guest::Environment,
+    spawn::{Program, Stdio, pipe_from_child, pipe_to_child},
+};
 
 /// Most programs running at once: each may take four of the usual 1024 descriptors.
 pub(crate) const MAX_RUNNING: usize = 128;
@@ -98,6 +105,16 @@ impl Programs {
     /// How a program is doing. Says so for the last time when it is over.
     pub(crate) fn status(&self, pid: i64) -> Result<ProgramStatus, Error> {
         self.shared.table().collect(pid, Instant::now())
+    }
+
+    /// Gives the pipes that are still open to a process that outlives this one, which is about to leave.
+    pub(crate) fn hand_over(&self, environment: &Environment) {
+        let pipes = self.shared.table().take_pipes();
+        if !pipes.are_none()
+            && let Err(error) = heir::start(&pipes, environment)
+        {
+            log::warn!("programs lose their input and output: {}", errno::words(error));
+        }
     }
 
     fn start_pump(&self) -> io::Result<()> {

@@ -275,6 +275,25 @@ fn what_was_started_outlives_the_connection_and_so_does_its_report() {
     assert_eq!(output(&wait(&mut agent.connect(), pid)), "here\n");
 }
 
+#[test]
+fn a_program_outlives_its_agent_with_its_output_and_the_rest_of_its_input() {
+    let mut agent = Agent::start();
+    let (go, proof) = (agent.path("go"), agent.path("proof"));
+    let line = format!(
+        "while [ ! -e {go} ]; do sleep 0.1; done; head -c 500000 /dev/zero && echo written >&2 && wc -c >{proof}.part &&
+            mv {proof}.part {proof}",
+        go = go.display(),
+        proof = proof.display()
+    );
+    let program = Exec { input_data: Some(vec![0; 5_000_000].into()), ..shell(&line) };
+    let pid = start(&mut agent.connect(), &program).unwrap();
+    agent.replace();
+    assert_eq!(status(&mut agent.connect(), pid), Err(format!("PID {pid} does not exist")));
+    fs::write(go, "").unwrap();
+    let read = wait_for("the program has written and read everything", || fs::read_to_string(&proof).ok());
+    assert_eq!(read.trim(), "5000000");
+}
+
 /// Ends a program and all in its session, by hand: the agent needs no part in it.
 fn kill_group(pid: i64) {
     let group = nix::unistd::Pid::from_raw(-i32::try_from(pid).unwrap());

@@ -34,6 +34,19 @@ pub(super) struct Watched {
     pub(super) error: Option<File>,
 }
 
+/// Pipes of programs that are still open: those that are read, and those that are written with what is to be.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    pub(super) outputs: Vec<File>,
+    pub(super) inputs: Vec<(File, Vec<u8>)>,
+}
+
+impl Pipes {
+    pub(super) fn are_none(&self) -> bool {
+        self.outputs.is_empty() && self.inputs.is_empty()
+    }
+}
+
 /// All programs.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -158,6 +171,19 @@ impl Table {
             End::Signal(signal) => (None, Some(signal.into())),
         };
         Ok(ProgramStatus { exited: true, exitcode, signal, out_data, err_data, out_truncated, err_truncated })
+    }
+
+    /// All pipes that are open, from now on somebody else's.
+    pub(super) fn take_pipes(&mut self) -> Pipes {
+        let mut pipes = Pipes::default();
+        for entry in self.programs.values_mut() {
+            pipes.outputs.extend(entry.streams.iter_mut().flatten().filter_map(|stream| stream.pipe.take()));
+            if let Some(Input { pipe, mut bytes, written }) = entry.input.take() {
+                bytes.drain(..written);
+                pipes.inputs.push((pipe, bytes));
+            }
+        }
+        pipes
     }
 
     /// When [`Self::forget_old`] has something to do.

@@ -48,6 +48,17 @@ impl Agent {
     /// Kills it and starts it again, in the same directory.
     pub(crate) fn restart(&mut self) {
         self.process.kill().unwrap();
+        self.start_again();
+    }
+
+    /// Has it leave and starts another one, as an upgrade does.
+    pub(crate) fn replace(&mut self) {
+        let process = nix::unistd::Pid::from_raw(self.pid().try_into().unwrap());
+        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
         self.process.wait().unwrap();
         self.process = spawn(self.directory.path(), self.most_descriptors);
         self.connect();

@@ -3,23 +3,17 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IoSlice, IoSliceMut},
+    io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::PathBuf,
     time::Duration,
 };
 
-use nix::{
-    cmsg_space,
-    errno::Errno,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
-};
-
 use super::super::Lease;
-use crate::sys;
+use crate::passing::{receive, send};
 
 /// Largest message: a kind and a path, which Linux limits to 4096 bytes.
 const MAX_MESSAGE_BYTES: usize = 1 + 4096;
@@ -96,35 +90,6 @@ impl Message {
 /// Sends a file system without taking it over.
 pub(super) fn send_target(socket: &impl AsFd, place: &std::path::Path, descriptor: &OwnedFd) -> nix::Result<()> {
     send(socket, b'T', place.as_os_str().as_bytes(), Some(descriptor))
-}
-
-fn send(socket: &impl AsFd, kind: u8, bytes: &[u8], descriptor: Option<&OwnedFd>) -> nix::Result<()> {
-    let kind = [kind];
-    let pieces = [IoSlice::new(&kind), IoSlice::new(bytes)];
-    let descriptors: Vec<RawFd> = descriptor.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    let control = if descriptors.is_empty() { &[] } else { &rights[..] };
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(socket.as_fd().as_raw_fd(), &pieces, control, flags, None).map(drop)
-}
-
-fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> nix::Result<Option<(usize, Option<OwnedFd>)>> {
-    let mut space = cmsg_space!(RawFd);
-    let mut pieces = [IoSliceMut::new(buffer)];
-    let socket = socket.as_fd().as_raw_fd();
-    let received = loop {
-        match recvmsg::<()>(socket, &mut pieces, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-            Err(Errno::EINTR) => {}
-            other => break other?,
-        }
-    };
-    let mut descriptors = Vec::new();
-    for message in received.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = message {
-            descriptors.extend(numbers.into_iter().map(sys::fd::take));
-        }
-    }
-    Ok((received.bytes > 0).then(|| (received.bytes, descriptors.pop())))
 }
 
 fn to_bytes(duration: Duration) -> Vec<u8> {
