@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::{cpio::Archive, needs::Needs};
+use crate::{
+    cpio::Archive,
+    needs::{Needs, Packages},
+};
 
 /// Where the guest finds the list of modules to load, a path a line.
 pub const MODULE_LIST: &str = "/etc/vmtest/modules";
@@ -65,13 +68,17 @@ const DISK_MODULES: &[&str] = &[
 /// Tools that the guest gets where the host has them.
 const TOOLS: &[&str] = &["/usr/sbin/dmsetup", "/usr/sbin/lvm", "/usr/sbin/cryptsetup"];
 /// Of the guest on a disk: that disk, the ports, and what the file system asks for by names that only modprobe knows.
-const DEBIAN_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "ext4"];
+/// The way to itself by vsock is for a case.
+const DEBIAN_MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "ext4", "vsock_loopback"];
 const DIRECTORIES: &[&str] = &["/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/mnt", "/var/log"];
 
 /// What is put onto the disk of the guest that has one, in its initramfs.
 pub const PAYLOAD: &str = "/payload";
-/// Where a guest finds the package of the agent, if it is to install one.
+/// Where a guest finds the packages of the agent, if it is to install one.
 pub const PACKAGE: &str = "/var/cache/vmtest/qgad.deb";
+/// The same for the other family of systems.
+pub const RPM: &str = "/var/cache/vmtest/qgad.rpm";
 /// The control channel as a service; `qgad` is not in its way, nor the other way round.
 const CONTROL_UNIT: &str = "\
 [Service]
@@ -145,13 +152,13 @@ impl Image {
 
     /// Makes the initramfs for Debian on a disk that `tools/make-debian` made.
     ///
-    /// The agent is installed with the files of `packaging`, and nothing enables it; or a package of it is put where the
-    /// guest can install it, at [`PACKAGE`]. Beside them the disk gets a service for the control channel. The agent and our
+    /// The agent is installed with the files of `packaging`, and nothing enables it; or packages of it are put where the
+    /// guest can install them, at [`PACKAGE`] and [`RPM`]. Beside them the disk gets a service for the control channel. The agent and our
     /// init use the disk's own libraries, so they must not be newer than those.
     ///
     /// # Errors
     /// As [`Self::build`].
-    pub fn debian(needs: &Needs, disk: &Path, package: Option<&Path>) -> Result<Self> {
+    pub fn debian(needs: &Needs, disk: &Path, packages: Option<&Packages>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut archive = Archive::default();
         for directory in DIRECTORIES {
@@ -167,8 +174,11 @@ impl Image {
         let mut install = |path: &str, permissions, content: &[u8]| {
             archive.file(&Path::new(PAYLOAD).join(path.trim_start_matches('/')), permissions, content)
         };
-        match package {
-            Some(package) => install(PACKAGE, 0o644, &read(package)?)?,
+        match packages {
+            Some(packages) => {
+                install(PACKAGE, 0o644, &read(&packages.deb)?)?;
+                install(RPM, 0o644, &read(&packages.rpm)?)?;
+            }
             None => {
                 let unit = include_bytes!("../../../packaging/systemd/qgad.service");
                 let rule = include_bytes!("../../../packaging/udev/60-qgad.rules");

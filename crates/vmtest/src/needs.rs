@@ -75,19 +75,32 @@ pub fn debian_disk() -> Result<PathBuf, String> {
     if found.status.success() { Ok(said(&found.stdout).into()) } else { Err(said(&found.stderr)) }
 }
 
-/// A Debian package of the agent under test, in this directory, as `tools/package` makes it.
+/// Packages of the agent under test.
+#[derive(Clone, Debug)]
+pub struct Packages {
+    /// For Debian.
+    pub deb: PathBuf,
+    /// For the family of Red Hat's.
+    pub rpm: PathBuf,
+}
+
+/// Packages of the agent under test, in this directory, as `tools/package` makes them.
 ///
 /// # Errors
-/// When it cannot be made: why.
-pub fn debian_package(needs: &Needs, directory: &Path) -> Result<PathBuf> {
+/// When one cannot be made: why.
+pub fn packages(needs: &Needs, directory: &Path) -> Result<Packages> {
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/package");
     let mut command = Command::new(&tool);
-    command.arg("deb").env("QGAD", &needs.agent).env("QGACTL", beside_us("qgactl")?).env("QGAD_PACKAGES", directory);
-    let made = command.output().with_context(|| format!("failed to run {}", tool.display()))?;
+    command.args(["deb", "rpm"]).env("QGAD", &needs.agent).env("QGACTL", beside_us("qgactl")?);
+    let made = command.env("QGAD_PACKAGES", directory).output();
+    let made = made.with_context(|| format!("failed to run {}", tool.display()))?;
     ensure!(made.status.success(), "{} failed: {}", tool.display(), String::from_utf8_lossy(&made.stderr).trim());
-    let packages = directory.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut packages = packages.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    packages.next().with_context(|| format!("{} has made no package", tool.display()))
+    let find = |kind: &str| {
+        let packages = directory.read_dir()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut packages = packages.filter(|path| path.extension().is_some_and(|extension| extension == kind));
+        packages.next().with_context(|| format!("{} has made no .{kind}", tool.display()))
+    };
+    Ok(Packages { deb: find("deb")?, rpm: find("rpm")? })
 }
 
 /// The folder of the test or run of this name, below cargo's target directory.

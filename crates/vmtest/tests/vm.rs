@@ -1,7 +1,7 @@
 //! The agent in a virtual machine, through the channels a host really has.
 //!
 //! There are two guests: a small one of our own, and Debian with systemd, in which the agent is installed as a package
-//! would install it, or a package of it is. Names of cases of the latter begin with `debian`.
+//! would install it, or packages of it are. Names of cases of the latter begin with `debian`.
 //!
 //! What the tests need is looked for before anything boots. Where something is missing they are ignored, each with the
 //! reason; with `VMTEST_REQUIRE=all` they fail. `QGAD` names another agent to test: with Debian's, it shows what the
@@ -39,10 +39,11 @@ fn main() -> ExitCode {
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(processors).min(MAX_VMS));
     let needs = Arc::new(Needs::collect());
-    let lanes: [(_, Build); 3] = [
+    let lanes: [(_, Build); 4] = [
         (cases::ALL, small_guest),
         (cases::debian::ALL, debian),
-        (cases::debian::WITH_A_PACKAGE, debian_with_a_package),
+        (cases::debian::WITH_PACKAGES, debian_with_packages),
+        (cases::debian::ON_A_SECOND_DISK, small_guest_beside_debian),
     ];
     let trials = lanes.into_iter().flat_map(|(cases, build)| {
         let image = Arc::new(OnceLock::new());
@@ -79,16 +80,22 @@ fn small_guest(needs: &Needs) -> Outcome<Image> {
     Image::build(needs).map_err(|error| Obstacle::Failure(format!("{error:#}")))
 }
 
+/// Its disk is attached by the case.
+fn small_guest_beside_debian(needs: &Needs) -> Outcome<Image> {
+    needs::debian_disk().map_err(Obstacle::Missing)?;
+    small_guest(needs)
+}
+
 fn debian(needs: &Needs) -> Outcome<Image> {
     let disk = needs::debian_disk().map_err(Obstacle::Missing)?;
     Image::debian(needs, &disk, None).map_err(|error| Obstacle::Failure(format!("{error:#}")))
 }
 
-fn debian_with_a_package(needs: &Needs) -> Outcome<Image> {
+fn debian_with_packages(needs: &Needs) -> Outcome<Image> {
     let disk = needs::debian_disk().map_err(Obstacle::Missing)?;
     let image = || {
         let directory = tempfile::tempdir()?;
-        Image::debian(needs, &disk, Some(&needs::debian_package(needs, directory.path())?))
+        Image::debian(needs, &disk, Some(&needs::packages(needs, directory.path())?))
     };
     image().map_err(|error| Obstacle::Failure(format!("{error:#}")))
 }

@@ -3,11 +3,16 @@
 //! A boot takes long there, so that each case looks at several things, one after another.
 
 mod accounts;
+mod apparmor;
+mod openrc;
 mod package;
 mod power;
+mod rpm;
 mod service;
 mod terminal;
 mod tool;
+mod vsock;
+mod watchdog;
 
 use crate::Case;
 
@@ -15,9 +20,15 @@ use crate::Case;
 pub(crate) const ALL: &[(&str, Case)] = &[
     ("debian_runs_the_agent_as_its_unit_says", service::runs_as_its_unit_says),
     ("debian_sleeps_and_wakes_and_restarts", power::sleeps_and_wakes),
+    ("debian_confines_the_agent_and_no_command_fails", apparmor::confines_the_agent),
     ("debian_accounts_and_the_clock_are_looked_after_until_it_halts", accounts::are_looked_after),
 ];
 
-/// Every case on Debian in which the agent is there as a package only.
-pub(crate) const WITH_A_PACKAGE: &[(&str, Case)] =
-    &[("debian_packages_replace_each_other_and_keep_a_freeze", package::replaces_the_reference)];
+/// Every case on Debian in which the agent is there as packages only.
+pub(crate) const WITH_PACKAGES: &[(&str, Case)] = &[
+    ("debian_packages_replace_each_other_and_keep_a_freeze", package::replaces_the_reference),
+    ("debian_takes_the_rpm_and_serves_vsock_beside_the_port", rpm::takes_the_place_of_another),
+];
+
+/// Every case in which Debian is on a second disk of the small guest.
+pub(crate) const ON_A_SECOND_DISK: &[(&str, Case)] = &[("debian_runs_the_agent_under_openrc", openrc::runs_the_agent)];
