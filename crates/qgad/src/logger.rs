@@ -4,46 +4,59 @@
 //! `<priority>message`: the journal adds the time itself. Without `verbose`, errors and warnings are logged. What a
 //! host sends is logged by its command's name only, never its arguments. A log that cannot be written is no reason to
 //! stop serving: lines without room are lost and counted, which standard error is told of once and the log when it goes on.
-//! While file systems are frozen, lines are kept in memory.
+//! Whoever logs waits for nothing: once the agent serves, a thread does the writing, which the first line starts. While file
+//! systems are frozen, lines are kept in memory.
 //! The lines of the audit go the same way, or to a file of their own.
 
-mod kept;
 mod lines;
+mod queue;
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::{SFlag, fstat};
 
 #[cfg(test)]
-pub(crate) use self::kept::MAX_KEPT_BYTES;
+pub(crate) use self::queue::MAX_KEPT_BYTES;
 use self::{
-    kept::Kept,
     lines::{Lines, Lost},
+    queue::{Next, Queue, Writer},
 };
 use crate::audit;
 
 /// Longest message, in characters; what a peer chose, such as the name of a command, is cut there.
 const MAX_MESSAGE_LENGTH: usize = 4096;
 
+/// How long an agent that leaves waits for its last lines to be written.
+const LAST_LINES_PATIENCE: Duration = Duration::from_secs(1);
+/// Stack of the thread that writes.
+const WRITER_STACK_BYTES: usize = 64 * 1024;
+
 static LOGGER: Logger = Logger {
+    queue: Mutex::new(Queue::new()),
+    changed: Condvar::new(),
     output: Mutex::new(Output {
         standard_error: Lines::new(StandardError),
         is_journal: false,
         file: None,
         audit: AuditSink::Nowhere,
-        kept: None,
     }),
 };
 
 struct Logger {
+    /// Locked for moments only.
+    queue: Mutex<Queue>,
+    /// There is something to write, or no longer.
+    changed: Condvar,
+    /// Locked while something is written.
     output: Mutex<Output>,
 }
 
@@ -54,8 +67,6 @@ struct Output {
     /// Where the log goes instead.
     file: Option<Lines<File>>,
     audit: AuditSink,
-    /// Where lines go while nothing may be written.
-    kept: Option<Kept>,
 }
 
 enum AuditSink {
@@ -106,50 +117,46 @@ pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line of the audit, or keeps it.
+/// Writes a line of the audit.
 pub(crate) fn audit(line: &str) {
-    LOGGER.output().take(SystemTime::now(), Kind::Audit, line.into());
+    LOGGER.take(SystemTime::now(), Kind::Audit, line.into());
+}
+
+/// Has a thread write from the next line on, so that nobody waits for a log that takes nothing.
+pub(crate) fn write_in_background() {
+    LOGGER.queue().writer = Writer::ThreadToStart;
 }
 
 /// Keeps what is logged in memory, until [`write_kept`]: the file, or the journal's, may be frozen.
 pub(crate) fn keep() {
-    LOGGER.output().kept.get_or_insert_default();
+    LOGGER.queue().is_held = true;
 }
 
-/// Writes what was kept, each line with the time at which it was logged, and everything at once from now on.
+/// Writes what was kept, each line with the time at which it was logged.
 pub(crate) fn write_kept() {
-    let mut output = LOGGER.output();
-    let Some(kept) = output.kept.take() else { return };
-    let now = SystemTime::now();
-    if kept.log.dropped > 0 {
-        let message =
-            format!("{} lines were dropped that were logged while file systems were frozen", kept.log.dropped);
-        output.write_log(now, Level::Warn, &message);
-    }
-    if kept.audit.dropped > 0 {
-        let reason = "file systems were frozen";
-        output.write(now, Kind::Audit, &audit::gap(now, kept.audit.dropped, reason));
-    }
-    for (time, kind, message) in kept.lines {
-        output.write(time, kind, &message);
-    }
+    LOGGER.queue().is_held = false;
+    LOGGER.write_soon();
 }
 
-/// Writes what was kept to standard error, for an agent that ends: files may be frozen, the one of standard error included.
-pub(crate) fn give_up_keeping() {
-    let mut output = LOGGER.output();
-    if output.kept.is_none() {
+/// Has the last lines written, for an agent that ends. What is still kept goes to standard error: files may be frozen,
+/// the one of standard error included.
+pub(crate) fn finish() {
+    LOGGER.wait_until_written();
+    if !LOGGER.queue().is_held {
         return;
     }
+    // Nobody writes while lines are kept, unless what is written to is stuck.
+    let Ok(mut output) = LOGGER.output.try_lock() else { return };
     output.file = None;
     if matches!(output.audit, AuditSink::File(_)) {
         output.audit = AuditSink::Log;
     }
-    if is_standard_error_a_file() {
-        output.kept = None;
-    }
     drop(output);
+    if is_standard_error_a_file() {
+        LOGGER.queue().forget();
+    }
     write_kept();
+    LOGGER.wait_until_written();
 }
 
 /// Whether standard error is the stream that `device:inode` names.
@@ -162,8 +169,56 @@ fn is_standard_error_a_file() -> bool {
 }
 
 impl Logger {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&'static self, time: SystemTime, kind: Kind, message: String) {
+        self.queue().push(time, kind, message);
+        self.write_soon();
+    }
+
+    fn write_soon(&'static self) {
+        let mut queue = self.queue();
+        if !queue.has_work() {
+            return;
+        }
+        if queue.writer == Writer::ThreadToStart {
+            let writer = thread::Builder::new().name("log".into()).stack_size(WRITER_STACK_BYTES);
+            let is_started = writer.spawn(|| self.write_for_ever()).is_ok();
+            queue.writer = if is_started { Writer::Thread } else { Writer::Logging };
+        }
+        let is_ours = queue.writer == Writer::Logging;
+        drop(queue);
+        if is_ours { self.write_all() } else { self.changed.notify_all() }
+    }
+
+    fn write_for_ever(&self) {
+        loop {
+            let queue = self.changed.wait_while(self.queue(), |queue| !queue.has_work());
+            drop(queue);
+            self.write_all();
+            self.changed.notify_all();
+        }
+    }
+
+    fn write_all(&self) {
+        let mut output = self.output();
+        loop {
+            // Not in the loop's head, where the queue would stay locked while something is written.
+            let next = self.queue().take();
+            let Some(next) = next else { return };
+            output.write(next);
+        }
+    }
+
+    fn wait_until_written(&self) {
+        let is_waiting = |queue: &mut Queue| queue.has_work() || queue.is_writing;
+        let _ = self.changed.wait_timeout_while(self.queue(), LAST_LINES_PATIENCE, is_waiting);
     }
 }
 
@@ -177,24 +232,20 @@ impl Log for Logger {
             return;
         }
         let message = one_line(&record.args().to_string());
-        self.output().take(SystemTime::now(), Kind::Log(record.level()), message);
+        LOGGER.take(SystemTime::now(), Kind::Log(record.level()), message);
     }
 
     fn flush(&self) {}
 }
 
 impl Output {
-    fn take(&mut self, time: SystemTime, kind: Kind, message: String) {
-        match &mut self.kept {
-            Some(kept) => kept.push(time, kind, message),
-            None => self.write(time, kind, &message),
-        }
-    }
-
-    fn write(&mut self, time: SystemTime, kind: Kind, message: &str) {
-        match kind {
-            Kind::Log(level) => self.write_log(time, level, message),
-            Kind::Audit => self.write_audit(time, message),
+    fn write(&mut self, next: Next) {
+        let now = SystemTime::now();
+        match next {
+            Next::Line(time, Kind::Log(level), message) => self.write_log(time, level, &message),
+            Next::Line(time, Kind::Audit, message) => self.write_audit(time, &message),
+            Next::LogGap(lost) => self.write_log(now, Level::Warn, &missing(&lost)),
+            Next::AuditGap(Lost { count, reason }) => self.write_audit(now, &audit::gap(now, count, &reason)),
         }
     }
 

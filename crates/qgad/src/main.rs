@@ -90,8 +90,7 @@ fn main() -> ExitCode {
             print(hint.as_bytes()).and(Err(Vec::new()))
         }
     };
-    logger::give_up_keeping();
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
             for reason in reasons {
@@ -99,7 +98,9 @@ fn main() -> ExitCode {
             }
             ExitCode::FAILURE
         }
-    }
+    };
+    logger::finish();
+    code
 }
 
 /// Runs the agent to its end, or says why it cannot, cause first.
@@ -131,7 +132,8 @@ fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>>
     log::info!("qgad {} started", env!("CARGO_PKG_VERSION"));
     let guest = Arc::new(guest);
     let served = Server::new(channel, settings.retry_path, Arc::clone(&guest)).and_then(|server| {
-        // It starts threads, which must leave signals to the server.
+        // Both start threads, which must leave signals to the server.
+        logger::write_in_background();
         guest.freezer.recover();
         server.run()
     });

@@ -23,7 +23,7 @@ use nix::{
         signal::{Signal, kill},
         termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr},
     },
-    unistd::{Pid, ttyname},
+    unistd::{Pid, pipe, ttyname},
 };
 
 /// How long a test waits for what must come.
@@ -448,6 +448,20 @@ fn the_log_names_commands_and_never_their_arguments() {
     let log = fs::read_to_string(scene.path("log")).unwrap();
     assert!(log.lines().any(|line| line.contains("read data") && line.contains("guest-sync")), "{log}");
     assert!(!log.contains("424242"), "{log}");
+}
+
+#[test]
+fn a_log_that_takes_nothing_keeps_nobody_waiting() {
+    let scene = Scene::new();
+    // Nobody reads what the agent logs, which is more than a pipe holds.
+    let (_unread, full) = pipe().unwrap();
+    let arguments = ["-v", "-m", "unix-listen", "-p", "socket"];
+    let mut agent = Running(scene.agent(&arguments).stderr(full).spawn().unwrap());
+    for _ in 0..2000 {
+        scene.ping();
+    }
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.end().0, Some(0));
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub(crate) fn jumps(builder: Builder<'_>) -> Result<()> {
         let refusal = freeze::refusal(agent.call(&Thaw {}, soon()))?;
         ensure!(refusal.contains("its lease of 3 s ended"), "{refusal}");
     }
+    vm.wait_until("tail -n 1 /mnt/a/audit.log | grep -q guest-fsfreeze-thaw")?;
     check_audit(&vm.sh("cat /mnt/a/audit.log")?)?;
     idle::wait_until_idle(&mut vm)?;
     let there_and_back = format!("for time in {FUTURE} {PAST}; do date -s @$time >/dev/null; sleep 2; done");

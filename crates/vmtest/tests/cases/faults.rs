@@ -68,6 +68,8 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     run(&mut agent)?;
     assert_eq!(open(&mut agent)?, 1003);
     assert_eq!(vm.sh("cat /tmp/qga.state")?, "[global]\nfd_counter=1004");
+    // What is logged is written in its order.
+    vm.wait_until("tail -n 1 /root/audit.log | grep -q guest-file-open")?;
     check_log(&vm.sh("cat /var/log/agent.log")?)?;
     check_audit(&vm.sh("cat /root/audit.log")?)?;
 

@@ -24,7 +24,7 @@ pub(super) fn is_served_beside_the_port(vm: &mut Vm) -> Result<()> {
     for _ in 0..3 {
         assert_eq!(fails(vm, &format!("{TOOL} ping"))?, BROKEN);
     }
-    let refusals = vm.sh(REFUSALS)?;
+    let refusals = vm.wait_until(REFUSALS)?;
     assert!(refusals.ends_with("with CID 1, which vsock-allow does not name"), "{refusals}");
     assert_eq!(refusals.lines().count(), 1, "{refusals}");
 

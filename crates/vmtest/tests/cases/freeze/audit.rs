@@ -137,7 +137,9 @@ fn an_agent_that_ends_leaves_its_lines_on_standard_error(vm: &mut Vm) -> Result<
     Ok(())
 }
 
+/// The audit once the last thaw is in it.
 fn audit(vm: &mut Vm) -> Result<Vec<Value>> {
+    vm.wait_until("tail -n 1 /mnt/a/audit.log | grep -q guest-fsfreeze-thaw")?;
     vm.sh("cat /mnt/a/audit.log")?.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
 }
 

@@ -1,0 +1,171 @@
+//! Lines that wait to be written.
+//!
+//! They stay in their order. Of the log and of the audit [`MAX_KEPT_BYTES`] wait each, so that polls in the log do not
+//! drive out what the audit has to tell. The oldest are dropped first; how many is told before the next one.
+
+use std::{collections::VecDeque, time::SystemTime};
+
+use super::{Kind, lines::Lost};
+
+/// Most bytes of the log, and as many of the audit, that wait: more than a thousand lines of the audit.
+pub(crate) const MAX_KEPT_BYTES: usize = 256 * 1024;
+
+/// The lines, and who writes them.
+#[derive(Debug)]
+pub(super) struct Queue {
+    lines: VecDeque<(SystemTime, Kind, String)>,
+    log: Share,
+    audit: Share,
+    /// Nothing may be written now.
+    pub(super) is_held: bool,
+    /// What was taken last is being written.
+    pub(super) is_writing: bool,
+    pub(super) writer: Writer,
+}
+
+/// Who writes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// Whoever logs.
+    Logging,
+    /// A thread, which the next line starts.
+    ThreadToStart,
+    /// A thread.
+    Thread,
+}
+
+/// What one of the two has.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
+    dropped: Option<Lost>,
+}
+
+/// What is to be written next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Line(SystemTime, Kind, String),
+    /// Lines of the log that were dropped.
+    LogGap(Lost),
+    /// Lines of the audit that were dropped.
+    AuditGap(Lost),
+}
+
+impl Queue {
+    pub(super) const fn new() -> Self {
+        const NOTHING: Share = Share { bytes: 0, dropped: None };
+        Self {
+            lines: VecDeque::new(),
+            log: NOTHING,
+            audit: NOTHING,
+            is_held: false,
+            is_writing: false,
+            writer: Writer::Logging,
+        }
+    }
+
+    pub(super) fn push(&mut self, time: SystemTime, kind: Kind, line: String) {
+        let is_audit = |kind| kind == Kind::Audit;
+        let share = if is_audit(kind) { &mut self.audit } else { &mut self.log };
+        share.bytes += line.len();
+        self.lines.push_back((time, kind, line));
+        while share.bytes > MAX_KEPT_BYTES {
+            let oldest = self.lines.iter().position(|(_, other, _)| is_audit(*other) == is_audit(kind));
+            let Some((_, _, oldest)) = oldest.and_then(|index| self.lines.remove(index)) else { return };
+            share.bytes -= oldest.len();
+            let reason = if self.is_held { "file systems were frozen" } else { "the log was too slow" };
+            share.dropped.get_or_insert_with(|| Lost { count: 0, reason: reason.into() }).count += 1;
+        }
+    }
+
+    /// Whether something may be written now.
+    pub(super) fn has_work(&self) -> bool {
+        !self.is_held && !self.lines.is_empty()
+    }
+
+    /// What is to be written next, if anything may be; the writer asks again when that is done.
+    pub(super) fn take(&mut self) -> Option<Next> {
+        self.is_writing = self.has_work();
+        if !self.is_writing {
+            return None;
+        }
+        if let Some(lost) = self.log.dropped.take() {
+            return Some(Next::LogGap(lost));
+        }
+        if let Some(lost) = self.audit.dropped.take() {
+            return Some(Next::AuditGap(lost));
+        }
+        let (time, kind, line) = self.lines.pop_front()?;
+        let share = if kind == Kind::Audit { &mut self.audit } else { &mut self.log };
+        share.bytes -= line.len();
+        Some(Next::Line(time, kind, line))
+    }
+
+    pub(super) fn forget(&mut self) {
+        let writer = std::mem::replace(&mut self.writer, Writer::Logging);
+        *self = Self { writer, is_held: self.is_held, is_writing: self.is_writing, ..Self::new() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+
+    use super::*;
+
+    const LOG: Kind = Kind::Log(Level::Info);
+
+    /// The numbers of the lines of a kind, and how many were dropped before them.
+    fn taken(mut queue: Queue, of: Kind) -> (Vec<u64>, u64) {
+        let (mut numbers, mut dropped) = (Vec::new(), 0);
+        while let Some(next) = queue.take() {
+            match next {
+                Next::Line(_, kind, line) if kind == of => {
+                    numbers.push(line.split(' ').next().unwrap().parse().unwrap());
+                }
+                Next::Line(..) => {}
+                Next::LogGap(lost) => dropped += if of == LOG { lost.count } else { 0 },
+                Next::AuditGap(lost) => dropped += if of == LOG { 0 } else { lost.count },
+            }
+        }
+        assert!(!queue.is_writing && queue.log.bytes == 0 && queue.audit.bytes == 0);
+        (numbers, dropped)
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_the_oldest_is_dropped() {
+        let mut queue = Queue::new();
+        for number in 0..1000 {
+            queue.push(SystemTime::now(), LOG, format!("{number} {}", "x".repeat(1000)));
+        }
+        assert!(queue.log.bytes <= MAX_KEPT_BYTES);
+        let (numbers, dropped) = taken(queue, LOG);
+        assert!(dropped < 1000);
+        assert_eq!(numbers, (dropped..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_log_does_not_drive_out_the_audit() {
+        let mut queue = Queue::new();
+        for number in 0..1000 {
+            queue.push(SystemTime::now(), LOG, format!("{number} {}", "x".repeat(1000)));
+            if number % 100 == 0 {
+                queue.push(SystemTime::now(), Kind::Audit, number.to_string());
+            }
+        }
+        // They stand among the lines that were logged at the same time.
+        let last = queue.lines.iter().position(|(_, _, line)| line == "900").unwrap();
+        assert!(queue.lines[last - 1].2.starts_with("900 "));
+        assert_eq!(taken(queue, Kind::Audit), ((0..10).map(|number| number * 100).collect(), 0));
+    }
+
+    #[test]
+    fn nothing_is_taken_while_nothing_may_be_written() {
+        let mut queue = Queue { is_held: true, ..Queue::new() };
+        queue.push(SystemTime::now(), LOG, "1".into());
+        assert!(queue.take().is_none() && !queue.is_writing);
+        queue.is_held = false;
+        assert!(queue.take().is_some() && queue.is_writing);
+        assert!(queue.take().is_none() && !queue.is_writing);
+    }
+}
