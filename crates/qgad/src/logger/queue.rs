@@ -1,14 +1,17 @@
 //! Lines that wait to be written.
 //!
-//! They stay in their order. Of the log and of the audit [`MAX_KEPT_BYTES`] wait each, so that polls in the log do not
-//! drive out what the audit has to tell. The oldest are dropped first; how many is told before the next one.
+//! They stay in their order. The log and the audit have room of their own, so that polls in the log do not drive out what
+//! the audit has to tell. The oldest are dropped first; how many is told before the next one.
 
 use std::{collections::VecDeque, time::SystemTime};
 
 use super::{Kind, lines::Lost};
 
-/// Most bytes of the log, and as many of the audit, that wait: more than a thousand lines of the audit.
+/// Most bytes of the log, and as many of the audit, that wait while nothing may be written: more than a thousand lines of
+/// the audit.
 pub(crate) const MAX_KEPT_BYTES: usize = 256 * 1024;
+/// Most bytes of each that wait for a log that is slow: what was kept, and as much again while that is written.
+const MAX_WAITING_BYTES: usize = 2 * MAX_KEPT_BYTES;
 
 /// The lines, and who writes them.
 #[derive(Debug)]
@@ -69,11 +72,14 @@ impl Queue {
         let share = if is_audit(kind) { &mut self.audit } else { &mut self.log };
         share.bytes += line.len();
         self.lines.push_back((time, kind, line));
-        while share.bytes > MAX_KEPT_BYTES {
+        let (room, reason) = match self.is_held {
+            true => (MAX_KEPT_BYTES, "file systems were frozen"),
+            false => (MAX_WAITING_BYTES, "the log was too slow"),
+        };
+        while share.bytes > room {
             let oldest = self.lines.iter().position(|(_, other, _)| is_audit(*other) == is_audit(kind));
             let Some((_, _, oldest)) = oldest.and_then(|index| self.lines.remove(index)) else { return };
             share.bytes -= oldest.len();
-            let reason = if self.is_held { "file systems were frozen" } else { "the log was too slow" };
             share.dropped.get_or_insert_with(|| Lost { count: 0, reason: reason.into() }).count += 1;
         }
     }
@@ -138,7 +144,7 @@ mod tests {
         for number in 0..1000 {
             queue.push(SystemTime::now(), LOG, format!("{number} {}", "x".repeat(1000)));
         }
-        assert!(queue.log.bytes <= MAX_KEPT_BYTES);
+        assert!(queue.log.bytes <= MAX_WAITING_BYTES);
         let (numbers, dropped) = taken(queue, LOG);
         assert!(dropped < 1000);
         assert_eq!(numbers, (dropped..1000).collect::<Vec<_>>());
