@@ -11,7 +11,7 @@ use std::{
 
 use qga::{
     Client,
-    client::{Error, MAX_REPLY_BYTES},
+    client::{Error, MAX_FACTS_BYTES, MAX_REPLY_BYTES},
     commands::{
         power::Shutdown,
         session::{Info, Nothing, Ping},
@@ -276,12 +276,14 @@ fn an_agent_that_goes_away_is_reported_wherever_it_does() {
 
 #[test]
 fn a_reply_is_bounded() {
-    let endless = vec![b'x'; MAX_REPLY_BYTES + 2];
-    let (mut client, agent) = connect(vec![synced(), Answer(endless)]);
-    let found = client.call(&Ping {}, soon());
-    drop(client);
-    agent.join().unwrap();
-    assert!(matches!(&found, Err(Error::Garbled(what)) if what.contains("more than")), "{found:?}");
+    for (command, bytes) in [("guest-ping", MAX_FACTS_BYTES), ("guest-file-read", MAX_REPLY_BYTES)] {
+        let (mut client, agent) = connect(vec![synced(), Answer(vec![b'x'; bytes + 2])]);
+        let found = client.call_raw(command, &serde_json::Map::new(), soon());
+        drop(client);
+        agent.join().unwrap();
+        let said = format!("a line of more than {bytes} bytes");
+        assert!(matches!(&found, Err(Error::Garbled(what)) if *what == said), "{found:?}");
+    }
 }
 
 #[test]

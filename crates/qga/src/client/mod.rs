@@ -2,8 +2,8 @@
 //!
 //! A [`Client`] owns a byte stream, typically the unix socket behind a VM's serial port, and carries out one command
 //! at a time, each with a deadline. Lines left over from an earlier peer never reach a caller: the first command, and
-//! the first one after a time-out, is preceded by a sync. A reply is bounded by [`MAX_REPLY_BYTES`], because the guest
-//! may be hostile. A command whose success is silent has succeeded when within [`SILENCE`] no failure was told, or when
+//! the first one after a time-out, is preceded by a sync. A reply is bounded by [`MAX_REPLY_BYTES`], and by
+//! [`MAX_FACTS_BYTES`] where it carries no file and no output of a program, because the guest may be hostile. A command whose success is silent has succeeded when within [`SILENCE`] no failure was told, or when
 //! the stream has ended: the guest may be gone. Reconnecting is the caller's business: only it knows where the stream came from.
 
 mod error;
@@ -17,10 +17,13 @@ use std::{
 };
 
 use memchr::memrchr;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
-    command::Command,
+    command::{Class, Command},
     commands::{
         SPECS,
         session::{Sync, SyncDelimited},
@@ -34,6 +37,10 @@ use self::transport::Lines;
 
 /// Longest reply line: a 48 MiB file read is 64 MiB of base64, and no reply of the protocol is larger.
 pub const MAX_REPLY_BYTES: usize = 80 * 1024 * 1024;
+
+/// Longest reply line of a command that neither is about files nor runs programs. A fact takes some hundred bytes, so that
+/// this is tens of thousands of them; as values they may take thirty times the room.
+pub const MAX_FACTS_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a failure of a command is waited for whose success is silent. One that comes later is skipped by the next
 /// command: a program that cannot end or suspend its guest says so at once, and one that can must not be waited for.
@@ -106,7 +113,7 @@ impl<T: Transport> Client<T> {
         self.lines.send(&request, deadline)?;
         loop {
             self.lines.skip_past(SENTINEL, deadline)?;
-            if is_sync_reply(&self.lines.receive(deadline)?, id) {
+            if is_sync_reply(&self.lines.receive(MAX_REPLY_BYTES, deadline)?, id) {
                 self.in_step = true;
                 return Ok(());
             }
@@ -123,7 +130,7 @@ impl<T: Transport> Client<T> {
         self.in_step = false;
         let id = self.new_sync_id();
         self.lines.send(&spell_request(Sync::SPEC.name, &Sync { id }), deadline)?;
-        while !is_sync_reply(&self.lines.receive(deadline)?, id) {}
+        while !is_sync_reply(&self.lines.receive(MAX_REPLY_BYTES, deadline)?, id) {}
         self.in_step = true;
         Ok(())
     }
@@ -135,12 +142,12 @@ impl<T: Transport> Client<T> {
     pub fn wait_for_end(&mut self, deadline: Instant) -> Result<()> {
         self.in_step = false;
         loop {
-            let line = match self.lines.receive(deadline) {
+            let line = match self.lines.receive(MAX_REPLY_BYTES, deadline) {
                 Ok(line) => line,
                 Err(Error::Closed) => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let reply = serde_json::from_slice::<Reply<serde_json::Value>>(&line);
+            let reply = serde_json::from_slice::<Reply<IgnoredAny>>(&line);
             if let Ok(Reply { failure: Some(Failure { class, desc }), .. }) = reply {
                 return Err(Error::Refused { class, desc });
             }
@@ -164,9 +171,14 @@ impl<T: Transport> Client<T> {
         // Until the reply is read, a failure leaves it in the stream.
         self.in_step = false;
         self.lines.send(&spell_request(command, arguments), deadline)?;
-        let line = match is_silent(command) {
-            false => self.lines.receive(deadline)?,
-            true => match self.lines.receive(deadline.min(Instant::now() + SILENCE)) {
+        let spec = SPECS.iter().find(|spec| spec.name == command);
+        let longest = match spec.map(|spec| spec.class) {
+            Some(Class::File | Class::Exec) | None => MAX_REPLY_BYTES,
+            Some(_) => MAX_FACTS_BYTES,
+        };
+        let line = match spec.is_some_and(|spec| spec.silent) {
+            false => self.lines.receive(longest, deadline)?,
+            true => match self.lines.receive(longest, deadline.min(Instant::now() + SILENCE)) {
                 Ok(line) => line,
                 // What comes later is skipped by the next command's sync.
                 Err(Error::TimedOut | Error::Closed) => return read_nothing(),
@@ -187,10 +199,6 @@ impl<T: Transport> Client<T> {
         self.next_sync_id += 1;
         self.next_sync_id
     }
-}
-
-fn is_silent(command: &str) -> bool {
-    SPECS.iter().any(|spec| spec.silent && spec.name == command)
 }
 
 /// What a silent success would have returned.
@@ -229,5 +237,5 @@ struct Failure {
 fn is_sync_reply(line: &[u8], id: i64) -> bool {
     // An agent that was ended within a line leaves its beginning; the next one's sentinel stands in the middle then.
     let line = memrchr(SENTINEL, line).map_or(line, |sentinel| &line[sentinel + 1..]);
-    serde_json::from_slice(line).is_ok_and(|reply: Reply<serde_json::Value>| reply.success == Some(id.into()))
+    serde_json::from_slice(line).is_ok_and(|reply: Reply<i64>| reply.success == Some(id))
 }

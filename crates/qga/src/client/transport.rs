@@ -9,7 +9,7 @@ use std::{
 
 use memchr::memchr;
 
-use super::{Error, MAX_REPLY_BYTES, Result};
+use super::{Error, Result};
 
 /// How much is read at a time: large enough for bulk replies to cost few calls.
 const CHUNK: usize = 256 * 1024;
@@ -69,9 +69,9 @@ impl<T: Transport> Lines<T> {
         Ok(())
     }
 
-    /// The next line, without its end.
-    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Vec<u8>> {
-        let end = self.find(b'\n', deadline)?;
+    /// The next line, without its end. One that is longer than so many bytes is an error.
+    pub(super) fn receive(&mut self, longest: usize, deadline: Instant) -> Result<Vec<u8>> {
+        let end = self.find_end(longest, deadline)?;
         let rest = self.buffer.split_off(end + 1);
         let mut line = std::mem::replace(&mut self.buffer, rest);
         line.pop();
@@ -80,25 +80,26 @@ impl<T: Transport> Lines<T> {
 
     /// Drops everything up to the next such byte, and that byte.
     pub(super) fn skip_past(&mut self, byte: u8, deadline: Instant) -> Result<()> {
-        while memchr(byte, &self.buffer).is_none() {
+        loop {
+            if let Some(end) = memchr(byte, &self.buffer) {
+                self.buffer.drain(..=end);
+                return Ok(());
+            }
             self.buffer.clear();
             self.fill(deadline)?;
         }
-        let end = self.find(byte, deadline)?;
-        self.buffer.drain(..=end);
-        Ok(())
     }
 
-    /// Where the next such byte stands in the buffer, which is filled as needed.
-    fn find(&mut self, byte: u8, deadline: Instant) -> Result<usize> {
+    /// Where the next line ends in the buffer, which is filled as needed.
+    fn find_end(&mut self, longest: usize, deadline: Instant) -> Result<usize> {
         let mut searched = 0;
         loop {
-            if let Some(found) = memchr(byte, &self.buffer[searched..]) {
+            if let Some(found) = memchr(b'\n', &self.buffer[searched..]) {
                 return Ok(searched + found);
             }
             searched = self.buffer.len();
-            if searched > MAX_REPLY_BYTES {
-                return Err(Error::Garbled(format!("a line of more than {MAX_REPLY_BYTES} bytes")));
+            if searched > longest {
+                return Err(Error::Garbled(format!("a line of more than {longest} bytes")));
             }
             self.fill(deadline)?;
         }
