@@ -62,6 +62,16 @@ fn a_password_is_read_from_standard_input_and_sent_as_base64() {
     assert_eq!(asked, [r#"guest-set-user-password {"crypted":true,"password":"JDYkeCR5","username":"ann"}"#]);
 }
 
+#[test]
+fn a_password_that_is_too_long_or_absent_is_not_set() {
+    for (input, said) in [("x".repeat(4097), "a line of more than 4096 bytes"), (String::new(), "there is no password")]
+    {
+        let (outcome, asked) = ask(&["passwd", "ann", "--stdin"], input.as_bytes(), DONE);
+        outcome.check(1, &format!("qgactl: failed to read standard input: {said}\n"));
+        assert_eq!(asked, [""; 0]);
+    }
+}
+
 /// Runs `passwd` at a terminal, types these lines when asked, and returns the exit status and what the terminal shows.
 fn type_password(agent: &Agent, lines: [&str; 2]) -> (Option<i32>, String) {
     let terminal = openpty(None, None).unwrap();

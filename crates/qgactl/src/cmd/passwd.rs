@@ -71,12 +71,15 @@ fn ask(user: &str) -> anyhow::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// A line without its end.
-fn read_line(from: impl Read) -> io::Result<Vec<u8>> {
+/// A line without its end; an empty one only if it is there.
+fn read_line(from: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
-    BufReader::new(from.take(MAX_PASSWORD_BYTES)).read_until(b'\n', &mut line)?;
-    if line.last() == Some(&b'\n') {
-        line.pop();
+    BufReader::new(from.take(MAX_PASSWORD_BYTES + 1)).read_until(b'\n', &mut line)?;
+    match line.last() {
+        None => bail!("there is no password"),
+        Some(b'\n') => drop(line.pop()),
+        Some(_) if line.len() as u64 > MAX_PASSWORD_BYTES => bail!("a line of more than {MAX_PASSWORD_BYTES} bytes"),
+        Some(_) => {}
     }
     Ok(line)
 }
@@ -111,8 +114,21 @@ mod tests {
 
     #[test]
     fn a_password_is_the_first_line() {
-        for (input, password) in [("a b\n", "a b"), ("a\r\nb\n", "a\r"), ("a", "a"), ("", ""), ("\n", "")] {
+        for (input, password) in [("a b\n", "a b"), ("a\r\nb\n", "a\r"), ("a", "a"), ("\n", "")] {
             assert_eq!(read_line(input.as_bytes()).unwrap(), password.as_bytes());
         }
+    }
+
+    #[test]
+    fn nothing_is_no_password() {
+        assert!(read_line(&b""[..]).is_err());
+    }
+
+    #[test]
+    fn a_password_is_read_whole_or_not_at_all() {
+        let longest = "x".repeat(4096);
+        assert_eq!(read_line(format!("{longest}\n").as_bytes()).unwrap(), longest.as_bytes());
+        assert_eq!(read_line(longest.as_bytes()).unwrap(), longest.as_bytes());
+        assert!(read_line(format!("{longest}x\n").as_bytes()).is_err());
     }
 }
