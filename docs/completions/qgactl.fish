@@ -110,7 +110,7 @@ complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -s h -l help -d 'Pri
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l mount -d 'Freeze only what is mounted there; repeatable' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l lease -d 'Have the freeze end by itself after this many seconds; without it, as the agent is told, or never with qemu-ga' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l timeout -d 'How long to wait for a reply, in seconds [default: 30, more for freeze, thaw and trim]; for exec and freeze --run, how long the program may run [default: any time]' -r
-complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l run -d 'Run a program on this host, and thaw when it has ended, however it does'
+complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l run -d 'Run a program on this host, and thaw when it has ended, however it does; what it has started itself is neither waited for nor ended'
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l json -d 'Print the `return` of the agent\'s reply as it was received'
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -s h -l help -d 'Print help'
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l timeout -d 'How long to wait for a reply, in seconds [default: 30, more for freeze, thaw and trim]; for exec and freeze --run, how long the program may run [default: any time]' -r

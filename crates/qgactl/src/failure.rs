@@ -3,7 +3,11 @@
 //! One place prints errors. A failure to reach the agent says what to look at on the host and in the guest, because
 //! the two look alike from outside: a VM that is off, an agent that is not installed, a port that somebody else holds.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    io::{self, Write},
+    time::Duration,
+};
 
 use nix::errno::Errno;
 use qga::client;
@@ -18,7 +22,7 @@ const SILENT: u8 = 4;
 const NOT_ALLOWED: u8 = 5;
 /// The connection broke, or what came over it makes no sense.
 const BROKEN: u8 = 6;
-/// A signal ended the transfer: this and its number.
+/// A signal ended the transfer or the program: this and its number.
 const SIGNALLED: u8 = 128;
 
 /// The statuses as the help text tells them.
@@ -61,7 +65,7 @@ impl Failure {
                 client::Error::TimedOut => SILENT,
                 client::Error::Closed | client::Error::Garbled(_) | client::Error::Io(_) => BROKEN,
             },
-            Self::Interrupted { signal } => SIGNALLED.wrapping_add(u8::try_from(*signal).unwrap_or(0)),
+            Self::Interrupted { signal } => status_of_signal(*signal),
         }
     }
 
@@ -138,10 +142,20 @@ pub(crate) fn status(error: &anyhow::Error) -> u8 {
     error.downcast_ref().map_or(FAILED, Failure::status)
 }
 
+/// The exit status for an end by a signal.
+pub(crate) fn status_of_signal(number: i32) -> u8 {
+    u8::try_from(number).map_or(u8::MAX, |number| SIGNALLED.saturating_add(number))
+}
+
 /// Tells the user.
 pub(crate) fn print(error: &anyhow::Error) {
-    eprintln!("qgactl: {error:#}");
+    say(&format!("qgactl: {error:#}"));
     for line in error.downcast_ref().map_or("", Failure::hint).lines() {
-        eprintln!("  {line}");
+        say(&format!("  {line}"));
     }
+}
+
+/// Says a line on stderr. Where nobody reads it any more, that is no reason to stop half-way.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -17,10 +17,25 @@ use std::{
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, status_of_signal};
 
 /// How long the transfer has to end by itself: a piece that takes longer comes from a peer that is as good as gone.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The signals by which somebody wants an end. One that was ignored when qgactl was started stays so, as nohup(1) and shells
+/// that start something in the background mean it.
+pub(crate) fn wishes_to_end() -> SigSet {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored_signals(&status);
+    let signals = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+    signals.into_iter().filter(|signal| ignored >> (*signal as i32 - 1) & 1 == 0).collect()
+}
+
+/// A bit for each signal that is ignored, the lowest one for signal 1, by what the kernel says of a process.
+fn ignored_signals(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
 
 /// Knows whether the user has had enough.
 pub(crate) struct Interrupt(Arc<AtomicI32>);
@@ -28,7 +43,7 @@ pub(crate) struct Interrupt(Arc<AtomicI32>);
 impl Interrupt {
     /// Watches for signals from now on. A half file, if there is one, is removed by all means.
     pub(crate) fn watch(half_file: Option<PathBuf>) -> nix::Result<Self> {
-        let signals = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+        let signals = wishes_to_end();
         // Before any other thread starts, so that none of them takes the signals.
         signals.thread_block()?;
         let received = Arc::new(AtomicI32::new(0));
@@ -40,7 +55,7 @@ impl Interrupt {
             if let Some(path) = half_file {
                 fs::remove_file(path).ok();
             }
-            std::process::exit(128 + signal as i32);
+            std::process::exit(status_of_signal(signal as i32).into());
         });
         Ok(Self(received))
     }
@@ -51,5 +66,16 @@ impl Interrupt {
             0 => Ok(()),
             signal => Err(Failure::Interrupted { signal }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ignored_signals;
+
+    #[test]
+    fn ignored_signals_are_bits_of_a_mask() {
+        assert_eq!(ignored_signals("SigBlk:\tffff\nSigIgn:\t0000000000001001\nSigCgt:\tffff\n"), 0x1001);
+        assert_eq!(ignored_signals("Name:\tqgactl\n"), 0);
     }
 }

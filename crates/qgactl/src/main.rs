@@ -13,6 +13,7 @@ mod progress;
 #[cfg(test)]
 mod published;
 mod render;
+mod sys;
 mod table;
 
 use std::{process::ExitCode, time::Duration};

@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use support::{Agent, HANG_UP, Outcome, finish, start};
+use support::{Agent, HANG_UP, Outcome, finish, start, start_through};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -180,6 +180,16 @@ fn a_program_that_outlives_its_time_is_ended_and_the_guest_thawed() {
 }
 
 #[test]
+fn the_guest_is_thawed_also_where_nobody_reads_what_is_said() {
+    let guest = Guest::new(TWO, TWO);
+    let arguments = ["--timeout", "0.2", "freeze", "--run", "--", "sleep", "60"];
+    let mut process = start(&guest.agent.socket(), &arguments);
+    drop((process.stdout.take(), process.stderr.take()));
+    finish(process).check(124, "");
+    assert_eq!(guest.asked(), "freeze, thaw");
+}
+
+#[test]
 fn a_program_that_does_not_want_to_end_is_killed() {
     let guest = Guest::new(TWO, TWO);
     guest.run(&["--timeout", "0.2"], "trap '' TERM; while :; do sleep 0.1; done").check(124, "");
@@ -212,6 +222,42 @@ fn a_signal_ends_the_program_and_the_guest_is_thawed() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         check_signal(signal);
     }
+}
+
+/// Starts a program while the guest is frozen, with a signal ignored as it is for programs of nohup(1) and of some daemons.
+fn start_ignoring(signal: &str, guest: &Guest, script: &str) -> std::process::Child {
+    start_through(
+        &["env", &format!("--ignore-signal={signal}")],
+        &guest.agent.socket(),
+        &["--timeout", "60", "freeze", "--run", "--", "sh", "-c", script],
+    )
+}
+
+#[test]
+fn the_end_of_a_program_is_noticed_also_where_ends_of_children_are_ignored() {
+    let guest = Guest::new(TWO, TWO);
+    finish(start_ignoring("CHLD", &guest, "exit 3")).check(3, "");
+    assert_eq!(guest.asked(), "freeze, thaw");
+}
+
+#[test]
+fn a_signal_that_is_ignored_from_the_beginning_stays_so() {
+    let guest = Guest::new(TWO, TWO);
+    let begun = guest.agent.directory().join("begun");
+    let script = format!("echo > {}; read line; exit 7", begun.display());
+    let mut process = start_ignoring("HUP", &guest, &script);
+    wait_until(|| begun.exists());
+    kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGHUP).unwrap();
+    std::io::Write::write_all(&mut process.stdin.take().unwrap(), b"\n").unwrap();
+    finish(process).check(7, "");
+    assert_eq!(guest.asked(), "freeze, thaw");
+}
+
+#[test]
+fn counts_below_zero_are_no_freeze() {
+    let negative = &[r#"{"return": -1}"#];
+    Guest::new(negative, TWO).agent.qgactl(&["freeze"]).check(1, "nothing was frozen");
+    Guest::new(TWO, negative).run(&[], "exit 0").check(125, "the guest was not frozen any more");
 }
 
 #[test]

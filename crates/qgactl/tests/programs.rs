@@ -53,6 +53,17 @@ fn a_program_ended_by_a_signal_has_128_and_its_number() {
 }
 
 #[test]
+fn a_signal_that_no_system_has_is_no_answer() {
+    for (signal, status) in [("1", 129), ("64", 192), ("0", 125), ("65", 125), ("9223372036854775807", 125)] {
+        let report = format!(r#"{{"return": {{"exited": true, "signal": {signal}}}}}"#);
+        let (agent, _) = with_status(1, report.leak());
+        let said =
+            if status == 125 { format!("the agent's answer makes no sense: signal {signal}\n") } else { "".into() };
+        agent.qgactl(&["exec", "--", "true"]).check(status, &said);
+    }
+}
+
+#[test]
 fn arguments_arrive_as_they_are() {
     for agent in Agent::each(&[]) {
         let odd = ["exec", "--", "printf", "%s|", "two words", "", "-n", "'\"\\", "ä€😀", "--socket"];
@@ -101,7 +112,7 @@ fn every_failure_that_is_not_the_programs_is_status_125() {
         let (agent, _) = with_status(1, r#"{"return": {"exited": true}}"#);
         agent.qgactl(&["exec", "--", "true"]).check(125, "does not say how the program ended");
         let (agent, _) = with_status(1, r#"{"return": {"exited": true, "exitcode": 300}}"#);
-        agent.qgactl(&["exec", "--", "true"]).check(125, "300");
+        agent.qgactl(&["exec", "--", "true"]).check(125, "the agent's answer makes no sense: exit code 300\n");
         let (agent, _) = with_status(1, r#"{"return": {"exited": true, "exitcode": 0, "out-data": "!"}}"#);
         agent.qgactl(&["exec", "--", "true"]).check(125, "standard output");
     }

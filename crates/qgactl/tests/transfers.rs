@@ -19,7 +19,7 @@ use nix::{
 };
 use qga::wire::base64::Base64;
 use serde_json::{Value, json};
-use support::Agent;
+use support::{Agent, finish, start_through};
 
 /// Several pieces of growing size, and an odd rest.
 const BYTES: usize = 9_000_001;
@@ -294,6 +294,25 @@ fn check_interrupted(quirk: Quirk, signal: Signal, closes: bool) {
     assert_eq!((status.code(), status.signal()), (Some(128 + signal as i32), None));
     check_nothing_is_left(&copy);
     assert_eq!(told.try_iter().any(|command| command == "guest-file-close"), closes);
+}
+
+#[test]
+fn a_signal_that_is_ignored_from_the_beginning_stays_so() {
+    let (agent, told) = with_file(&contents(), Quirk::Endless);
+    let copy = local(&agent);
+    let process = start_through(&["env", "--ignore-signal=HUP"], &agent.socket(), &["pull", "/x", text(&copy)]);
+    let pid = Pid::from_raw(process.id().try_into().unwrap());
+    let wait_for_reads = |count| {
+        let commands = std::iter::from_fn(|| told.recv_timeout(DEADLINE).ok());
+        assert_eq!(commands.filter(|command| command == "guest-file-read").take(count).count(), count);
+    };
+    wait_for_reads(2);
+    kill(pid, Signal::SIGHUP).unwrap();
+    // One may have been asked for before the signal.
+    wait_for_reads(3);
+    kill(pid, Signal::SIGTERM).unwrap();
+    finish(process).check(143, "interrupted");
+    check_nothing_is_left(&copy);
 }
 
 #[test]

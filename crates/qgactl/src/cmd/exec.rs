@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    ops::RangeInclusive,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -15,12 +16,15 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use qga::{
-    client::Ended,
-    commands::exec::{self, CaptureOutput, ProgramStatus},
+    client::{Ended, Error},
+    commands::exec::{self, CaptureOutput, ExecStatus, ProgramStatus},
     wire::base64::Base64,
 };
 
-use crate::connect::{Agent, named};
+use crate::{
+    connect::{Agent, named},
+    failure::{say, status_of_signal},
+};
 
 /// The program outlived `--timeout`.
 pub(super) const TIMED_OUT: u8 = 124;
@@ -28,8 +32,8 @@ pub(super) const TIMED_OUT: u8 = 124;
 /// qgactl or the agent failed.
 pub(crate) const FAILED: u8 = 125;
 
-/// A program that signal N ended has this and N.
-pub(super) const SIGNALLED: u8 = 128;
+/// Signals that a guest can end a program with.
+const SIGNALS: RangeInclusive<i32> = 1..=64;
 
 /// Most bytes of input: as base64 and with a few arguments beside it, what one message carries.
 const MAX_INPUT_BYTES: u64 = 47 * 1024 * 1024;
@@ -64,7 +68,7 @@ impl Exec {
         match ended {
             Ended::Exited(status) => report(status),
             Ended::StillRunning { pid } => {
-                eprintln!("qgactl: {path} has not ended in time, and goes on in the guest as process {pid}");
+                say(&format!("qgactl: {path} has not ended in time, and goes on in the guest as process {pid}"));
                 Ok(TIMED_OUT.into())
             }
         }
@@ -93,17 +97,22 @@ fn report(status: ProgramStatus) -> anyhow::Result<ExitCode> {
     deliver(status.err_data, io::stderr()).context("failed to write to standard error")?;
     for (stream, truncated) in [("output", status.out_truncated), ("error", status.err_truncated)] {
         if truncated == Some(true) {
-            eprintln!("qgactl: the program wrote more to standard {stream} than the agent kept");
+            say(&format!("qgactl: the program wrote more to standard {stream} than the agent kept"));
         }
     }
-    let code = match (status.exitcode, status.signal) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => i64::from(SIGNALLED) + signal,
-        (None, None) => bail!("the agent does not say how the program ended"),
+    Ok(exit_status(status.exitcode, status.signal).map_err(named::<ExecStatus>)?.into())
+}
+
+fn exit_status(code: Option<i64>, signal: Option<i64>) -> Result<u8, Error> {
+    let end = match (code, signal) {
+        (Some(code), _) => u8::try_from(code).map_err(|_| format!("exit code {code}")),
+        (None, Some(signal)) => {
+            let number = i32::try_from(signal).ok().filter(|number| SIGNALS.contains(number));
+            number.map(status_of_signal).ok_or_else(|| format!("signal {signal}"))
+        }
+        (None, None) => Err("it does not say how the program ended".into()),
     };
-    u8::try_from(code)
-        .map(ExitCode::from)
-        .with_context(|| format!("the program ended with {code}, which is no exit status"))
+    end.map_err(Error::Garbled)
 }
 
 fn deliver(data: Option<Base64>, mut to: impl Write) -> anyhow::Result<()> {

@@ -28,7 +28,8 @@ pub(crate) struct Freeze {
     /// Have the freeze end by itself after this many seconds; without it, as the agent is told, or never with qemu-ga
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(i64).range(1..=MAX_LEASE_SECONDS))]
     lease: Option<i64>,
-    /// Run a program on this host, and thaw when it has ended, however it does
+    /// Run a program on this host, and thaw when it has ended, however it does; what it has started itself is neither
+    /// waited for nor ended
     #[arg(long, requires = "program")]
     run: bool,
     /// The program, and its arguments
@@ -63,7 +64,7 @@ impl Freeze {
 }
 
 fn check(count: i64) -> anyhow::Result<()> {
-    if count == 0 {
+    if count < 1 {
         bail!("nothing was frozen: none of the guest's file systems can be, or none is mounted where it was said");
     }
     Ok(())

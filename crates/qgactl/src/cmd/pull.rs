@@ -18,6 +18,7 @@ use tempfile::NamedTempFile;
 use crate::{
     checksum::{Checksum, Verdict},
     connect::{Agent, named},
+    failure::say,
     interrupt::Interrupt,
     progress,
 };
@@ -55,7 +56,7 @@ impl Pull {
         half.persist(&local)
             .map_err(|error| error.error)
             .with_context(|| format!("failed to name {}", local.display()))?;
-        eprintln!("pulled {bytes} bytes; {comparison}");
+        say(&format!("pulled {bytes} bytes; {comparison}"));
         Ok(())
     }
 

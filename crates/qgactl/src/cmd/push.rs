@@ -16,6 +16,7 @@ use qga::{client::GuestFile, commands::file::FileWrite};
 use crate::{
     checksum::{Checksum, Verdict},
     connect::{Agent, named},
+    failure::say,
     interrupt::Interrupt,
     progress,
 };
@@ -51,7 +52,7 @@ impl Push {
                 Verdict::Different(how) => bail!("{}: {how}: the copy is damaged", self.remote),
             },
         };
-        eprintln!("pushed {bytes} bytes; {comparison}");
+        say(&format!("pushed {bytes} bytes; {comparison}"));
         Ok(())
     }
 

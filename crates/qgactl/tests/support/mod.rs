@@ -168,7 +168,14 @@ pub(crate) fn qgactl(socket: &Path, arguments: &[&str], input: &[u8]) -> Outcome
 
 /// Starts qgactl.
 pub(crate) fn start(socket: &Path, arguments: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_qgactl"))
+    start_through(&["env"], socket, arguments)
+}
+
+/// Starts qgactl by a program that turns into the one that its arguments name.
+pub(crate) fn start_through(program: &[&str], socket: &Path, arguments: &[&str]) -> Child {
+    Command::new(program[0])
+        .args(&program[1..])
+        .arg(env!("CARGO_BIN_EXE_qgactl"))
         .arg("--socket")
         .arg(socket)
         .args(arguments)

@@ -1,8 +1,9 @@
 //! A program of the host's, run while the guest is frozen.
 //!
 //! Once the freeze was asked for, nothing but the death of qgactl itself leaves the guest frozen: it is thawed when the
-//! program has ended or could not be started, when its time is up, and when SIGINT, SIGTERM or SIGHUP comes. The program
-//! is then asked to end, and after [`STOP_GRACE`] killed. A thaw that cannot be said because the connection broke is said
+//! program has ended or could not be started, when its time is up, and when SIGINT, SIGTERM or SIGHUP comes, unless it was
+//! ignored from the beginning. The program is then asked to end, and after [`STOP_GRACE`] killed; what it has started is
+//! not: it stays in the process group of qgactl, so that a terminal serves it as ever. A thaw that cannot be said because the connection broke is said
 //! again on a new one. The exit status is the program's, unless the freeze did not hold until its end.
 //! SIGQUIT is left alone, for whoever does not want to wait for a guest that does not answer.
 
@@ -31,12 +32,10 @@ use qga::commands::freeze::Thaw;
 
 use super::{REPLY_TIMEOUT, check};
 use crate::{
-    cmd::{
-        exec::{SIGNALLED, TIMED_OUT},
-        thaw,
-    },
+    cmd::{exec::TIMED_OUT, thaw},
     connect::{Agent, Target},
-    failure::{self, Failure},
+    failure::{self, Failure, say, status_of_signal},
+    interrupt, sys,
 };
 
 /// How long a program has to end that is asked to, and then again when it is killed.
@@ -58,7 +57,7 @@ pub(super) fn while_frozen(
         Ok(count) => check(count)?,
         Err(failure) => {
             if failure.is_of_the_connection() {
-                eprintln!("qgactl: the guest may be frozen, and is thawed as soon as it answers");
+                say("qgactl: the guest may be frozen, and is thawed as soon as it answers");
                 guest.thaw().context("failed to thaw the guest")?;
             }
             return Err(failure.into());
@@ -66,7 +65,7 @@ pub(super) fn while_frozen(
     }
     let ended = run(program, limit, &signals);
     let held = match guest.thaw() {
-        Ok(0) => Err(anyhow::Error::msg("the guest was not frozen any more")),
+        Ok(..=0) => Err(anyhow::Error::msg("the guest was not frozen any more")),
         Ok(_) => Ok(()),
         Err(failure) => Err(failure.into()),
     };
@@ -100,7 +99,7 @@ fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyh
                 break status_of_signal(signal.number);
             }
             Event::TooLate => {
-                eprintln!("qgactl: {path} has not ended in time");
+                say(&format!("qgactl: {path} has not ended in time"));
                 kill(pid, Signal::SIGTERM).ok();
                 break TIMED_OUT;
             }
@@ -145,15 +144,11 @@ fn ends(pid: Pid, signals: &Signals) -> anyhow::Result<bool> {
 
 /// The exit status of a program that has ended.
 fn status_if_ended(pid: Pid) -> anyhow::Result<Option<u8>> {
-    Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG))? {
+    Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG)).context("failed to learn how the program ended")? {
         WaitStatus::Exited(_, code) => Some(u8::try_from(code)?),
         WaitStatus::Signaled(_, signal, _) => Some(status_of_signal(signal as i32)),
         _ => None,
     })
-}
-
-fn status_of_signal(signal: i32) -> u8 {
-    u8::try_from(i32::from(SIGNALLED) + signal).unwrap_or(u8::MAX)
 }
 
 /// The agent, on as many connections as it takes.
@@ -209,7 +204,9 @@ struct Received {
 impl Signals {
     /// Holds them from now on. Programs that are started get all of them as usual.
     fn hold() -> nix::Result<Self> {
-        let signals = SigSet::from_iter([Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGCHLD]);
+        sys::keep_ended_children()?;
+        let mut signals = interrupt::wishes_to_end();
+        signals.add(Signal::SIGCHLD);
         signals.thread_block()?;
         Ok(Self(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
