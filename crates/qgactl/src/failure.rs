@@ -12,6 +12,8 @@ use std::{
 use nix::errno::Errno;
 use qga::client;
 
+use crate::render::printable;
+
 /// The agent refused or failed the command, or a local file could not be read or written.
 const FAILED: u8 = 1;
 /// No connection: the socket is absent, nobody listens there, or access is denied.
@@ -24,6 +26,9 @@ const NOT_ALLOWED: u8 = 5;
 const BROKEN: u8 = 6;
 /// A signal ended the transfer or the program: this and its number.
 const SIGNALLED: u8 = 128;
+
+/// Most of an error that is told: what a hook of the guest's may say, and more.
+const MAX_ERROR_CHARACTERS: usize = 32 * 1024;
 
 /// The statuses as the help text tells them.
 pub(crate) const STATUS_HELP: &str = "\
@@ -149,7 +154,9 @@ pub(crate) fn status_of_signal(number: i32) -> u8 {
 
 /// Tells the user.
 pub(crate) fn print(error: &anyhow::Error) {
-    say(&format!("qgactl: {error:#}"));
+    let text: String = format!("{error:#}").chars().take(MAX_ERROR_CHARACTERS).collect();
+    // Further lines are the guest's, and must not look like ours.
+    say(&format!("qgactl: {}", printable(text.trim_end()).replace('\n', "\n  ")));
     for line in error.downcast_ref().map_or("", Failure::hint).lines() {
         say(&format!("  {line}"));
     }

@@ -16,11 +16,15 @@ mod render;
 mod sys;
 mod table;
 
-use std::{process::ExitCode, time::Duration};
+use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
 use self::{connect::Target, failure::STATUS_HELP};
+
+/// Shortest and longest time-out in seconds: a system call could not be told of a shorter one, and a moment that is further
+/// away than 30 years may be none to the clock.
+const TIMEOUTS: RangeInclusive<f64> = 0.001..=1e9;
 
 /// Drives the QEMU guest agent inside a VM, from the host.
 #[derive(Debug, Parser)]
@@ -50,8 +54,22 @@ fn main() -> ExitCode {
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("not a positive number of seconds".into()),
+    match TIMEOUTS.contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err(format!("not from {} to {} seconds", TIMEOUTS.start(), TIMEOUTS.end())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_is_a_number_of_seconds_that_the_clock_can_bear() {
+        assert_eq!(parse_seconds("0.001"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse_seconds("1e9"), Ok(Duration::from_secs(1_000_000_000)));
+        for wrong in ["", "1s", "0", "-1", "0.0001", "1.1e9", "1e19", "1e300", "inf", "NaN"] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
+        }
     }
 }

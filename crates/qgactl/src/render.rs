@@ -1,34 +1,64 @@
 //! Replies as people read them.
+//!
+//! Whatever a guest says may be meant for the terminal rather than for who sits there. So all that is printed passes
+//! through [`printable`], but for what `cat` and `exec` pass on; and what is to stay within a line of ours is a [`piece`].
+
+use std::fmt::Write;
 
 use qga::commands::session::AgentInfo;
+use tz::UtcDateTime;
+
+use crate::table::WIDEST_COLUMN;
+
+/// Longest piece that is shown: no path is longer.
+const MAX_PIECE_CHARACTERS: usize = 4096;
+
+/// Text without anything that a terminal obeys: control characters are spelt as JSON spells them. Line ends and tabs stay.
+pub(crate) fn printable(text: &str) -> String {
+    spell_controls(text, &['\n', '\t'])
+}
+
+/// Text of a guest's to stand within a line: line ends and tabs are spelt as well, and too long a text is cut.
+pub(crate) fn piece(text: &str) -> String {
+    match text.char_indices().nth(MAX_PIECE_CHARACTERS) {
+        Some((end, _)) => spell_controls(&text[..end], &[]) + "...",
+        None => spell_controls(text, &[]),
+    }
+}
+
+fn spell_controls(text: &str, kept: &[char]) -> String {
+    let mut spelt = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !kept.contains(&character) {
+            let _ = write!(spelt, "\\u{:04x}", u32::from(character));
+        } else {
+            spelt.push(character);
+        }
+    }
+    spelt
+}
 
 /// The agent's version, and its commands by name with what stands in the way of each.
 pub(crate) fn agent_info(info: &AgentInfo) -> String {
     let mut commands: Vec<_> = info.supported_commands.iter().collect();
     commands.sort_by_key(|command| &command.name);
-    let width = commands.iter().map(|command| command.name.len()).max().unwrap_or(0);
+    let width = commands.iter().map(|command| command.name.chars().count()).max().unwrap_or(0).min(WIDEST_COLUMN);
     let enabled = commands.iter().filter(|command| command.enabled).count();
-    let mut text = format!("version   {}\ncommands  {} known, {enabled} enabled\n", info.version, commands.len());
+    let mut text =
+        format!("version   {}\ncommands  {} known, {enabled} enabled\n", piece(&info.version), commands.len());
     for command in commands {
         let state = if command.enabled { "enabled" } else { "disabled" };
         let silence = if command.success_response { "" } else { ", answers failures only" };
-        text += &format!("  {:width$}  {state}{silence}\n", command.name);
+        text += &format!("  {:width$}  {state}{silence}\n", piece(&command.name));
     }
     text
 }
 
 /// A second since 1970 as a date and a time of day, in UTC.
 pub(crate) fn utc(unix_time: i64) -> String {
-    let (days, of_day) = (unix_time.div_euclid(86_400) + 719_468, unix_time.rem_euclid(86_400));
-    // Years begin in March here, so that leap days come last; 400 of them always have the same number of days.
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", of_day / 3600, of_day / 60 % 60, of_day % 60)
+    let Ok(time) = UtcDateTime::from_timespec(unix_time, 0) else { return format!("second {unix_time}") };
+    let (year, month, day) = (time.year(), time.month(), time.month_day());
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
 }
 
 #[cfg(test)]
@@ -75,8 +105,38 @@ commands  3 known, 2 enabled
             (4_107_542_399, "2100-02-28 23:59:59"),
             (4_107_542_400, "2100-03-01 00:00:00"),
             (-1, "1969-12-31 23:59:59"),
+            (i64::MAX, "second 9223372036854775807"),
+            (i64::MIN, "second -9223372036854775808"),
         ] {
             assert_eq!(utc(seconds), text);
         }
+    }
+
+    #[test]
+    fn control_characters_are_spelt() {
+        let text = "a\u{1b}[2J\r\0\u{7f}\u{80}\u{9b}31m\u{9f}\u{a0}ü\n\tz\\";
+        let spelt = "a\\u001b[2J\\u000d\\u0000\\u007f\\u0080\\u009b31m\\u009f\u{a0}ü";
+        assert_eq!(printable(text), format!("{spelt}\n\tz\\"));
+        assert_eq!(piece(text), format!("{spelt}\\u000a\\u0009z\\"));
+    }
+
+    #[test]
+    fn a_piece_is_no_longer_than_a_path() {
+        assert_eq!(piece(&"ü".repeat(4096)), "ü".repeat(4096));
+        assert_eq!(piece(&"ü".repeat(4097)), "ü".repeat(4096) + "...");
+    }
+
+    #[test]
+    fn names_of_commands_are_whatever_a_guest_says() {
+        let name = "x".repeat(70_000);
+        let info = AgentInfo {
+            version: "1\n".into(),
+            supported_commands: vec![command(&name, true, true), command("\u{1b}c", true, true)],
+        };
+        let text = agent_info(&info);
+        let lines: Vec<_> = text.lines().map(|line| (line.len(), line.split("  ").nth(1).unwrap())).collect();
+        assert_eq!(lines[0].1, " 1\\u000a");
+        assert_eq!(lines[2], (2 + WIDEST_COLUMN + 9, "\\u001bc"));
+        assert!(lines[3].1 == "x".repeat(4096) + "...");
     }
 }

@@ -1,15 +1,28 @@
 //! Tables for people: columns as wide as what stands in them, two blanks between.
+//!
+//! What stands in them a guest has said, so that nothing is believed to be short or few: each cell is a [`piece`], one
+//! that is too wide stands out of its column, and of too many rows the first are shown.
+
+use crate::render::piece;
+
+/// Widest that a column is made: each row is as wide as one wants it to be.
+pub(crate) const WIDEST_COLUMN: usize = 256;
+/// Most rows that are shown: more than anybody reads, and than guests have of anything.
+pub(crate) const MAX_ROWS: usize = 10_000;
 
 /// A table with the heads of its columns; rows that lack cells at the end are filled up. What stands in a column whose
 /// head begins with `>` is set to the right, as numbers are.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let is_cut = rows.len() > MAX_ROWS;
+    let cells = |row: &Vec<String>| row.iter().map(|cell| piece(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().take(MAX_ROWS).map(cells).collect();
     let columns: Vec<_> = heads
         .iter()
         .enumerate()
         .map(|(column, head)| {
             let name = head.trim_start_matches('>');
             let widest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-            (name, widest.unwrap_or(0).max(name.chars().count()), head.starts_with('>'))
+            (name, widest.unwrap_or(0).max(name.chars().count()).min(WIDEST_COLUMN), head.starts_with('>'))
         })
         .collect();
     let line = |cells: &[&str]| {
@@ -21,7 +34,8 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     };
     let head = line(&columns.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
     let rows = rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
-    head + &rows.collect::<String>()
+    let rest = if is_cut { "... and more, which --json shows\n" } else { "" };
+    head + &rows.collect::<String>() + rest
 }
 
 #[cfg(test)]
@@ -45,5 +59,25 @@ mod tests {
     #[test]
     fn a_table_without_rows_is_its_heads() {
         check(&["a", ">b"], &[], "a  b\n");
+    }
+
+    #[test]
+    fn control_characters_are_spelt_and_no_cell_makes_a_row() {
+        check(&["a", "b"], &[&["\u{1b}[2J", "1"], &["x\ny", "2"]], "a          b\n\\u001b[2J  1\nx\\u000ay   2\n");
+    }
+
+    #[test]
+    fn a_cell_that_is_too_wide_widens_no_other() {
+        let long = "x".repeat(70_000);
+        let text = table(&["a", "b"], &[vec![long, "1".into()], vec!["y".into(), "2".into()]]);
+        let lengths: Vec<_> = text.lines().map(str::len).collect();
+        assert_eq!(lengths, [WIDEST_COLUMN + 3, 4096 + 3 + 3, WIDEST_COLUMN + 3]);
+    }
+
+    #[test]
+    fn too_many_rows_are_announced() {
+        let text = table(&["a"], &vec![vec!["x".into()]; MAX_ROWS + 1]);
+        assert_eq!(text.lines().count(), 1 + MAX_ROWS + 1);
+        assert!(text.ends_with("x\n... and more, which --json shows\n"));
     }
 }

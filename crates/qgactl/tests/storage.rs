@@ -39,6 +39,18 @@ fn a_bus_that_is_not_known_yet_and_members_of_the_future_are_no_error() {
 }
 
 #[test]
+fn disks_that_are_made_of_each_other_are_shown_once_each() {
+    let name = |number: usize| format!("\"d{number}\"");
+    let all = (0..14).map(name).collect::<Vec<_>>().join(", ");
+    let disk = |number| format!(r#"{{"name": {}, "partition": false, "dependencies": [{all}]}}"#, name(number));
+    let bottom = format!(r#"{{"name": {}, "partition": false}}"#, name(13));
+    let reply = format!(r#"{{"return": [{}, {bottom}]}}"#, (0..13).map(disk).collect::<Vec<_>>().join(", "));
+    let text = Agent::scripted(move |_| Some(reply.clone())).qgactl(&["disks"]).success();
+    assert_eq!(text.lines().filter(|line| line.contains("virtual")).count(), 14, "{text}");
+    assert!(text.lines().count() < 14 * 14 + 2, "{text}");
+}
+
+#[test]
 fn a_minimum_is_passed_on_and_is_a_number_of_bytes() {
     let agent = Agent::scripted(|request| {
         let minimum = &request["arguments"]["minimum"];

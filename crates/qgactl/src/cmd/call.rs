@@ -9,6 +9,9 @@ use serde_json::{Map, Value, value::RawValue};
 use super::print;
 use crate::{connect::Agent, failure::Failure};
 
+/// Largest reply that is laid out: nobody reads a larger one, and as values it would take a hundred times its room.
+const MAX_LAID_OUT_BYTES: usize = 1024 * 1024;
+
 /// Run any command of the protocol, and print its `return`
 #[derive(Args, Debug)]
 pub(crate) struct Call {
@@ -26,7 +29,7 @@ impl Call {
     }
 }
 
-/// Prints a command's `return`: as received, or laid out for reading.
+/// Prints a command's `return`: as received, but for control characters, or laid out for reading.
 pub(super) fn print_reply(
     agent: &mut Agent,
     command: &str,
@@ -37,8 +40,9 @@ pub(super) fn print_reply(
         .client
         .call_as(command, arguments, Instant::now() + agent.reply_timeout)
         .map_err(|error| Failure::Command { name: command.into(), error })?;
-    if as_received {
-        return print(&format!("{reply}\n"));
+    if as_received || reply.get().len() > MAX_LAID_OUT_BYTES {
+        // Between two tokens this is a blank that a terminal obeys, and cannot be spelt.
+        return print(&format!("{}\n", reply.get().replace('\r', " ")));
     }
     print(&format!("{:#}\n", serde_json::from_str::<Value>(reply.get())?))
 }

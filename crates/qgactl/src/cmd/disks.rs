@@ -1,6 +1,9 @@
 //! `qgactl disks`: the guest's disks, as a tree of what stands on what.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    ptr,
+};
 
 use clap::Args;
 use qga::{
@@ -9,7 +12,11 @@ use qga::{
 };
 
 use super::{call, fs::place, print};
-use crate::{connect::Agent, table::table};
+use crate::{
+    connect::Agent,
+    render::piece,
+    table::{MAX_ROWS, table},
+};
 
 /// Show the guest's disks, their partitions, and what is made of them
 #[derive(Args, Debug)]
@@ -24,50 +31,80 @@ impl Disks {
     }
 }
 
-/// How deep the tree is shown; an agent could name two disks as parts of each other.
+/// How deep the tree is shown; what stands higher begins anew.
 const MAX_DEPTH: usize = 16;
 /// What 0 °C is in Kelvin, as controllers count.
 const FREEZING_POINT: u64 = 273;
 
-/// A row a disk, below each that it is a part of or made of.
+/// A row a disk, below the first that it is a part of or made of, and one with its name below each further one.
 fn tree(disks: &[Disk]) -> String {
-    let known: HashMap<&str, &Disk> = disks.iter().map(|disk| (disk.name.as_str(), disk)).collect();
-    let mut upon: HashMap<&str, Vec<&Disk>> = HashMap::new();
+    let mut disks: Vec<&Disk> = disks.iter().collect();
+    disks.sort_by(|one, other| natural(&one.name).cmp(&natural(&other.name)));
+    let known: HashSet<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+    let mut tree = Tree::default();
     let mut bottom = Vec::new();
-    for disk in disks {
-        let mut dependencies =
-            disk.dependencies.iter().flatten().filter(|name| known.contains_key(name.as_str())).peekable();
-        if dependencies.peek().is_none() {
+    for disk in &disks {
+        let names = disk.dependencies.iter().flatten().map(String::as_str);
+        let below: HashSet<&str> = names.filter(|name| known.contains(name)).collect();
+        if below.is_empty() {
             bottom.push(disk);
         }
-        dependencies.for_each(|name| upon.entry(name).or_default().push(disk));
+        below.into_iter().for_each(|name| tree.upon.entry(name).or_default().push(disk));
     }
-    upon.values_mut().for_each(|disks| disks.sort_by(|one, other| natural(&one.name).cmp(&natural(&other.name))));
-    bottom.sort_by(|one, other| natural(&one.name).cmp(&natural(&other.name)));
-    let mut rows = Vec::new();
-    bottom.into_iter().for_each(|disk| grow(disk, &upon, 0, &mut rows));
-    table(&["disk", "kind", "place", "serial", "health"], &rows)
+    bottom.into_iter().for_each(|disk| tree.grow(disk, 0));
+    for disk in disks {
+        // It stands too high, or on one that stands on itself, as an agent could say.
+        if !tree.shown.contains(&ptr::from_ref(disk)) {
+            tree.grow(disk, 0);
+        }
+    }
+    table(&["disk", "kind", "place", "serial", "health"], &tree.rows)
 }
 
-fn grow(disk: &Disk, upon: &HashMap<&str, Vec<&Disk>>, depth: usize, rows: &mut Vec<Vec<String>>) {
+#[derive(Default)]
+struct Tree<'a> {
+    /// What stands on a disk, until it is shown.
+    upon: HashMap<&'a str, Vec<&'a Disk>>,
+    /// By where they are: a name may be long, and is looked at once a disk.
+    shown: HashSet<*const Disk>,
+    rows: Vec<Vec<String>>,
+}
+
+impl<'a> Tree<'a> {
+    fn grow(&mut self, disk: &'a Disk, depth: usize) {
+        // As many as the table shows, and one by which it knows of more.
+        if self.rows.len() > MAX_ROWS {
+            return;
+        }
+        let name = format!("{}{}", "  ".repeat(depth), piece(&disk.name));
+        if !self.shown.insert(disk) {
+            self.rows.push(vec![name]);
+            return;
+        }
+        self.rows.push(row(name, disk));
+        if depth < MAX_DEPTH {
+            let upon = self.upon.remove(disk.name.as_str()).unwrap_or_default();
+            upon.into_iter().for_each(|disk| self.grow(disk, depth + 1));
+        }
+    }
+}
+
+fn row(name: String, disk: &Disk) -> Vec<String> {
     let dash = || "-".to_owned();
     let address = disk.address.as_ref();
-    let kind = match (disk.partition, &disk.address) {
+    let kind = match (disk.partition, address) {
         (true, _) => "partition",
         (false, Some(_)) => "disk",
         (false, None) => "virtual",
     };
     let alias = disk.alias.as_ref().map(|alias| format!(" ({alias})")).unwrap_or_default();
-    rows.push(vec![
-        format!("{}{}{alias}", "  ".repeat(depth), disk.name),
+    vec![
+        name + &alias,
         kind.into(),
         address.and_then(place).unwrap_or_else(dash),
         address.and_then(|address| address.serial.clone()).unwrap_or_else(dash),
         disk.smart.as_ref().map_or_else(dash, health),
-    ]);
-    if depth < MAX_DEPTH {
-        upon.get(disk.name.as_str()).into_iter().flatten().for_each(|disk| grow(disk, upon, depth + 1, rows));
-    }
+    ]
 }
 
 fn health(smart: &DiskSmart) -> String {
@@ -126,11 +163,36 @@ disk                     kind       place              serial  health
         assert_eq!(tree(&disks), expected);
     }
 
+    fn names(disks: &[Disk]) -> Vec<String> {
+        tree(disks).lines().skip(1).map(|line| line.split(" v").next().unwrap().trim_end().into()).collect()
+    }
+
+    #[test]
+    fn a_disk_that_is_made_of_two_stands_below_both() {
+        let disks = [disk("a", &[]), disk("b", &[]), disk("md", &["b", "a", "a"]), disk("lv", &["md"])];
+        assert_eq!(names(&disks), ["a", "  md", "    lv", "b", "  md"]);
+    }
+
     #[test]
     fn disks_that_are_made_of_each_other_end_somewhere() {
-        let text = tree(&[disk("/dev/a", &["/dev/b"]), disk("/dev/b", &["/dev/a"]), disk("/dev/c", &[])]);
-        assert_eq!(text.lines().count(), 2);
-        let text = tree(&[disk("/dev/a", &[]), disk("/dev/b", &["/dev/b", "/dev/a"])]);
-        assert!(text.lines().count() > 2, "{text}");
+        let disks = [disk("a", &["b"]), disk("b", &["a"]), disk("c", &[]), disk("d", &["d", "c"])];
+        assert_eq!(names(&disks), ["c", "  d", "    d", "a", "  b", "    a"]);
+        let all: Vec<_> = (0..13).map(|number| format!("d{number}")).collect();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        let disks: Vec<_> = all.iter().map(|name| disk(name, &[&all[..], &["root"]].concat())).collect();
+        let disks = [disks, vec![disk("root", &[])]].concat();
+        assert_eq!(names(&disks).len(), 1 + 13 + 13 * 13);
+    }
+
+    #[test]
+    fn a_tower_of_disks_is_shown_in_pieces_and_not_without_end() {
+        let name = |number: usize| format!("d{number}");
+        let floor = |number: usize| disk(&name(number + 1), &[&name(number)]);
+        let tower: Vec<_> = [disk("d0", &[])].into_iter().chain((0..100).map(floor)).collect();
+        let shown = names(&tower);
+        assert_eq!((shown.len(), shown[16].trim_start(), shown[17].as_str()), (101, "d16", "d17"));
+        assert_eq!(shown[16].len(), 2 * MAX_DEPTH + 3);
+        let tower: Vec<_> = (0..100_000).map(floor).collect();
+        assert_eq!(names(&tower).len(), MAX_ROWS + 1);
     }
 }

@@ -24,11 +24,13 @@ use qga::{
         session::{self, AgentInfo},
     },
 };
+use serde_json::value::RawValue;
 
 use super::print;
 use crate::{
     connect::{Agent, Target},
     failure::Failure,
+    render::piece,
 };
 
 /// Most commands that are asked about: more than any agent has.
@@ -54,7 +56,7 @@ impl Doctor {
         let info = match agent.call(&session::Info {}) {
             Ok(info) => info,
             Err(Failure::Command { error: Error::Refused { desc, .. }, .. }) => {
-                print(&format!("commands    cannot be told: {desc}\n"))?;
+                print(&format!("commands    cannot be told: {}\n", piece(&desc)))?;
                 return Ok(ExitCode::FAILURE);
             }
             Err(failure) => return Err(failure.into()),
@@ -98,7 +100,7 @@ fn describe_socket(path: &Path) -> String {
 fn describe_age(info: &AgentInfo) -> String {
     let is_known = |name: &str| info.supported_commands.iter().any(|command| command.name == name);
     let unknown: Vec<_> = SPECS.iter().map(|spec| spec.name).filter(|name| !is_known(name)).collect();
-    let mut text = format!("version     {}, {} commands\n", info.version, info.supported_commands.len());
+    let mut text = format!("version     {}, {} commands\n", piece(&info.version), info.supported_commands.len());
     if !unknown.is_empty() {
         let _ = writeln!(text, "too old for {}", unknown.join(", "));
     }
@@ -107,10 +109,10 @@ fn describe_age(info: &AgentInfo) -> String {
 
 /// Which commands are refused, by the agent's words for why.
 fn describe_refusals(agent: &mut Agent, info: &AgentInfo) -> Result<String, Failure> {
-    let mut refusals: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut refusals: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for command in info.supported_commands.iter().filter(|command| !command.enabled).take(MAX_PROBES) {
         let why = why_refused(agent, &command.name)?;
-        refusals.entry(why).or_default().push(&command.name);
+        refusals.entry(piece(&why)).or_default().push(piece(&command.name));
     }
     let mut text = String::new();
     let is_any = !refusals.is_empty();
@@ -125,7 +127,7 @@ fn describe_refusals(agent: &mut Agent, info: &AgentInfo) -> Result<String, Fail
 
 fn why_refused(agent: &mut Agent, name: &str) -> Result<String, Failure> {
     let arguments = [(NO_ARGUMENT.to_owned(), true.into())].into_iter().collect();
-    match agent.client.call_raw(name, &arguments, Instant::now() + agent.reply_timeout) {
+    match agent.client.call_as::<Box<RawValue>>(name, &arguments, Instant::now() + agent.reply_timeout) {
         Err(Error::Refused { class, desc }) if class == "CommandNotFound" => {
             Ok(desc.replace(&format!("Command {name} "), "").replace(&format!("The command {name} "), ""))
         }

@@ -30,7 +30,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Subcommand;
 
-use crate::{connect::Target, failure};
+use crate::{connect::Target, failure, render::printable};
 
 /// Longer than the agent's own deadline for what runs a program of the guest's.
 const PATIENCE: Duration = Duration::from_secs(75);
@@ -120,8 +120,8 @@ impl Command {
     }
 }
 
-/// Prints to stdout. A reader that has gone away, as in `qgactl info | head -1`, is an error and no panic.
+/// Prints to stdout, but nothing that a terminal obeys; in JSON this is the same text, spelt otherwise. A reader that has gone away, as in `qgactl info | head -1`, is an error and no panic.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(std::io::stdout().write_all(printable(text).as_bytes())?)
 }

@@ -38,13 +38,17 @@ fn interfaces(interfaces: &[Interface]) -> String {
         if let Some(statistics) = &interface.statistics {
             row.push(BinaryBytes(statistics.rx_bytes).to_string());
             row.push(BinaryBytes(statistics.tx_bytes).to_string());
-            row.push((statistics.rx_errs + statistics.tx_errs).to_string());
-            row.push((statistics.rx_dropped + statistics.tx_dropped).to_string());
+            row.push(sum(statistics.rx_errs, statistics.tx_errs));
+            row.push(sum(statistics.rx_dropped, statistics.tx_dropped));
         }
         rows.push(row);
         rows.extend(addresses.map(|address| vec![String::new(), String::new(), address]));
     }
     table(&["interface", "hardware address", "address", ">received", ">sent", ">errors", ">dropped"], &rows)
+}
+
+fn sum(received: u64, sent: u64) -> String {
+    (u128::from(received) + u128::from(sent)).to_string()
 }
 
 #[cfg(test)]
@@ -78,5 +82,10 @@ eth0       52:54:00:00:00:01  10.0.2.15/24  2.00 KiB   1 B       3        0
 eth1       -                  -
 ";
         assert_eq!(interfaces(&[eth0, eth1]), expected);
+    }
+
+    #[test]
+    fn counts_are_whatever_a_guest_says() {
+        assert_eq!(sum(u64::MAX, u64::MAX), "36893488147419103230");
     }
 }
