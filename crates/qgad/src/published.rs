@@ -47,7 +47,7 @@ As a service manager sets them: the agent tells when it is ready and what it is 
 in which they are wanted, every five minutes under the units of the packages, and serves a listening socket that it is given.
 .SH SIGNALS
 SIGTERM and SIGINT end the agent at once. File systems that are frozen stay so for 30 seconds, in which another agent may
-take them over; then they are thawed.
+take them over; then they are thawed. Programs that hosts have started go on.
 .SH FILES
 .TP
 .I /etc/qemu/qemu-ga.conf

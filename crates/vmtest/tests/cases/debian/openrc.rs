@@ -85,7 +85,10 @@ fn takes_options_and_leaves_programs_alone(vm: &mut Vm, host: &mut Client<Record
     vm.sh(&format!("touch {ROOT}/run/go"))?;
     vm.wait_until(&format!("cat {ROOT}/run/went"))?;
 
-    inside(vm, "mkdir -p /etc/conf.d; echo 'GA_ARGS=--verbose' >/etc/conf.d/qemu-guest-agent")?;
+    inside(
+        vm,
+        "mkdir -p /etc/conf.d; printf 'GA_METHOD=virtio-serial\\nGA_ARGS=--verbose\\n' >/etc/conf.d/qemu-guest-agent",
+    )?;
     inside(vm, "echo 'QGAD_ARGS=\"--block-rpcs=guest-get-users --statedir /run\"' >/etc/conf.d/qgad")?;
     inside(vm, "rc-service qgad start")?;
     host.sync(soon())?;
@@ -93,7 +96,8 @@ fn takes_options_and_leaves_programs_alone(vm: &mut Vm, host: &mut Client<Record
     let refusal = host.call(&GetUsers {}, soon()).unwrap_err();
     assert!(refusal.to_string().contains("guest-get-users has been disabled"), "{refusal}");
     let line = vm.sh(&format!("tr '\\0' ' ' </proc/$({AGENT})/cmdline"))?;
-    assert_eq!(line, "/usr/sbin/qgad --retry-path --verbose --block-rpcs=guest-get-users --statedir /run");
+    let options = "--retry-path --method=virtio-serial --verbose --block-rpcs=guest-get-users --statedir /run";
+    assert_eq!(line, format!("/usr/sbin/qgad {options}"));
     Ok(())
 }
 

@@ -59,8 +59,8 @@ pub(crate) fn takes_the_place_of_another(builder: Builder<'_>) -> Result<()> {
     vm.wait_until("systemctl is-system-running --wait")?;
     install_the_other(&mut vm, folder.path())?;
     takes_settings_and_hook_over(&mut vm)?;
-    is_replaced_by_a_newer_one(&mut vm)?;
     vsock::is_served_beside_the_port(&mut vm)?;
+    is_replaced_by_a_newer_one(&mut vm)?;
     leaves_only_what_people_wrote(&mut vm)
 }
 
@@ -105,7 +105,7 @@ fn takes_settings_and_hook_over(vm: &mut Vm) -> Result<()> {
 fn is_replaced_by_a_newer_one(vm: &mut Vm) -> Result<()> {
     let upgrade = format!("{COMMAND} -U --force {RPM} 2>&1");
     let before = agent_pid(vm)?;
-    vm.sh(&upgrade)?;
+    vsock::is_replaced_by(vm, |vm| vm.sh(&upgrade))?;
     let mut agent = answered(vm)?;
     let before = (before, agent_pid(vm)?);
     assert_ne!(before.0, before.1);

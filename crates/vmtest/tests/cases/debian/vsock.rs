@@ -16,6 +16,9 @@ const NO_CONNECTION: &str = "3";
 const NOT_ALLOWED: &str = "5";
 const BROKEN: &str = "6";
 
+/// The process of the agent there.
+const MAIN_PID: &str = "systemctl show --value -p MainPID qgad-vsock";
+
 /// With the package installed, an agent on the port, and `guest-get-users` refused where the packages have options.
 pub(super) fn is_served_beside_the_port(vm: &mut Vm) -> Result<()> {
     assert_eq!(fails(vm, &format!("{TOOL} ping"))?, NO_CONNECTION);
@@ -49,6 +52,15 @@ pub(super) fn is_served_beside_the_port(vm: &mut Vm) -> Result<()> {
     vm.sh("systemctl kill --kill-whom=main --signal=KILL qgad-vsock.service")?;
     vm.wait_until(&format!("{TOOL} ping"))?;
     assert_eq!(vm.sh("systemctl show --value -p WatchdogUSec qgad-vsock")?, "10min");
+    Ok(())
+}
+
+/// Whatever upgrades the package replaces this agent, too.
+pub(super) fn is_replaced_by(vm: &mut Vm, upgrade: impl FnOnce(&mut Vm) -> Result<String>) -> Result<()> {
+    let before = vm.sh(MAIN_PID)?;
+    upgrade(vm)?;
+    assert_ne!(vm.sh(MAIN_PID)?, before);
+    vm.wait_until(&format!("{TOOL} ping"))?;
     vm.sh(&format!("cp /run/before {CONFIGURATION}; systemctl disable --now qgad-vsock.socket qgad-vsock.service"))?;
     Ok(())
 }
