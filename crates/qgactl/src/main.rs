@@ -13,7 +13,6 @@ mod progress;
 #[cfg(test)]
 mod published;
 mod render;
-mod sys;
 mod table;
 
 use std::{ops::RangeInclusive, process::ExitCode, time::Duration};

@@ -3,14 +3,17 @@
 //! Once the freeze was asked for, nothing but the death of qgactl itself leaves the guest frozen: it is thawed when the
 //! program has ended or could not be started, when its time is up, and when SIGINT, SIGTERM or SIGHUP comes, unless it was
 //! ignored from the beginning. The program is then asked to end, and after [`STOP_GRACE`] killed; what it has started is
-//! not: it stays in the process group of qgactl, so that a terminal serves it as ever. A thaw that cannot be said because the connection broke is said
-//! again on a new one. The exit status is the program's, unless the freeze did not hold until its end.
+//! not: it stays in the process group of qgactl, so that a terminal serves it as ever. A thaw that cannot be said because
+//! the connection broke is said again on a new one. The exit status is the program's, unless the freeze did not hold until
+//! its end.
 //! SIGQUIT is left alone, for whoever does not want to wait for a guest that does not answer.
 
 use std::{
     ffi::{CString, OsString},
+    io,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     process::ExitCode,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -35,7 +38,7 @@ use crate::{
     cmd::{exec::TIMED_OUT, thaw},
     connect::{Agent, Target},
     failure::{self, Failure, say, status_of_signal},
-    interrupt, sys,
+    interrupt,
 };
 
 /// How long a program has to end that is asked to, and then again when it is killed.
@@ -127,7 +130,7 @@ fn start(program: &[OsString]) -> anyhow::Result<Pid> {
     attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
     let actions = PosixSpawnFileActions::init()?;
     let started = posix_spawnp(&arguments[0], &actions, &attributes, &arguments, &environment);
-    Ok(started.map_err(std::io::Error::from)?)
+    Ok(started.map_err(io::Error::from)?)
 }
 
 /// Whether a program ends in time.
@@ -203,8 +206,9 @@ struct Received {
 
 impl Signals {
     /// Holds them from now on. Programs that are started get all of them as usual.
-    fn hold() -> nix::Result<Self> {
-        sys::keep_ended_children()?;
+    fn hold() -> io::Result<Self> {
+        // With a handler the kernel tells of the program's end, and keeps how it was, also where SIGCHLD was ignored.
+        signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())?;
         let mut signals = interrupt::wishes_to_end();
         signals.add(Signal::SIGCHLD);
         signals.thread_block()?;
