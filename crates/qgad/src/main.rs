@@ -126,7 +126,12 @@ fn start(options: &Options, environment: Environment) -> Result<(), Vec<String>>
         [reason].into_iter().chain(consequences.map(Into::into)).collect::<Vec<_>>()
     })?;
     let _pid_file = match settings.daemon {
-        true => Some(become_daemon(&settings.pidfile, &guest.freezer).map_err(|reason| vec![reason])?),
+        true => {
+            if settings.logfile.is_none() {
+                log::warn!("a daemon has no standard error, and there is no logfile: nothing will be logged");
+            }
+            Some(become_daemon(&settings.pidfile, &guest.freezer).map_err(|reason| vec![reason])?)
+        }
         false => None,
     };
     log::info!("qgad {} started", env!("CARGO_PKG_VERSION"));

@@ -84,6 +84,7 @@ fn takes_options_and_leaves_programs_alone(vm: &mut Vm, host: &mut Client<Record
     assert_eq!(vm.sh(&format!("cat /proc/{program}/comm"))?, "sh");
     vm.sh(&format!("touch {ROOT}/run/go"))?;
     vm.wait_until(&format!("cat {ROOT}/run/went"))?;
+    vm.sh(&format!("grep 'audit: .*guest-exec' {ROOT}/var/log/qgad.log"))?;
 
     inside(
         vm,
