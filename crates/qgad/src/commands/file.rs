@@ -12,6 +12,7 @@ use std::{
     io::{self, Write},
     path::Path,
     sync::Arc,
+    time::Instant,
 };
 
 use nix::{
@@ -46,7 +47,7 @@ impl Run for FileOpen {
         if self.path.contains('\0') {
             return Err(failed("the path has a NUL in it"));
         }
-        if guest.files.is_full() {
+        if !guest.files.make_room(Instant::now()) {
             return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
         }
         let place = guest.policy.place(&guest.root, Path::new(&self.path), flags);

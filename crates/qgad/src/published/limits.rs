@@ -15,7 +15,7 @@ use qga::{
 
 use crate::{
     executor::MAX_BUSY,
-    files::MAX_OPEN_FILES,
+    files::{MAX_IDLE, MAX_OPEN_FILES},
     freeze::GUARD_GRACE,
     logger,
     programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
@@ -31,7 +31,10 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
             "one `guest-file-read`",
             format!("{}; {} if it does not say", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES)),
         ),
-        ("open files", format!("{MAX_OPEN_FILES}")),
+        (
+            "open files",
+            format!("{MAX_OPEN_FILES}; beyond that, one that was not used for {} is closed", duration(MAX_IDLE)),
+        ),
         ("peers at once", format!("{MAX_CONNECTIONS}")),
         ("commands that have not ended, stuck ones included", format!("{MAX_BUSY}")),
         ("programs that run", format!("{MAX_RUNNING}")),
@@ -45,7 +48,7 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
             ),
         ),
         ("input that programs have not read", bytes(MAX_WAITING_BYTES)),
-        ("a program's pipes that another one holds open", format!("closed {} after its end", duration(GRACE))),
+        ("output of what a program has left behind", format!("kept for {} after its end", duration(GRACE))),
         (
             "deadline of a command",
             format!(
