@@ -124,7 +124,7 @@ impl Root {
 
     /// How large the file system is that a path is on, and how full.
     pub(crate) fn file_system_of(&self, path: impl AsRef<Path>) -> io::Result<Statvfs> {
-        if self.directory == Path::new("/") {
+        if self.is_machine() {
             return Ok(statvfs(path.as_ref())?);
         }
         Ok(fstatvfs(self.open(path, OFlag::O_PATH)?)?)

@@ -30,7 +30,7 @@ use crate::{
     executor::Executor,
     guest::Guest,
     notify::{Notifier, Pulse},
-    sys,
+    sys, timeout,
 };
 
 /// Most peers served at once: each may hold a message of 64 MiB and a command's thread.
@@ -215,12 +215,7 @@ impl Server {
         let retry = self.source.retry_at();
         let pulse = self.pulse.as_ref().map(Pulse::at);
         let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at, pulse];
-        let Some(next) = deadlines.into_iter().flatten().min() else {
-            return EpollTimeout::NONE;
-        };
-        // Rounded up, so that the deadline has passed when the loop looks.
-        let sleep = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        EpollTimeout::try_from(sleep).unwrap_or(EpollTimeout::MAX)
+        timeout::until(deadlines.into_iter().flatten().min())
     }
 
     fn handle(&mut self, event: EpollEvent) -> io::Result<()> {

@@ -1,14 +1,11 @@
 //! The thread that moves the programs' bytes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::{
-    errno::Errno,
-    sys::epoll::{EpollEvent, EpollTimeout},
-};
+use nix::{errno::Errno, sys::epoll::EpollEvent};
 
 use super::Shared;
-use crate::sys;
+use crate::{sys, timeout};
 
 /// The thread's stack; its buffer is not on it.
 pub(super) const STACK_BYTES: usize = 128 * 1024;
@@ -22,7 +19,7 @@ pub(super) fn run(shared: &Shared) {
     let mut piece = vec![0; PIECE_BYTES];
     let mut events = [EpollEvent::empty(); EVENTS];
     loop {
-        let sleep = time_to_sleep(shared.table().next_deadline());
+        let sleep = timeout::until(shared.table().next_deadline());
         let count = match shared.epoll.wait(&mut events, sleep) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -38,11 +35,4 @@ pub(super) fn run(shared: &Shared) {
             sys::memory::give_back();
         }
     }
-}
-
-fn time_to_sleep(deadline: Option<Instant>) -> EpollTimeout {
-    let Some(deadline) = deadline else { return EpollTimeout::NONE };
-    // Rounded up, so that the deadline has passed then.
-    let sleep = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-    EpollTimeout::try_from(sleep).unwrap_or(EpollTimeout::MAX)
 }

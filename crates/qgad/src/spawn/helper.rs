@@ -18,12 +18,12 @@ use std::{
 
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags, poll},
 };
 use qga::wire::message::Error;
 
 use super::{Child, End, Program, Stdio, pipe_from_child, pipe_to_child};
-use crate::{errno, programs::GRACE};
+use crate::{errno, programs::GRACE, timeout};
 
 /// Most output that is kept: screens of it, and still a single line of the journal.
 pub(crate) const MAX_OUTPUT_BYTES: usize = 16 * 1024;
@@ -156,7 +156,7 @@ impl Conversation {
             let output = self.output.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
             let input = self.input.as_ref().map(|input| PollFd::new(input.pipe.as_fd(), PollFlags::POLLOUT));
             let mut wanted: Vec<_> = [child, output, input].into_iter().flatten().collect();
-            if poll(&mut wanted, time_to_sleep(deadline)).is_err_and(|error| error != Errno::EINTR) {
+            if poll(&mut wanted, timeout::until(deadline)).is_err_and(|error| error != Errno::EINTR) {
                 return;
             }
             self.write();
@@ -227,13 +227,6 @@ fn look_after(mut conversation: Conversation) {
     if !has_begun {
         REMAINS.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn time_to_sleep(deadline: Option<Instant>) -> PollTimeout {
-    let Some(deadline) = deadline else { return PollTimeout::NONE };
-    // Rounded up, so that the deadline has passed then.
-    let sleep = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-    PollTimeout::try_from(sleep).unwrap_or(PollTimeout::MAX)
 }
 
 fn is_temporary(error: &io::Error) -> bool {
