@@ -84,7 +84,10 @@ fn a_command_that_is_refused_is_told_in_the_agents_words() {
     let words = "Command guest-exec has been disabled: the command is not allowed";
     let outcome = agent_with(THAWED, false, words).qgactl(&["doctor"]);
     let expected = "refused     guest-exec\n            has been disabled: the command is not allowed\n";
-    check(&outcome, 0, &[expected, "nothing is wrong\n"]);
+    check(&outcome, 0, &[expected, "in the guest: /etc/qemu/qemu-ga.conf", "nothing else is wrong\n"]);
+    let words = "Command guest-exec has been disabled: the command is not allowed (profile=backup in /etc/file)";
+    let outcome = agent_with(THAWED, false, words).qgactl(&["doctor"]);
+    assert!(!String::from_utf8_lossy(&outcome.stdout).contains("in the guest:"));
 }
 
 #[test]
@@ -121,7 +124,7 @@ fn an_agent_that_cannot_tell_its_commands_is_status_1() {
 fn real_agents_are_asked_why_they_refuse() {
     for agent in Agent::each(&["-b", "guest-shutdown,guest-exec"]) {
         let outcome = agent.qgactl(&["doctor"]);
-        check(&outcome, 0, &["refused     guest-", "has been disabled", "nothing is wrong\n"]);
+        check(&outcome, 0, &["refused     guest-", "has been disabled", "nothing else is wrong\n"]);
         assert!(outcome.stderr.is_empty(), "{}", outcome.stderr);
     }
 }

@@ -66,11 +66,12 @@ impl Doctor {
         if is_frozen {
             print("frozen      file systems are frozen: whoever writes to them waits; `qgactl thaw` thaws them\n")?;
         }
-        print(&describe_refusals(&mut agent, &info)?)?;
+        let refusals = refusals(&mut agent, &info)?;
+        print(&describe_refusals(&refusals))?;
         if is_frozen {
             return Ok(ExitCode::FAILURE);
         }
-        print("nothing is wrong\n")?;
+        print(if refusals.is_empty() { "nothing is wrong\n" } else { "nothing else is wrong\n" })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -108,21 +109,27 @@ fn describe_age(info: &AgentInfo) -> String {
 }
 
 /// Which commands are refused, by the agent's words for why.
-fn describe_refusals(agent: &mut Agent, info: &AgentInfo) -> Result<String, Failure> {
-    let mut refusals: BTreeMap<String, Vec<String>> = BTreeMap::new();
+type Refusals = BTreeMap<String, Vec<String>>;
+
+fn refusals(agent: &mut Agent, info: &AgentInfo) -> Result<Refusals, Failure> {
+    let mut refusals = Refusals::new();
     for command in info.supported_commands.iter().filter(|command| !command.enabled).take(MAX_PROBES) {
         let why = why_refused(agent, &command.name)?;
         refusals.entry(piece(&why)).or_default().push(piece(&command.name));
     }
+    Ok(refusals)
+}
+
+fn describe_refusals(refusals: &Refusals) -> String {
     let mut text = String::new();
-    let is_any = !refusals.is_empty();
     for (why, commands) in refusals {
         let _ = writeln!(text, "refused     {}\n            {why}", commands.join(", "));
     }
-    if is_any {
+    // Ours names the rule, and where it stands, in parentheses.
+    if refusals.keys().any(|why| !why.ends_with(')') && !why.contains("frozen")) {
         text += WHERE_RULES_STAND;
     }
-    Ok(text)
+    text
 }
 
 fn why_refused(agent: &mut Agent, name: &str) -> Result<String, Failure> {
