@@ -5,6 +5,7 @@
 //! does not read its input is judged by how it ends. Past its time limit it is killed with all of its session.
 //! What it leaves behind, a daemon that holds its pipe or itself when it cannot be killed, delays the result by
 //! [`GRACE`] only, and is looked after until it ends: its output is read and dropped, so that nothing is killed by it.
+//! It is not protected from the kernel's search for memory, whatever the agent or a guard is: it may start a database.
 //! The words are those of the protocol: the output is told as it is, its last newline included.
 
 use std::{
@@ -100,6 +101,7 @@ impl Helper<'_> {
         };
         let (input_end, output_end) = (child_input.as_fd(), child_output.as_fd());
         let child = self.program.start(Stdio { input: input_end, output: output_end, error: output_end })?;
+        child.unprotect();
         let input = input.map(|pipe| Input { pipe, bytes: self.input.into(), written: 0 });
         Ok(Conversation { child, input, output: Some(output), kept: Vec::new(), end: None })
     }

@@ -137,8 +137,9 @@ pub(crate) fn powers_off(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A hook that writes down what it was called with.
+/// A hook that writes down what it was called with, once it is not protected from the search for memory, as guards are.
 fn hook_that_logs(vm: &mut Vm) -> Result<()> {
-    vm.sh("mkdir -p /etc/qemu && printf '#!/bin/sh\necho $1 >>/run/hook.log\n' >/etc/qemu/hook && chmod 755 /etc/qemu/hook")?;
+    let script = "#!/bin/sh\nuntil [ $(cat /proc/$$/oom_score_adj) = 0 ]; do :; done\necho $1 >>/run/hook.log\n";
+    vm.sh(&format!("mkdir -p /etc/qemu && printf '{script}' >/etc/qemu/hook && chmod 755 /etc/qemu/hook"))?;
     configure(vm, "fsfreeze-hook=/etc/qemu/hook\n")
 }
