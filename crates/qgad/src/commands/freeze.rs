@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use qga::{
+    Command,
     commands::freeze::{Freeze, FreezeList, FreezeState, FreezeStatus, MAX_LEASE_SECONDS, Thaw},
     wire::message::Error,
 };
@@ -18,13 +19,13 @@ impl Run for FreezeStatus {
 
 impl Run for Freeze {
     fn run(self, guest: &Guest) -> Result<i64> {
-        guest.freezer.freeze(None, lease(self.lease)?)
+        guest.freezer.freeze(Self::SPEC.name, None, lease(self.lease)?)
     }
 }
 
 impl Run for FreezeList {
     fn run(self, guest: &Guest) -> Result<i64> {
-        guest.freezer.freeze(self.mountpoints.as_deref(), lease(self.lease)?)
+        guest.freezer.freeze(Self::SPEC.name, self.mountpoints.as_deref(), lease(self.lease)?)
     }
 
     fn touches(&self) -> Option<String> {

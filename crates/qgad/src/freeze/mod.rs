@@ -150,10 +150,10 @@ impl Freezer {
         self.0.recover();
     }
 
-    /// Freezes the named file systems, or all, and returns how many. None is no freeze.
-    pub(crate) fn freeze(&self, named: Option<&[String]>, lease: Lease) -> Result<i64, Error> {
+    /// Freezes the named file systems, or all, and returns how many. None is no freeze. A refusal names the command.
+    pub(crate) fn freeze(&self, command: &str, named: Option<&[String]>, lease: Lease) -> Result<i64, Error> {
         self.0.refuse_leftovers()?;
-        self.0.begin()?;
+        self.0.begin(command)?;
         let last = Instant::now() + LONGEST_ATTEMPT;
         if let Err(error) = self.0.machine.run_hook(Action::Freeze) {
             self.0.become_thawed();
@@ -222,10 +222,10 @@ impl Shared {
     }
 
     /// Thawed to freezing.
-    fn begin(&self) -> Result<(), Error> {
+    fn begin(&self, command: &str) -> Result<(), Error> {
         let mut inner = self.wait_while(|inner| matches!(inner.stage, Stage::Thawing { .. }));
         if !matches!(inner.stage, Stage::Thawed) {
-            return Err(Refusal::Frozen.explain("guest-fsfreeze-freeze"));
+            return Err(Refusal::Frozen.explain(command));
         }
         inner.stage = Stage::Freezing;
         inner.cancelled = None;

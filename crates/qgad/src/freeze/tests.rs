@@ -14,6 +14,9 @@ use crate::root::Root;
 /// How long a test waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The command that tests freeze with.
+const FREEZE: &str = "guest-fsfreeze-freeze";
+
 /// What is wrong with a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -232,7 +235,7 @@ fn names(directory: &tempfile::TempDir) -> Vec<String> {
 
 fn check_failure(troubles: &[(&str, Trouble)], message: &str, log: &[&str]) {
     let (fake, freezer, directory) = set_up(troubles);
-    assert_eq!(freezer.freeze(None, None).unwrap_err().desc, message);
+    assert_eq!(freezer.freeze(FREEZE, None, None).unwrap_err().desc, message);
     assert_eq!(fake.log(), log);
     assert_eq!((fake.frozen(), names(&directory)), (Vec::new(), Vec::new()));
     assert!(!freezer.is_frozen() && !freezer.refuses_commands());
@@ -241,7 +244,7 @@ fn check_failure(troubles: &[(&str, Trouble)], message: &str, log: &[&str]) {
 #[test]
 fn a_freeze_and_its_thaw_are_in_order() {
     let (fake, freezer, directory) = set_up(&[]);
-    assert_eq!(freezer.freeze(None, None), Ok(3));
+    assert_eq!(freezer.freeze(FREEZE, None, None), Ok(3));
     assert!(freezer.is_frozen() && freezer.refuses_commands());
     assert_eq!(names(&directory), ["qga.state.isfrozen"]);
     assert_eq!(freezer.thaw(), Ok(3));
@@ -272,7 +275,7 @@ fn what_is_not_supported_or_frozen_already_is_not_counted() {
     let (fake, freezer, _directory) =
         set_up(&[("/a", Trouble::Fails(Errno::EOPNOTSUPP)), ("/b", Trouble::Fails(Errno::EBUSY))]);
     fake.state().frozen.insert("/b".into());
-    assert_eq!(freezer.freeze(None, None), Ok(1));
+    assert_eq!(freezer.freeze(FREEZE, None, None), Ok(1));
     // By others or not, a thaw ends it.
     assert_eq!(freezer.thaw(), Ok(2));
 }
@@ -301,15 +304,15 @@ fn of_what_others_froze_nothing_is_thawed_by_a_failure() {
     let (fake, freezer, _directory) =
         set_up(&[("/a", Trouble::Fails(Errno::EBUSY)), ("/b", Trouble::Fails(Errno::EIO))]);
     fake.state().frozen.insert("/a".into());
-    freezer.freeze(None, None).unwrap_err();
+    freezer.freeze(FREEZE, None, None).unwrap_err();
     assert_eq!(fake.frozen(), ["/a"]);
 }
 
 #[test]
 fn nothing_to_freeze_is_no_freeze() {
     let (fake, freezer, directory) = set_up(&[]);
-    assert_eq!(freezer.freeze(Some(&["/nowhere".into()]), None), Ok(0));
-    assert_eq!(freezer.freeze(Some(&[]), None), Ok(0));
+    assert_eq!(freezer.freeze(FREEZE, Some(&["/nowhere".into()]), None), Ok(0));
+    assert_eq!(freezer.freeze(FREEZE, Some(&[]), None), Ok(0));
     assert!(!freezer.refuses_commands());
     assert_eq!(names(&directory), [""; 0]);
     assert_eq!(fake.log()[..3], ["hook Freeze", "move again", "hook Thaw"]);
@@ -319,7 +322,7 @@ fn nothing_to_freeze_is_no_freeze() {
 fn nothing_that_could_be_frozen_is_no_freeze() {
     let unsupported = Trouble::Fails(Errno::EOPNOTSUPP);
     let (fake, freezer, _directory) = set_up(&[("/a", unsupported), ("/b", unsupported), ("/c", unsupported)]);
-    assert_eq!(freezer.freeze(None, None), Ok(0));
+    assert_eq!(freezer.freeze(FREEZE, None, None), Ok(0));
     assert!(!freezer.refuses_commands());
     assert_eq!(fake.log()[6..], ["guard leaves", "move again", "hook Thaw"]);
 }
@@ -327,38 +330,38 @@ fn nothing_that_could_be_frozen_is_no_freeze() {
 #[test]
 fn named_file_systems_are_frozen_and_no_others() {
     let (fake, freezer, _directory) = set_up(&[]);
-    assert_eq!(freezer.freeze(Some(&["/c".into(), "/c".into(), "/x".into()]), None), Ok(1));
+    assert_eq!(freezer.freeze(FREEZE, Some(&["/c".into(), "/c".into(), "/x".into()]), None), Ok(1));
     assert_eq!(fake.frozen(), ["/c"]);
 }
 
 #[test]
 fn a_host_may_choose_the_lease() {
     let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(None, Some(Duration::from_secs(7))).unwrap();
+    freezer.freeze(FREEZE, None, Some(Duration::from_secs(7))).unwrap();
     assert!(fake.log().contains(&"guard 3 for Some(7.0)".into()));
 }
 
 #[test]
 fn one_that_does_not_answer_is_given_up_and_thawed_late() {
     let (fake, freezer, _directory) = set_up(&[("/b", Trouble::Hangs)]);
-    let error = freezer.freeze(None, None).unwrap_err();
+    let error = freezer.freeze(FREEZE, None, None).unwrap_err();
     assert_eq!(error.desc, "failed to freeze /b: timed out after 0.3 s");
     assert_eq!(fake.frozen(), [""; 0]);
     assert!(!freezer.refuses_commands());
     assert!(fake.log().contains(&"guard thaws".into()));
     // It would be thawed in the middle of the next freeze.
-    let error = freezer.freeze(None, None).unwrap_err();
+    let error = freezer.freeze(FREEZE, None, None).unwrap_err();
     assert_eq!(error.desc, "/b does not answer since an earlier freeze or thaw");
     fake.go_on();
     fake.wait_for(|fake| fake.log().contains(&"thaw /b".into()));
-    fake.wait_for(|_| freezer.freeze(None, None).is_ok());
+    fake.wait_for(|_| freezer.freeze(FREEZE, None, None).is_ok());
 }
 
 #[test]
 fn a_thaw_ends_a_freeze_that_is_under_way() {
     let (fake, freezer, _directory) = set_up(&[("/b", Trouble::Hangs)]);
     let shared = freezer.clone();
-    let freezing = thread::spawn(move || shared.freeze(None, None));
+    let freezing = thread::spawn(move || shared.freeze(FREEZE, None, None));
     fake.wait_for(|fake| fake.log().contains(&"freeze /b".into()));
     assert!(freezer.refuses_commands() && !freezer.is_frozen());
     let thaw = freezer.thaw();
@@ -369,11 +372,12 @@ fn a_thaw_ends_a_freeze_that_is_under_way() {
 }
 
 #[test]
-fn a_second_freeze_is_refused() {
+fn a_second_freeze_is_refused_by_its_own_name() {
     let (_fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(None, None).unwrap();
-    let refusal = freezer.freeze(None, None).unwrap_err();
-    assert_eq!(refusal, Refusal::Frozen.explain("guest-fsfreeze-freeze"));
+    freezer.freeze(FREEZE, None, None).unwrap();
+    for command in [FREEZE, "guest-fsfreeze-freeze-list"] {
+        assert_eq!(freezer.freeze(command, None, None).unwrap_err(), Refusal::Frozen.explain(command));
+    }
     assert_eq!(freezer.thaw(), Ok(3));
 }
 
@@ -381,7 +385,7 @@ fn a_second_freeze_is_refused() {
 fn without_a_guard_nothing_is_frozen() {
     let (fake, freezer, directory) = set_up(&[]);
     fake.has_no_guard.store(true, Ordering::Relaxed);
-    assert_eq!(freezer.freeze(None, None).unwrap_err().desc, "no guard");
+    assert_eq!(freezer.freeze(FREEZE, None, None).unwrap_err().desc, "no guard");
     assert_eq!(fake.log(), ["hook Freeze", "hold still", "move again", "hook Thaw"]);
     assert_eq!(names(&directory), [""; 0]);
 }
@@ -390,7 +394,7 @@ fn without_a_guard_nothing_is_frozen() {
 fn a_hook_that_fails_keeps_everything_thawed_and_undoes_itself() {
     let (fake, freezer, _directory) = set_up(&[]);
     fake.hook_fails.store(true, Ordering::Relaxed);
-    assert_eq!(freezer.freeze(None, None).unwrap_err().desc, "hook failed");
+    assert_eq!(freezer.freeze(FREEZE, None, None).unwrap_err().desc, "hook failed");
     assert_eq!(fake.log(), ["hook Freeze"]);
     assert!(!freezer.refuses_commands());
 }
@@ -398,7 +402,7 @@ fn a_hook_that_fails_keeps_everything_thawed_and_undoes_itself() {
 #[test]
 fn a_hook_that_fails_to_thaw_is_an_error_although_all_is_thawed() {
     let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     fake.hook_fails.store(true, Ordering::Relaxed);
     assert_eq!(freezer.thaw().unwrap_err().desc, "hook failed");
     assert_eq!(fake.frozen(), [""; 0]);
@@ -417,7 +421,7 @@ fn a_thaw_of_a_thawed_guest_thaws_what_others_froze_and_runs_the_hook() {
 #[test]
 fn one_that_does_not_thaw_is_named_and_delays_no_other() {
     let (fake, freezer, _directory) = set_up(&[("/b", Trouble::HangsInThaw)]);
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     let error = freezer.thaw().unwrap_err();
     assert_eq!(error.desc, "failed to thaw /b: no answer yet, it is thawed as soon as it can be");
     assert_eq!(fake.frozen(), ["/b"]);
@@ -429,7 +433,7 @@ fn one_that_does_not_thaw_is_named_and_delays_no_other() {
 #[test]
 fn a_freeze_that_its_guard_ended_is_over_and_told_of_once() {
     let (fake, freezer, directory) = set_up(&[]);
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     fake.state().frozen.clear();
     let marker = Marker::new(&Root::machine(), directory.path());
     marker.note("the freeze ended by itself because its lease of 600 s ended").unwrap();
@@ -448,14 +452,14 @@ fn a_freeze_that_its_guard_ended_is_over_and_told_of_once() {
 fn what_ended_before_does_not_concern_the_next_freeze() {
     let (_fake, freezer, directory) = set_up(&[]);
     Marker::new(&Root::machine(), directory.path()).note("late").unwrap();
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     assert_eq!(freezer.thaw(), Ok(3));
 }
 
 #[test]
 fn a_guard_that_was_killed_is_replaced_for_the_rest_of_the_lease() {
     let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     fake.guard_ends(GuardEnd::Lost);
     assert!(freezer.is_frozen());
     assert_eq!(fake.log()[7..], ["guard 3 for Some(600.0)", "guard complete"]);
@@ -465,7 +469,7 @@ fn a_guard_that_was_killed_is_replaced_for_the_rest_of_the_lease() {
 #[test]
 fn a_freeze_that_nobody_can_guard_ends() {
     let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     fake.has_no_guard.store(true, Ordering::Relaxed);
     fake.guard_ends(GuardEnd::Lost);
     assert!(!freezer.is_frozen());
@@ -477,9 +481,9 @@ fn a_freeze_that_nobody_can_guard_ends() {
 #[test]
 fn the_end_of_an_old_guard_is_not_taken_for_that_of_a_new_one() {
     let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     freezer.thaw().unwrap();
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     let latest = fake.state().on_end.pop().unwrap();
     fake.guard_ends(GuardEnd::Thawed);
     assert!(freezer.is_frozen());
@@ -525,7 +529,7 @@ fn what_writes_to_a_disk_is_put_off_until_the_thaw() {
         move || fake.note(what.into())
     };
     freezer.when_thawed(note("at once"));
-    freezer.freeze(None, None).unwrap();
+    freezer.freeze(FREEZE, None, None).unwrap();
     freezer.when_thawed(note("later"));
     freezer.thaw().unwrap();
     let log = fake.log();
