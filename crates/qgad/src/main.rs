@@ -58,7 +58,7 @@ use self::{
     config::Source,
     daemon::{PidFile, daemonize},
     files::Files,
-    freeze::{Exclude, Freezer, Hooks, Limits, Marker, RealMachine},
+    freeze::{Errand, Exclude, Freezer, Hooks, Limits, Marker, RealMachine},
     glob::Globs,
     guest::{Environment, Guest},
     options::{Options, Outcome},
@@ -223,6 +223,7 @@ fn prepare_freezer(settings: &Settings, environment: &Environment, state_directo
         exclude: Exclude::new(settings.fsfreeze_exclude.clone()),
         hooks: Hooks::new(settings.fsfreeze_hook.clone(), settings.fsfreeze_hook_timeout),
         marker: marker.clone(),
+        search: Errand::default(),
     };
     let limits = Limits { timeout: settings.fsfreeze_timeout, lease: settings.fsfreeze_lease };
     Freezer::new(Box::new(machine), marker, limits)

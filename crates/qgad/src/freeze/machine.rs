@@ -1,31 +1,21 @@
 //! The machine that file systems are really frozen on.
 //!
-//! Looking for file systems and opening them may take for ever, if a mount point lies below a dead network file system. It
-//! is done by a thread of its own, which says what it is about to look at, so that the error can name it.
+//! Looking for file systems and opening them may take for ever, if a mount point lies below a dead network file system: it is
+//! an `errand`.
 
-use std::{
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread,
-    time::Instant,
-};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use qga::wire::message::Error;
 
 use super::{
-    Action, Claim, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations, guard,
+    Action, Claim, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations,
+    errand::{Errand, Progress},
+    guard,
     plan::{Candidate, Exclude, candidates},
     target::{Kernel, Target, mount_of},
 };
 use crate::{errno, guest::Environment, logger, root::Root};
-
-/// Stack of the thread that looks for file systems.
-const STACK_BYTES: usize = 256 * 1024;
 
 /// The machine, as the administrator's settings want it to be treated.
 #[derive(Debug)]
@@ -40,15 +30,17 @@ pub(crate) struct RealMachine {
     pub(crate) hooks: Hooks,
     /// Where the guard keeps what outlives the agent.
     pub(crate) marker: Marker,
+    /// Looking for file systems.
+    pub(crate) search: Errand,
 }
 
 impl Machine for RealMachine {
     fn find(&self, named: Option<&[String]>, until: Instant) -> Result<Vec<Target>, Error> {
-        find(&self.root, &self.exclude, named, until)
+        find(&self.search, &self.root, &self.exclude, named, until)
     }
 
     fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error> {
-        find(&self.root, &Exclude::default(), None, until)
+        find(&self.search, &self.root, &Exclude::default(), None, until)
     }
 
     fn operations(&self) -> Arc<dyn Operations> {
@@ -71,10 +63,10 @@ impl Machine for RealMachine {
     }
 
     fn hold_still(&self) {
+        logger::keep();
         if let Err(error) = lock_memory() {
             log::warn!("failed to lock memory: {}", errno::words(error));
         }
-        logger::keep();
     }
 
     fn move_again(&self) {
@@ -91,39 +83,27 @@ pub(super) fn lock_memory() -> nix::Result<()> {
 }
 
 /// Finds and opens, within bounds.
-fn find(root: &Root, exclude: &Exclude, named: Option<&[String]>, until: Instant) -> Result<Vec<Target>, Error> {
-    let looking_at = Arc::new(Mutex::new(PathBuf::from("/proc/self/mountinfo")));
-    let (sender, receiver) = mpsc::channel();
+fn find(
+    errand: &Errand,
+    root: &Root,
+    exclude: &Exclude,
+    named: Option<&[String]>,
+    until: Instant,
+) -> Result<Vec<Target>, Error> {
     let (root, exclude, named) = (root.clone(), exclude.clone(), named.map(<[String]>::to_vec));
-    let place = Arc::clone(&looking_at);
-    let look = move |path: &Path| *place.lock().unwrap_or_else(PoisonError::into_inner) = path.into();
-    let work = move || {
+    let work = move |progress: &Progress| {
+        let look = |path: &Path| progress.tell(format!("open {}", path.display()));
         let mount_of = |path: &Path| {
             look(path);
             mount_of(&root, path)
         };
-        let found = candidates(&root, &exclude, named.as_deref(), mount_of).and_then(|candidates| {
-            let open = |candidate| {
-                look(Candidate::place(candidate));
-                Target::open(&root, candidate)
-            };
-            let opened: Result<Vec<_>, _> = candidates.iter().map(open).collect();
-            Ok(opened?.into_iter().flatten().collect())
-        });
-        // Nobody waits any more if it took too long.
-        let _ = sender.send(found);
+        let candidates = candidates(&root, &exclude, named.as_deref(), mount_of)?;
+        let open = |candidate| {
+            look(Candidate::place(candidate));
+            Target::open(&root, candidate)
+        };
+        let opened: Result<Vec<_>, _> = candidates.iter().map(open).collect();
+        Ok(opened?.into_iter().flatten().collect())
     };
-    let started = thread::Builder::new().name("find".into()).stack_size(STACK_BYTES).spawn(work);
-    started.map_err(|error| Error::generic(format!("failed to start a thread: {}", errno::words(error))))?;
-    match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        Ok(found) => found,
-        Err(RecvTimeoutError::Timeout) => {
-            let place = looking_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = String::from_utf8_lossy(place.as_os_str().as_bytes()).into_owned();
-            Err(Error::generic(format!("failed to open {place}: no answer")))
-        }
-        Err(RecvTimeoutError::Disconnected) => {
-            Err(Error::generic("failed to look for file systems: a bug in the agent"))
-        }
-    }
+    errand.run("open /proc/self/mountinfo", until, work)?
 }

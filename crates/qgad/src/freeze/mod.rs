@@ -13,6 +13,7 @@
 //! While writers wait the agent writes nothing to any disk and its memory is locked; what it would log is kept in memory.
 //! The thaw hook runs after every attempt, whatever became of it.
 
+mod errand;
 mod guard;
 mod hooks;
 mod keeper;
@@ -34,6 +35,7 @@ use qga::wire::message::Error;
 #[cfg(test)]
 pub(crate) use self::guard::GRACE as GUARD_GRACE;
 pub(crate) use self::{
+    errand::Errand,
     guard::{OPTION as GUARD_OPTION, run as run_guard},
     hooks::Hooks,
     machine::RealMachine,

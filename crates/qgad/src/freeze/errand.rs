@@ -1,0 +1,166 @@
+//! Work that may take for ever, such as opening what lies below a dead network file system.
+//!
+//! It is done by a thread of its own and waited for within bounds. It says what it is about to do, so that errors can name
+//! it. There is one at a time: as long as one that was given up has not returned, a further one is refused, so that a dead
+//! place costs one thread and what that holds, however often it is asked for.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Instant,
+};
+
+use qga::wire::message::Error;
+
+use crate::errno;
+
+/// Stack of the thread.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Work of a kind.
+#[derive(Debug, Default)]
+pub(crate) struct Errand(Arc<Shared>);
+
+/// What is being done.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What is being done, if anything is: `open /mnt`.
+    doing: Option<String>,
+    is_given_up: bool,
+}
+
+impl Errand {
+    /// Does some work, after what others have begun and not given up. `doing` is what it begins with.
+    ///
+    /// # Errors
+    /// When it does not end in time, or one that was given up has not ended yet.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        doing: &str,
+        until: Instant,
+        work: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        self.begin(doing, until)?;
+        let (sender, receiver) = mpsc::channel();
+        let progress = Progress(Arc::clone(&self.0));
+        let work = move || {
+            let done = work(&progress);
+            progress.0.end();
+            // Nobody waits any more if it took too long.
+            let _ = sender.send(done);
+        };
+        if let Err(error) = thread::Builder::new().name("errand".into()).stack_size(STACK_BYTES).spawn(work) {
+            self.0.end();
+            return Err(Error::generic(format!("failed to start a thread: {}", errno::words(error))));
+        }
+        receiver.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|error| match error {
+            RecvTimeoutError::Timeout => self.0.give_up(),
+            RecvTimeoutError::Disconnected => {
+                self.0.end();
+                Error::generic(format!("failed to {doing}: a bug in the agent"))
+            }
+        })
+    }
+
+    fn begin(&self, doing: &str, until: Instant) -> Result<(), Error> {
+        let patience = until.saturating_duration_since(Instant::now());
+        let is_in_the_way = |state: &mut State| state.doing.is_some() && !state.is_given_up;
+        let waited = self.0.changed.wait_timeout_while(self.0.state(), patience, is_in_the_way);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(doing) = &state.doing {
+            return Err(Error::generic(format!("failed to {doing}: no answer since an earlier attempt")));
+        }
+        *state = State { doing: Some(doing.into()), is_given_up: false };
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// Says what is done next.
+    pub(crate) fn tell(&self, doing: String) {
+        self.0.state().doing = Some(doing);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        *self.state() = State::default();
+        self.changed.notify_all();
+    }
+
+    fn give_up(&self) -> Error {
+        let mut state = self.state();
+        // It may have ended at the last moment.
+        let doing = state.doing.clone().unwrap_or_default();
+        state.is_given_up = state.doing.is_some();
+        drop(state);
+        self.changed.notify_all();
+        Error::generic(format!("failed to {doing}: no answer"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::tests::PATIENCE, *};
+
+    fn soon() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    #[test]
+    fn one_that_was_given_up_is_named_and_keeps_out_further_ones_until_it_returns() {
+        let errand = Errand::default();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let hang = move |progress: &Progress| {
+            progress.tell("open /net/dead".into());
+            wait.recv().unwrap_err();
+        };
+        let error = errand.run("look", Instant::now() + Duration::from_millis(50), hang).unwrap_err();
+        assert!(error.desc.ends_with(": no answer"), "{}", error.desc);
+        let refused = errand.run("look", soon(), |_| ()).unwrap_err();
+        assert_eq!(refused.desc, "failed to open /net/dead: no answer since an earlier attempt");
+        drop(go_on);
+        let end = soon();
+        while errand.run("look", soon(), |_| ()).is_err() {
+            assert!(Instant::now() < end, "it does not return");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn one_that_nobody_has_given_up_is_waited_for() {
+        let errand = Errand::default();
+        let inner = Errand(Arc::clone(&errand.0));
+        let (begun, wait) = mpsc::channel();
+        let first = thread::spawn(move || inner.run("look", soon(), move |_| begun.send(()).map(|()| 1)));
+        wait.recv().unwrap();
+        assert_eq!(errand.run("look", soon(), |_| 2), Ok(2));
+        assert_eq!(first.join().unwrap(), Ok(Ok(1)));
+    }
+
+    #[test]
+    fn one_that_panics_is_an_error_and_keeps_out_nobody() {
+        let errand = Errand::default();
+        let error = errand.run("look", soon(), |_| panic!("on purpose")).map(|(): ()| ()).unwrap_err();
+        assert_eq!(error.desc, "failed to look: a bug in the agent");
+        assert_eq!(errand.run("look", soon(), |_| 2), Ok(2));
+    }
+}
