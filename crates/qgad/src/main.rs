@@ -224,6 +224,7 @@ fn prepare_freezer(settings: &Settings, environment: &Environment, state_directo
         hooks: Hooks::new(settings.fsfreeze_hook.clone(), settings.fsfreeze_hook_timeout),
         marker: marker.clone(),
         search: Errand::default(),
+        listening: Errand::default(),
     };
     let limits = Limits { timeout: settings.fsfreeze_timeout, lease: settings.fsfreeze_lease };
     Freezer::new(Box::new(machine), marker, limits)

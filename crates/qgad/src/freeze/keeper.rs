@@ -2,13 +2,17 @@
 //!
 //! The kernel may take for ever over either, and a thread inside it cannot be called back. So each file system has a thread
 //! of its own, started before anything is frozen. Whoever gives up waiting orders the thaw all the same: a freeze that
-//! succeeds late is undone by the thread that made it. A keeper lives once: a freeze or none, then a thaw or none: one that
-//! is dropped leaves its file system as it is, because an agent that ends leaves the freeze to its guard.
+//! succeeds late is undone by the thread that made it. Orders are carried out one after the other: a freeze or none, then
+//! thaws or none. One that is dropped leaves its file system as its last order has it, because an agent that ends leaves
+//! the freeze to its guard. To give an order takes no memory, so that a guard can always do it.
 
 use std::{
     fmt, io,
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +23,8 @@ use super::target::{Operations, Target};
 const STACK_BYTES: usize = 64 * 1024;
 /// How often a file system may have been frozen, and is thawed at most. The kernel lets users freeze it once.
 const MAX_THAWS: u32 = 16;
+/// Orders that wait for the thread: a freeze, a thaw, and another one after that. A further thaw would find nothing to do.
+const MAX_ORDERS: usize = 3;
 
 /// How long one file system is waited for before the next one is thawed, too.
 const THAW_STALL: Duration = Duration::from_secs(1);
@@ -26,7 +32,10 @@ const THAW_STALL: Duration = Duration::from_secs(1);
 const THAW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A file system and its thread.
-pub(crate) struct Keeper(Arc<Shared>);
+pub(crate) struct Keeper {
+    orders: SyncSender<Order>,
+    shared: Arc<Shared>,
+}
 
 struct Shared {
     target: Arc<Target>,
@@ -35,20 +44,23 @@ struct Shared {
     changed: Condvar,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Default)]
 struct State {
-    order: Order,
+    /// Whether it was told to freeze, and the kernel has not returned from that.
+    is_freezing: bool,
     frozen: Option<nix::Result<()>>,
-    /// Whether it had been frozen, once it is thawed.
-    thawed: Option<bool>,
+    /// How many thaws were ordered and are not done.
+    thaws: usize,
+    /// Whether a thaw found it frozen.
+    was_frozen: bool,
+    /// What is to be done after the last thaw.
+    then: Option<Box<dyn FnOnce() + Send>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    Wait,
     Freeze,
     Thaw,
-    Leave,
 }
 
 /// What became of a thaw.
@@ -62,64 +74,66 @@ pub(super) struct Thawed {
 impl Keeper {
     /// Starts the thread, which waits.
     pub(crate) fn start(target: Arc<Target>, operations: Arc<dyn Operations>) -> io::Result<Self> {
-        let state = Mutex::new(State { order: Order::Wait, frozen: None, thawed: None });
-        let shared = Arc::new(Shared { target, operations, state, changed: Condvar::new() });
-        let keeper = Self(Arc::clone(&shared));
-        thread::Builder::new().name("freeze".into()).stack_size(STACK_BYTES).spawn(move || shared.serve())?;
+        let shared = Arc::new(Shared { target, operations, state: Mutex::default(), changed: Condvar::new() });
+        let (orders, receiver) = sync_channel(MAX_ORDERS);
+        let keeper = Self { orders, shared: Arc::clone(&shared) };
+        thread::Builder::new().name("freeze".into()).stack_size(STACK_BYTES).spawn(move || shared.serve(&receiver))?;
         Ok(keeper)
     }
 
     /// The place its file system is known by.
     pub(crate) fn place(&self) -> &Path {
-        &self.0.target.place
+        &self.shared.target.place
     }
 
     /// Its file system.
     pub(crate) fn target(&self) -> &Arc<Target> {
-        &self.0.target
+        &self.shared.target
     }
 
     /// Orders the freeze.
     pub(crate) fn freeze(&self) {
-        self.0.order(Order::Freeze);
+        let mut state = self.shared.state();
+        state.is_freezing = self.orders.try_send(Order::Freeze).is_ok();
     }
 
-    /// Orders the thaw. What turned out to be frozen by somebody else is left so.
+    /// Orders a thaw. What turned out to be frozen by somebody else is left so.
     pub(crate) fn thaw(&self) {
-        self.0.order(Order::Thaw);
+        let mut state = self.shared.state();
+        // Where there is no room, thaws wait that have not begun.
+        state.thaws += usize::from(self.orders.try_send(Order::Thaw).is_ok());
     }
 
     /// Whether it was told to freeze, and the kernel has not returned from that.
     pub(crate) fn is_freezing(&self) -> bool {
-        let state = self.0.state();
-        state.order == Order::Freeze && state.frozen.is_none()
+        self.shared.state().is_freezing
     }
 
     /// How the freeze went, if it has returned by then.
     pub(crate) fn frozen(&self, until: Instant) -> Option<nix::Result<()>> {
-        self.0.wait(until, |state| state.frozen)
+        self.shared.wait(until, |state| state.frozen)
     }
 
-    /// Whether the file system had been frozen, if it is thawed by then.
+    /// Whether the file system had been frozen, if all thaws that were ordered are done by then.
     pub(crate) fn thawed(&self, until: Instant) -> Option<bool> {
-        self.0.wait(until, |state| state.thawed)
+        self.shared.wait(until, State::thawed)
     }
 
-    /// Waits for the thaw as long as it takes.
+    /// Waits for the thaws that were ordered as long as it takes.
     pub(crate) fn thawed_at_last(&self) -> bool {
-        let state = self.0.state();
-        let state = self.0.changed.wait_while(state, |state| state.thawed.is_none());
-        state.unwrap_or_else(PoisonError::into_inner).thawed.unwrap_or_default()
+        let state = self.shared.changed.wait_while(self.shared.state(), |state| state.thaws > 0);
+        state.unwrap_or_else(PoisonError::into_inner).was_frozen
     }
-}
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.0.change(|state| {
-            if state.order != Order::Thaw {
-                state.order = Order::Leave;
-            }
-        });
+    /// Does something once the thaws that were ordered are done: now, or on the thread that does them.
+    pub(crate) fn when_thawed(&self, job: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.state();
+        if state.thaws == 0 {
+            drop(state);
+            job();
+        } else {
+            state.then = Some(Box::new(job));
+        }
     }
 }
 
@@ -129,18 +143,15 @@ impl fmt::Debug for Keeper {
     }
 }
 
+impl State {
+    fn thawed(&self) -> Option<bool> {
+        (self.thaws == 0).then_some(self.was_frozen)
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn order(&self, order: Order) {
-        self.change(|state| state.order = order);
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state());
-        self.changed.notify_all();
     }
 
     fn wait<T: Copy>(&self, until: Instant, wanted: impl Fn(&State) -> Option<T>) -> Option<T> {
@@ -150,25 +161,30 @@ impl Shared {
         wanted(&state)
     }
 
-    fn next_order(&self, last: Order) -> Order {
-        let state = self.changed.wait_while(self.state(), |state| state.order == last);
-        state.unwrap_or_else(PoisonError::into_inner).order
-    }
-
-    fn serve(&self) {
+    fn serve(&self, orders: &Receiver<Order>) {
         let mut is_ours = true;
-        let mut order = self.next_order(Order::Wait);
-        if order == Order::Freeze {
-            let frozen = self.operations.freeze(&self.target);
-            is_ours = frozen.is_ok();
-            self.change(|state| state.frozen = Some(frozen));
-            order = self.next_order(Order::Freeze);
+        for order in orders {
+            match order {
+                Order::Freeze => {
+                    let frozen = self.operations.freeze(&self.target);
+                    is_ours = frozen.is_ok();
+                    let mut state = self.state();
+                    state.is_freezing = false;
+                    state.frozen = Some(frozen);
+                }
+                Order::Thaw => {
+                    let was_frozen = is_ours && thaw(&*self.operations, &self.target);
+                    let mut state = self.state();
+                    state.thaws -= 1;
+                    state.was_frozen |= was_frozen;
+                    let then = if state.thaws == 0 { state.then.take() } else { None };
+                    drop(state);
+                    self.changed.notify_all();
+                    then.into_iter().for_each(|then| then());
+                }
+            }
+            self.changed.notify_all();
         }
-        if order == Order::Leave {
-            return;
-        }
-        let thawed = is_ours && thaw(&*self.operations, &self.target);
-        self.change(|state| state.thawed = Some(thawed));
     }
 }
 
@@ -248,9 +264,27 @@ mod tests {
         assert_eq!(keeper.frozen(Instant::now() + Duration::from_millis(10)), None);
         keeper.thaw();
         assert_eq!(keeper.thawed(Instant::now()), None);
+        let noting = Arc::clone(&machine);
+        keeper.when_thawed(move || noting.note("then".into()));
         machine.go_on();
         assert!(keeper.thawed_at_last());
-        assert_eq!(machine.log(), ["freeze /a", "thaw /a"]);
+        machine.wait_for(|machine| machine.log() == ["freeze /a", "thaw /a", "then"]);
+        let noting = Arc::clone(&machine);
+        keeper.when_thawed(move || noting.note("at once".into()));
+        assert_eq!(machine.log().last().unwrap(), "at once");
+    }
+
+    #[test]
+    fn what_was_frozen_after_a_thaw_is_thawed_by_another_one() {
+        let machine = Fake::new(&[]);
+        let keeper = keeper(&machine, "/a");
+        keeper.thaw();
+        assert_eq!(keeper.thawed(soon()), Some(false));
+        // By the thread of an agent that is gone by now.
+        machine.freeze(keeper.target()).unwrap();
+        keeper.thaw();
+        assert_eq!(keeper.thawed(soon()), Some(true));
+        assert_eq!(machine.frozen(), [""; 0]);
     }
 
     #[test]
@@ -259,7 +293,7 @@ mod tests {
         let keeper = keeper(&machine, "/a");
         keeper.freeze();
         keeper.frozen(soon()).unwrap().unwrap();
-        let shared = Arc::downgrade(&keeper.0);
+        let shared = Arc::downgrade(&keeper.shared);
         drop(keeper);
         machine.wait_for(|_| shared.strong_count() == 0);
         assert_eq!(machine.frozen(), ["/a"]);

@@ -9,7 +9,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use qga::wire::message::Error;
 
 use super::{
-    Action, Claim, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations,
+    Action, Claim, Door, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations,
     errand::{Errand, Progress},
     guard,
     plan::{Candidate, Exclude, candidates},
@@ -32,6 +32,8 @@ pub(crate) struct RealMachine {
     pub(crate) marker: Marker,
     /// Looking for file systems.
     pub(crate) search: Errand,
+    /// Making the guard's socket.
+    pub(crate) listening: Errand,
 }
 
 impl Machine for RealMachine {
@@ -47,8 +49,15 @@ impl Machine for RealMachine {
         Arc::new(Kernel)
     }
 
-    fn start_guard(&self, targets: &[Arc<Target>], lease: Lease, on_end: OnEnd) -> Result<Box<dyn Guard>, Error> {
-        guard::start(targets, lease, &self.marker, &self.hooks, &self.environment, on_end)
+    fn start_guard(
+        &self,
+        targets: &[Arc<Target>],
+        lease: Lease,
+        door: Option<Door>,
+        on_end: OnEnd,
+    ) -> Result<Arc<dyn Guard>, Error> {
+        let parts = guard::Parts { marker: &self.marker, hooks: &self.hooks, listening: &self.listening };
+        guard::start(targets, lease, door, &parts, &self.environment, on_end)
     }
 
     fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {

@@ -47,19 +47,7 @@ impl Marker {
 
     /// Whether file systems are frozen by an agent that is gone. One that cannot be looked at counts as there.
     pub(crate) fn is_set(&self) -> bool {
-        match fs::read_to_string(self.path()) {
-            Ok(boot) if boot.is_empty() || boot == self.boot => true,
-            Ok(_) => {
-                log::warn!("{} is of an earlier run of the machine and is removed", self.path().display());
-                self.clear();
-                false
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => {
-                log::warn!("failed to read {}: {}", self.path().display(), errno::words(error));
-                true
-            }
-        }
+        self.is_of_this_boot(&self.path())
     }
 
     /// Says that file systems are frozen.
@@ -70,6 +58,7 @@ impl Marker {
     /// Says that they are not.
     pub(crate) fn clear(&self) {
         remove(&self.path());
+        remove(&self.socket());
     }
 
     /// Notes why a freeze ended by itself.
@@ -88,6 +77,22 @@ impl Marker {
     /// What ended before does not concern the next freeze.
     pub(crate) fn forget_note(&self) {
         remove(&self.note_path());
+    }
+
+    fn is_of_this_boot(&self, path: &Path) -> bool {
+        match fs::read_to_string(path) {
+            Ok(boot) if boot.is_empty() || boot == self.boot => true,
+            Ok(_) => {
+                log::warn!("{} is of an earlier run of the machine and is removed", path.display());
+                remove(path);
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                log::warn!("failed to read {}: {}", path.display(), errno::words(error));
+                true
+            }
+        }
     }
 
     fn path(&self) -> PathBuf {

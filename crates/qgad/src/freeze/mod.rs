@@ -6,12 +6,16 @@
 //! | freezing | the hook runs, then one file system after the other is frozen | all done: **frozen**; none, a failure, the time limit, a thaw, the guard's end: **thawing** |
 //! | frozen | writers wait; only what a freeze needs is served | a thaw, or the guard ended it: **thawing** |
 //! | thawing | the last frozen is thawed first, the guard leaves, the hook runs | always: **thawed** |
+//! | taking over | an agent found the freeze of another one, and takes over its guard | always: **frozen**, or **thawed** if there was none |
 //!
-//! An agent that finds the marker of another one begins frozen. Each file system has a thread of its own (`keeper`), so that
-//! nothing waits for ever for one that does not answer. Before the first one is frozen a second process holds all of them
-//! (`guard`) and thaws them when the lease ends or no agent is left; who then asks for the thaw is told so, once.
-//! While writers wait the agent writes nothing to any disk and its memory is locked; what it would log is kept in memory.
+//! Each file system has a thread of its own (`keeper`), so that nothing waits for ever for one that does not answer. One that
+//! does not thaw when it is told to is left over: its thread and the guard stay until it has, and nothing is frozen before.
+//! Before the first one is frozen a second process holds all of them (`guard`) and thaws them when the lease ends or no
+//! agent is left; who then asks for the thaw is told so, once.
+//! While writers wait, or something is left over, the agent writes nothing to any disk and its memory is locked; what it
+//! would log is kept in memory.
 //! The thaw hook runs after every attempt, whatever became of it.
+//! What becomes of a freeze while no host asks is told by `succession`.
 
 mod errand;
 mod guard;
@@ -21,11 +25,15 @@ mod machine;
 mod marker;
 mod parts;
 mod plan;
+mod succession;
 mod target;
 
 use std::{
     fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -44,7 +52,7 @@ pub(crate) use self::{
 };
 use self::{
     keeper::{Keeper, Thawed, thaw_each},
-    parts::{Action, Claim, Guard, GuardEnd, Lease, Machine, OnEnd},
+    parts::{Action, Claim, Door, Guard, GuardEnd, Lease, Machine, OnEnd},
     target::{Operations, Target},
 };
 use crate::{errno, policy::Refusal};
@@ -56,6 +64,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
 const FIND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the guard of an earlier freeze has to leave before the next one is refused. It takes milliseconds.
+const GUARD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long removing a file may take: as long as a busy disk, not as one that is still frozen.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The administrator's limits.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +85,8 @@ pub(crate) struct Freezer(Arc<Shared>);
 struct Shared {
     machine: Box<dyn Machine>,
     marker: Marker,
+    /// Removing files from the state directory, which may be on what does not thaw.
+    removal: Errand,
     limits: Limits,
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -84,8 +98,8 @@ struct Inner {
     cancelled: Option<String>,
     /// Which freeze this is, so that the end of an old guard is not taken for that of a new one.
     freeze: u64,
-    /// What did not thaw when it was told to.
-    leftovers: Option<Held>,
+    /// What did not thaw when it was told to, or a guard that may not have left yet.
+    leftovers: Option<Leftovers>,
     put_off: Vec<PutOff>,
 }
 
@@ -94,6 +108,7 @@ type PutOff = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 enum Stage {
     Thawed,
+    TakingOver,
     Freezing,
     Frozen(Held),
     Thawing { are_writers_waiting: bool },
@@ -103,13 +118,33 @@ enum Stage {
 #[derive(Debug)]
 struct Held {
     keepers: Vec<Keeper>,
-    guard: Option<Box<dyn Guard>>,
+    guard: Option<Arc<dyn Guard>>,
     lease: Lease,
     /// Since when the lease counts.
     since: Instant,
 }
 
+/// What a freeze left.
+#[derive(Debug)]
+struct Leftovers {
+    /// What did not thaw when it was told to; nothing once all has, and the agent writes again.
+    stuck: Arc<[Keeper]>,
+    guard: Option<Arc<dyn Guard>>,
+}
+
+impl Inner {
+    /// Whether a file system has not thawed that was told to.
+    fn is_anything_stuck(&self) -> bool {
+        self.leftovers.as_ref().is_some_and(|leftovers| !leftovers.stuck.is_empty())
+    }
+}
+
 impl Held {
+    /// What nobody guards.
+    fn unguarded(keepers: Vec<Keeper>) -> Self {
+        Self { keepers, guard: None, lease: None, since: Instant::now() }
+    }
+
     fn remaining_lease(&self) -> Lease {
         self.lease.map(|lease| lease.saturating_sub(self.since.elapsed()))
     }
@@ -118,12 +153,19 @@ impl Held {
 impl Freezer {
     /// A freezer, of a guest that is thawed unless there is a marker; then [`Self::recover`] must follow.
     pub(crate) fn new(machine: Box<dyn Machine>, marker: Marker, limits: Limits) -> Self {
-        let stage = if marker.is_set() { Stage::Freezing } else { Stage::Thawed };
-        if matches!(stage, Stage::Freezing) {
+        let stage = if marker.is_set() { Stage::TakingOver } else { Stage::Thawed };
+        if matches!(stage, Stage::TakingOver) {
             machine.hold_still();
         }
         let inner = Inner { stage, cancelled: None, freeze: 0, leftovers: None, put_off: Vec::new() };
-        Self(Arc::new(Shared { machine, marker, limits, inner: Mutex::new(inner), changed: Condvar::new() }))
+        Self(Arc::new(Shared {
+            machine,
+            marker,
+            removal: Errand::default(),
+            limits,
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+        }))
     }
 
     /// Whether commands are refused because file systems are frozen, or about to be.
@@ -133,13 +175,14 @@ impl Freezer {
 
     /// Whether everything that was to be frozen is.
     pub(crate) fn is_frozen(&self) -> bool {
-        matches!(self.0.inner().stage, Stage::Frozen(_) | Stage::Thawing { are_writers_waiting: true })
+        let inner = self.0.inner();
+        matches!(inner.stage, Stage::TakingOver | Stage::Frozen(_) | Stage::Thawing { are_writers_waiting: true })
     }
 
     /// Does something that writes to a disk: now, or once that does not wait for ever.
     pub(crate) fn when_thawed(&self, job: impl FnOnce() + Send + 'static) {
         let mut inner = self.0.inner();
-        if matches!(inner.stage, Stage::Thawed) {
+        if matches!(inner.stage, Stage::Thawed) && !inner.is_anything_stuck() {
             drop(inner);
             job();
         } else {
@@ -147,17 +190,16 @@ impl Freezer {
         }
     }
 
-    /// Takes over a freeze that another agent left behind, if there is one.
+    /// Takes over what another agent left behind, a freeze or hooks that are to be run, without being waited for.
     pub(crate) fn recover(&self) {
         self.0.recover();
     }
 
     /// Freezes the named file systems, or all, and returns how many. None is no freeze. A refusal names the command.
     pub(crate) fn freeze(&self, command: &str, named: Option<&[String]>, lease: Lease) -> Result<i64, Error> {
-        self.0.refuse_leftovers()?;
         self.0.begin(command)?;
         let last = Instant::now() + LONGEST_ATTEMPT;
-        if let Err(error) = self.0.machine.run_hook(Action::Freeze) {
+        if let Err(error) = self.0.make_ready() {
             self.0.become_thawed();
             return Err(error);
         }
@@ -235,6 +277,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Runs the freeze hook, unless an earlier freeze is not done with.
+    fn make_ready(&self) -> Result<(), Error> {
+        self.refuse_leftovers()?;
+        self.inner().leftovers = None;
+        self.machine.run_hook(Action::Freeze)
+    }
+
     /// Freezes. Nothing is held if nothing could be frozen.
     fn attempt(
         self: &Arc<Self>,
@@ -262,11 +311,11 @@ impl Shared {
 
     /// A guard and a keeper for each, before anything is frozen.
     fn hold(self: &Arc<Self>, targets: Vec<Arc<Target>>, lease: Lease) -> Result<Held, Error> {
-        let guard = self.machine.start_guard(&targets, lease, self.on_end())?;
+        let guard = self.machine.start_guard(&targets, lease, None, self.on_end())?;
         match self.keepers(targets) {
             Ok(keepers) => Ok(Held { keepers, guard: Some(guard), lease, since: Instant::now() }),
             Err(error) => {
-                guard.end(false);
+                guard.leave();
                 Err(error)
             }
         }
@@ -331,7 +380,9 @@ impl Shared {
             inner.cancelled = Some("a thaw was asked for".into());
         }
         drop(inner);
-        let mut inner = self.wait_while(|inner| matches!(inner.stage, Stage::Freezing | Stage::Thawing { .. }));
+        let is_on_the_move =
+            |stage: &Stage| matches!(stage, Stage::TakingOver | Stage::Freezing | Stage::Thawing { .. });
+        let mut inner = self.wait_while(|inner| is_on_the_move(&inner.stage));
         let are_writers_waiting = matches!(inner.stage, Stage::Frozen(_));
         match std::mem::replace(&mut inner.stage, Stage::Thawing { are_writers_waiting }) {
             Stage::Frozen(held) => Some(held),
@@ -340,22 +391,24 @@ impl Shared {
     }
 
     /// Thaws what is held, last frozen first, and lets the guard leave.
-    fn release(&self, held: Held) -> Thawed {
+    fn release(self: &Arc<Self>, held: Held) -> Thawed {
         let thawed = thaw_each(&held.keepers);
-        let is_stuck = !thawed.stuck.is_empty();
-        if let Some(guard) = &held.guard {
-            guard.end(is_stuck);
-        }
-        if is_stuck {
+        if !thawed.stuck.is_empty() {
+            if let Some(guard) = &held.guard {
+                guard.thaw();
+            }
             log::error!("failed to thaw {}: no answer", thawed.stuck.join(", "));
-            self.inner().leftovers = Some(held);
+            self.leave_over(held.keepers, held.guard);
+        } else if let Some(guard) = &held.guard {
+            guard.leave();
+            self.inner().leftovers = Some(Leftovers { stuck: Arc::new([]), guard: held.guard });
         }
         thawed
     }
 
     /// Thaws what others froze.
-    fn thaw_others(&self) -> i64 {
-        if self.refuse_leftovers().is_err() {
+    fn thaw_others(self: &Arc<Self>) -> i64 {
+        if self.inner().is_anything_stuck() {
             return 0;
         }
         let found = self.machine.find_all(Instant::now() + FIND_PATIENCE);
@@ -366,38 +419,65 @@ impl Shared {
         });
         let thawed = thaw_each(&keepers);
         if !thawed.stuck.is_empty() {
-            self.inner().leftovers = Some(Held { keepers, guard: None, lease: None, since: Instant::now() });
+            self.leave_over(keepers, None);
         }
         thawed.count
     }
 
+    /// Keeps what has not thawed, until it has.
+    fn leave_over(self: &Arc<Self>, keepers: Vec<Keeper>, guard: Option<Arc<dyn Guard>>) {
+        let remaining = Arc::new(AtomicUsize::new(keepers.len()));
+        let stuck: Arc<[Keeper]> = keepers.into();
+        self.inner().leftovers = Some(Leftovers { stuck: Arc::clone(&stuck), guard });
+        for keeper in &*stuck {
+            let (shared, remaining) = (Arc::clone(self), Arc::clone(&remaining));
+            keeper.when_thawed(move || {
+                if remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    shared.finish_leftovers();
+                }
+            });
+        }
+    }
+
+    /// Everything that was left over has thawed.
+    fn finish_leftovers(&self) {
+        let guard = self.inner().leftovers.as_ref().and_then(|leftovers| leftovers.guard.clone());
+        guard.inspect(|guard| guard.leave());
+        self.write_again();
+        log::info!("what did not thaw at once is thawed");
+        let mut inner = self.inner();
+        if let Some(leftovers) = &mut inner.leftovers {
+            leftovers.stuck = Arc::new([]);
+        }
+        let put_off_meanwhile = std::mem::take(&mut inner.put_off);
+        drop(inner);
+        put_off_meanwhile.into_iter().for_each(|job| job());
+    }
+
     /// A file system that was given up must be done with before it is frozen again, or it would be thawed too early.
     fn refuse_leftovers(&self) -> Result<(), Error> {
-        let mut inner = self.inner();
-        if let Some(held) = &inner.leftovers {
-            let now = Instant::now();
-            let stuck: Vec<_> = held.keepers.iter().filter(|keeper| keeper.thawed(now).is_none()).collect();
-            let is_guard_there = held.guard.as_ref().is_some_and(|guard| !guard.is_gone());
-            if let Some(keeper) = stuck.first() {
-                let place = keeper.place().display();
-                return Err(Error::generic(format!("{place} does not answer since an earlier freeze or thaw")));
-            }
-            if is_guard_there {
-                return Err(Error::generic("the guard of an earlier freeze has not left yet"));
-            }
+        let inner = self.inner();
+        let Some(Leftovers { stuck, guard }) = &inner.leftovers else { return Ok(()) };
+        let now = Instant::now();
+        if let Some(keeper) = stuck.iter().find(|keeper| keeper.thawed(now).is_none()).or(stuck.first()) {
+            let place = keeper.place().display();
+            return Err(Error::generic(format!("{place} does not answer since an earlier freeze or thaw")));
         }
-        inner.leftovers = None;
-        Ok(())
+        let guard = guard.clone();
+        drop(inner);
+        match guard.is_none_or(|guard| guard.is_gone(Instant::now() + GUARD_PATIENCE)) {
+            true => Ok(()),
+            false => Err(Error::generic("the guard of an earlier freeze has not left yet")),
+        }
     }
 
     /// Thawing to thawed. If writers were kept waiting, what was put off is done first; then the thaw hook runs.
     fn end(&self, were_writers_waiting: bool) -> Result<(), Error> {
         if were_writers_waiting {
-            let put_off = std::mem::take(&mut self.inner().put_off);
-            put_off.into_iter().for_each(|job| job());
-            self.machine.move_again();
-            self.marker.clear();
-            marker::remove(&self.marker.socket());
+            if !self.inner().is_anything_stuck() {
+                self.write_again();
+            }
+            self.remove(Marker::clear);
             self.inner().stage = Stage::Thawing { are_writers_waiting: false };
         }
         let hook = self.machine.run_hook(Action::Thaw);
@@ -405,127 +485,31 @@ impl Shared {
         hook
     }
 
+    /// Does what was put off, and goes on as usual.
+    fn write_again(&self) {
+        let put_off = std::mem::take(&mut self.inner().put_off);
+        put_off.into_iter().for_each(|job| job());
+        self.machine.move_again();
+    }
+
+    /// Removes files from the state directory.
+    fn remove(&self, what: fn(&Marker)) {
+        let marker = self.marker.clone();
+        let doing = format!("change {}", marker.directory().display());
+        let until = Instant::now() + REMOVAL_PATIENCE;
+        if let Err(error) = self.removal.run(&doing, until, move |_| what(&marker)) {
+            log::error!("{}", error.desc);
+        }
+    }
+
     fn become_thawed(&self) {
         let mut inner = self.inner();
         inner.stage = Stage::Thawed;
         inner.cancelled = None;
-        let put_off = std::mem::take(&mut inner.put_off);
+        let put_off = if inner.is_anything_stuck() { Vec::new() } else { std::mem::take(&mut inner.put_off) };
         drop(inner);
         self.changed.notify_all();
         put_off.into_iter().for_each(|job| job());
-    }
-
-    fn recover(self: &Arc<Self>) {
-        if !matches!(self.inner().stage, Stage::Freezing) {
-            return;
-        }
-        let held = match self.take_over() {
-            Ok(Some(held)) => held,
-            // Its guard has just thawed everything, and run the hook.
-            Ok(None) => {
-                self.machine.move_again();
-                return self.become_thawed();
-            }
-            Err(error) => {
-                log::error!("nobody but a host ends the freeze that an earlier agent left: {}", error.desc);
-                Held { keepers: Vec::new(), guard: None, lease: None, since: Instant::now() }
-            }
-        };
-        log::warn!("file systems are frozen since an earlier agent");
-        if let Err((held, reason)) = self.settle(held) {
-            log::warn!("the freeze of an earlier agent ends: {reason}");
-            self.release(held);
-            self.end_without_asking();
-        }
-    }
-
-    /// The freeze of another agent: its guard's, or whatever is mounted now if there is no guard.
-    fn take_over(self: &Arc<Self>) -> Result<Option<Held>, Error> {
-        match self.machine.claim_guard(self.on_end())? {
-            Some(Claim { guard, targets, lease }) => {
-                let keepers = self.keepers(targets.into_iter().map(Arc::new).collect())?;
-                Ok(Some(Held { keepers, guard: Some(guard), lease, since: Instant::now() }))
-            }
-            None if !self.marker.is_set() => Ok(None),
-            None => {
-                let targets = self.machine.find_all(Instant::now() + FIND_PATIENCE)?;
-                self.hold(targets.into_iter().map(Arc::new).collect(), self.limits.lease).map(Some)
-            }
-        }
-    }
-
-    fn on_end(self: &Arc<Self>) -> OnEnd {
-        let shared: Weak<Self> = Arc::downgrade(self);
-        let freeze = self.inner().freeze;
-        Box::new(move |how| {
-            if let Some(shared) = shared.upgrade() {
-                shared.guard_ended(freeze, how);
-            }
-        })
-    }
-
-    fn guard_ended(self: &Arc<Self>, freeze: u64, how: GuardEnd) {
-        let mut inner = self.inner();
-        if inner.freeze != freeze {
-            return;
-        }
-        match (&mut inner.stage, how) {
-            (Stage::Freezing, _) => inner.cancelled = Some("its guard ended too early".into()),
-            (Stage::Frozen(held), GuardEnd::Lost) => {
-                held.guard = None;
-                let targets: Vec<_> = held.keepers.iter().map(|keeper| Arc::clone(keeper.target())).collect();
-                let lease = held.remaining_lease();
-                drop(inner);
-                self.replace_guard(freeze, &targets, lease);
-            }
-            (Stage::Frozen(_), GuardEnd::Thawed) => {
-                drop(inner);
-                self.end_by_itself(freeze, None);
-            }
-            _ => {}
-        }
-    }
-
-    /// The guard was killed. Another one takes its place, or the freeze ends.
-    fn replace_guard(self: &Arc<Self>, freeze: u64, targets: &[Arc<Target>], lease: Lease) {
-        log::warn!("the guard of the freeze was killed and is replaced");
-        match self.machine.start_guard(targets, lease, self.on_end()) {
-            Ok(guard) => {
-                guard.complete();
-                let mut inner = self.inner();
-                let is_same = inner.freeze == freeze;
-                match &mut inner.stage {
-                    Stage::Frozen(held) if is_same => held.guard = Some(guard),
-                    _ => {
-                        drop(inner);
-                        guard.end(false);
-                    }
-                }
-            }
-            Err(error) => {
-                log::error!("the freeze ends, because nobody would guard it: {}", error.desc);
-                let reason = "the freeze ended by itself because its guard was killed and could not be replaced";
-                self.end_by_itself(freeze, Some(reason));
-            }
-        }
-    }
-
-    /// Frozen to thawed without a host. The guard has left a note, unless there is none to leave it.
-    fn end_by_itself(&self, freeze: u64, note: Option<&str>) {
-        let mut inner = self.inner();
-        if inner.freeze != freeze || !matches!(inner.stage, Stage::Frozen(_)) {
-            return;
-        }
-        let stage = std::mem::replace(&mut inner.stage, Stage::Thawing { are_writers_waiting: true });
-        drop(inner);
-        if let Stage::Frozen(held) = stage {
-            self.release(held);
-        }
-        if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
-            log::error!("{error}");
-        }
-        log::warn!("the freeze has ended by itself; the next thaw says why");
-        self.end_without_asking();
     }
 
     /// A failure of the hook is in the log; there is nobody else to tell.

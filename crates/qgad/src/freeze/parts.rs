@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,8 +23,15 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
     /// How they are frozen and thawed.
     fn operations(&self) -> Arc<dyn Operations>;
 
-    /// Starts a guard that holds the targets; nothing is frozen before.
-    fn start_guard(&self, targets: &[Arc<Target>], lease: Lease, on_end: OnEnd) -> Result<Box<dyn Guard>, Error>;
+    /// Starts a guard that holds the targets; nothing is frozen before. One that takes the place of another one waits for
+    /// new agents where that did.
+    fn start_guard(
+        &self,
+        targets: &[Arc<Target>],
+        lease: Lease,
+        door: Option<Door>,
+        on_end: OnEnd,
+    ) -> Result<Arc<dyn Guard>, Error>;
 
     /// Takes over the guard of an agent that is gone, if there is one.
     fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error>;
@@ -43,12 +51,22 @@ pub(crate) trait Guard: fmt::Debug + Send + Sync {
     /// Everything is frozen: the lease begins.
     fn complete(&self);
 
-    /// It is to leave, thawing first what the agent could not.
-    fn end(&self, thaw: bool);
+    /// The agent could not thaw everything yet. The guard is to do that, and to thaw once more when the agent is gone
+    /// without having told it to leave.
+    fn thaw(&self);
 
-    /// Whether it has left.
-    fn is_gone(&self) -> bool;
+    /// Everything is thawed, and no freeze can succeed late: it is to leave.
+    fn leave(&self);
+
+    /// Whether it has left by then.
+    fn is_gone(&self, until: Instant) -> bool;
+
+    /// Where it waits for a new agent, if it does.
+    fn door(&self) -> Option<Door>;
 }
+
+/// The socket on which a new agent is waited for. It is kept, because none can be made while its directory is frozen.
+pub(crate) type Door = Arc<OwnedFd>;
 
 /// How long a freeze may last; for ever if not given.
 pub(crate) type Lease = Option<Duration>;
@@ -69,7 +87,7 @@ pub(crate) enum GuardEnd {
 #[derive(Debug)]
 pub(crate) struct Claim {
     /// The guard.
-    pub(crate) guard: Box<dyn Guard>,
+    pub(crate) guard: Arc<dyn Guard>,
     /// What it holds, in the order of freezing.
     pub(crate) targets: Vec<Target>,
     /// What is left of the lease.

@@ -15,7 +15,7 @@ use crate::root::Root;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The command that tests freeze with.
-const FREEZE: &str = "guest-fsfreeze-freeze";
+pub(super) const FREEZE: &str = "guest-fsfreeze-freeze";
 
 /// What is wrong with a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +35,19 @@ pub(super) struct Fake {
     state: Mutex<FakeState>,
     changed: Condvar,
     has_no_targets: AtomicBool,
-    has_no_guard: AtomicBool,
+    pub(super) has_no_guard: AtomicBool,
     hook_fails: AtomicBool,
+    pub(super) is_claimed: AtomicBool,
+    pub(super) claim_hangs: AtomicBool,
 }
 
 #[derive(Default)]
-struct FakeState {
-    frozen: HashSet<String>,
+pub(super) struct FakeState {
+    pub(super) frozen: HashSet<String>,
     log: Vec<String>,
     goes_on: bool,
-    on_end: Vec<OnEnd>,
-    claim: Option<Lease>,
+    pub(super) on_end: Vec<OnEnd>,
+    pub(super) claim: Option<Lease>,
 }
 
 impl fmt::Debug for FakeState {
@@ -59,17 +61,21 @@ pub(super) fn target(place: &str) -> Target {
     Target { place: place.into(), descriptor: File::open("/dev/null").unwrap().into() }
 }
 
+fn new_door() -> Door {
+    Arc::new(File::open("/dev/null").unwrap().into())
+}
+
 impl Fake {
     pub(super) fn new(troubles: &[(&str, Trouble)]) -> Arc<Self> {
         let troubles = troubles.iter().map(|(place, trouble)| (place.to_string(), *trouble)).collect();
         Arc::new(Self { troubles, ..Self::default() })
     }
 
-    fn state(&self) -> MutexGuard<'_, FakeState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, what: String) {
+    pub(super) fn note(&self, what: String) {
         self.state().log.push(what);
         self.changed.notify_all();
     }
@@ -105,7 +111,7 @@ impl Fake {
         drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn guard_ends(&self, how: GuardEnd) {
+    pub(super) fn guard_ends(&self, how: GuardEnd) {
         let on_end = self.state().on_end.pop().unwrap();
         on_end(how);
     }
@@ -138,19 +144,27 @@ impl Operations for Fake {
 }
 
 #[derive(Debug)]
-struct FakeGuard(Arc<Fake>);
+struct FakeGuard(Arc<Fake>, Door);
 
 impl Guard for FakeGuard {
     fn complete(&self) {
         self.0.note("guard complete".into());
     }
 
-    fn end(&self, thaw: bool) {
-        self.0.note(if thaw { "guard thaws".into() } else { "guard leaves".into() });
+    fn thaw(&self) {
+        self.0.note("guard thaws".into());
     }
 
-    fn is_gone(&self) -> bool {
+    fn leave(&self) {
+        self.0.note("guard leaves".into());
+    }
+
+    fn is_gone(&self, _: Instant) -> bool {
         true
+    }
+
+    fn door(&self) -> Option<Door> {
+        Some(Arc::clone(&self.1))
     }
 }
 
@@ -174,20 +188,35 @@ impl Machine for FakeMachine {
         Arc::clone(&self.0) as _
     }
 
-    fn start_guard(&self, targets: &[Arc<Target>], lease: Lease, on_end: OnEnd) -> Result<Box<dyn Guard>, Error> {
+    fn start_guard(
+        &self,
+        targets: &[Arc<Target>],
+        lease: Lease,
+        door: Option<Door>,
+        on_end: OnEnd,
+    ) -> Result<Arc<dyn Guard>, Error> {
         if self.0.has_no_guard.load(Ordering::Relaxed) {
             return Err(Error::generic("no guard"));
         }
-        self.0.note(format!("guard {} for {:?}", targets.len(), lease.map(|lease| lease.as_secs_f64().ceil())));
+        let at = if door.is_some() { " at the old door" } else { "" };
+        let lease = lease.map(|lease| lease.as_secs_f64().ceil());
+        self.0.note(format!("guard {} for {lease:?}{at}", targets.len()));
         self.0.state().on_end.push(on_end);
-        Ok(Box::new(FakeGuard(Arc::clone(&self.0))))
+        Ok(Arc::new(FakeGuard(Arc::clone(&self.0), door.unwrap_or_else(new_door))))
     }
 
     fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
+        if self.0.is_claimed.load(Ordering::Relaxed) {
+            self.0.note("claim refused".into());
+            return Err(Error::generic("another agent has it"));
+        }
+        if self.0.claim_hangs.load(Ordering::Relaxed) {
+            self.0.hang();
+        }
         let Some(lease) = self.0.state().claim.take() else { return Ok(None) };
         self.0.state().on_end.push(on_end);
         let targets = vec![target("/a"), target("/b")];
-        Ok(Some(Claim { guard: Box::new(FakeGuard(Arc::clone(&self.0))), targets, lease }))
+        Ok(Some(Claim { guard: Arc::new(FakeGuard(Arc::clone(&self.0), new_door())), targets, lease }))
     }
 
     fn run_hook(&self, action: Action) -> Result<(), Error> {
@@ -214,23 +243,25 @@ pub(crate) fn freezer_of_nothing(directory: &Path) -> Freezer {
     freezer(&fake, directory)
 }
 
-fn freezer(fake: &Arc<Fake>, directory: &Path) -> Freezer {
+pub(super) fn freezer(fake: &Arc<Fake>, directory: &Path) -> Freezer {
     let limits = Limits { timeout: Duration::from_millis(300), lease: Some(Duration::from_secs(600)) };
     let marker = Marker::new(&Root::machine(), directory);
     Freezer::new(Box::new(FakeMachine(Arc::clone(fake))), marker, limits)
 }
 
 /// A machine in trouble, its freezer, and its state directory.
-fn set_up(troubles: &[(&str, Trouble)]) -> (Arc<Fake>, Freezer, tempfile::TempDir) {
+pub(super) fn set_up(troubles: &[(&str, Trouble)]) -> (Arc<Fake>, Freezer, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let fake = Fake::new(troubles);
     let freezer = freezer(&fake, directory.path());
     (fake, freezer, directory)
 }
 
-fn names(directory: &tempfile::TempDir) -> Vec<String> {
+pub(super) fn names(directory: &tempfile::TempDir) -> Vec<String> {
     let entries = std::fs::read_dir(directory.path()).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn check_failure(troubles: &[(&str, Trouble)], message: &str, log: &[&str]) {
@@ -353,8 +384,33 @@ fn one_that_does_not_answer_is_given_up_and_thawed_late() {
     let error = freezer.freeze(FREEZE, None, None).unwrap_err();
     assert_eq!(error.desc, "/b does not answer since an earlier freeze or thaw");
     fake.go_on();
-    fake.wait_for(|fake| fake.log().contains(&"thaw /b".into()));
     fake.wait_for(|_| freezer.freeze(FREEZE, None, None).is_ok());
+    let log = fake.log();
+    let place = |what: &str| log.iter().position(|line| line == what).unwrap();
+    assert!(place("thaw /b") < place("guard leaves"));
+}
+
+#[test]
+fn nothing_is_written_while_something_is_stuck() {
+    let (fake, freezer, directory) = set_up(&[("/b", Trouble::HangsInThaw)]);
+    freezer.freeze(FREEZE, None, None).unwrap();
+    let noting = Arc::clone(&fake);
+    freezer.when_thawed(move || noting.note("put off".into()));
+    freezer.thaw().unwrap_err();
+    let noting = Arc::clone(&fake);
+    freezer.when_thawed(move || noting.note("put off again".into()));
+    // An agent that takes its place would find nothing that it could end.
+    assert_eq!(names(&directory), [""; 0]);
+    assert_eq!(fake.log().last().unwrap(), "hook Thaw");
+    fake.go_on();
+    fake.wait_for(|fake| fake.log().contains(&"move again".into()));
+    let log = fake.log();
+    let end = log.iter().position(|line| line == "hook Thaw").unwrap() + 1;
+    assert_eq!(log[end..], ["thaw /b", "guard leaves", "put off", "put off again", "move again"]);
+    fake.wait_for(|_| freezer.0.refuse_leftovers().is_ok());
+    let noting = Arc::clone(&fake);
+    freezer.when_thawed(move || noting.note("at once".into()));
+    assert_eq!(fake.log().last().unwrap(), "at once");
 }
 
 #[test]
@@ -431,94 +487,11 @@ fn one_that_does_not_thaw_is_named_and_delays_no_other() {
 }
 
 #[test]
-fn a_freeze_that_its_guard_ended_is_over_and_told_of_once() {
-    let (fake, freezer, directory) = set_up(&[]);
-    freezer.freeze(FREEZE, None, None).unwrap();
-    fake.state().frozen.clear();
-    let marker = Marker::new(&Root::machine(), directory.path());
-    marker.note("the freeze ended by itself because its lease of 600 s ended").unwrap();
-    fake.guard_ends(GuardEnd::Thawed);
-    assert!(!freezer.is_frozen() && !freezer.refuses_commands());
-    assert!(!marker.is_set());
-    assert_eq!(fake.log()[7..], ["guard leaves", "move again", "hook Thaw"]);
-    assert_eq!(
-        freezer.thaw().unwrap_err().desc,
-        "the freeze ended by itself because its lease of 600 s ended: what was copied since then may be inconsistent"
-    );
-    assert_eq!(freezer.thaw(), Ok(0));
-}
-
-#[test]
 fn what_ended_before_does_not_concern_the_next_freeze() {
     let (_fake, freezer, directory) = set_up(&[]);
     Marker::new(&Root::machine(), directory.path()).note("late").unwrap();
     freezer.freeze(FREEZE, None, None).unwrap();
     assert_eq!(freezer.thaw(), Ok(3));
-}
-
-#[test]
-fn a_guard_that_was_killed_is_replaced_for_the_rest_of_the_lease() {
-    let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(FREEZE, None, None).unwrap();
-    fake.guard_ends(GuardEnd::Lost);
-    assert!(freezer.is_frozen());
-    assert_eq!(fake.log()[7..], ["guard 3 for Some(600.0)", "guard complete"]);
-    assert_eq!(freezer.thaw(), Ok(3));
-}
-
-#[test]
-fn a_freeze_that_nobody_can_guard_ends() {
-    let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(FREEZE, None, None).unwrap();
-    fake.has_no_guard.store(true, Ordering::Relaxed);
-    fake.guard_ends(GuardEnd::Lost);
-    assert!(!freezer.is_frozen());
-    assert_eq!(fake.frozen(), [""; 0]);
-    let error = freezer.thaw().unwrap_err();
-    assert!(error.desc.contains("its guard was killed and could not be replaced"), "{}", error.desc);
-}
-
-#[test]
-fn the_end_of_an_old_guard_is_not_taken_for_that_of_a_new_one() {
-    let (fake, freezer, _directory) = set_up(&[]);
-    freezer.freeze(FREEZE, None, None).unwrap();
-    freezer.thaw().unwrap();
-    freezer.freeze(FREEZE, None, None).unwrap();
-    let latest = fake.state().on_end.pop().unwrap();
-    fake.guard_ends(GuardEnd::Thawed);
-    assert!(freezer.is_frozen());
-    drop(latest);
-}
-
-#[test]
-fn the_guard_of_an_agent_that_is_gone_is_taken_over() {
-    let directory = tempfile::tempdir().unwrap();
-    Marker::new(&Root::machine(), directory.path()).set().unwrap();
-    let fake = Fake::new(&[]);
-    fake.state().frozen.extend(["/a".into(), "/b".into()]);
-    fake.state().claim = Some(Some(Duration::from_secs(9)));
-    let freezer = freezer(&fake, directory.path());
-    assert!(freezer.refuses_commands());
-    freezer.recover();
-    assert!(freezer.is_frozen());
-    assert_eq!(freezer.thaw(), Ok(2));
-    assert_eq!(
-        fake.log(),
-        ["hold still", "guard complete", "thaw /b", "thaw /a", "guard leaves", "move again", "hook Thaw"]
-    );
-}
-
-#[test]
-fn without_its_guard_a_freeze_gets_a_new_one() {
-    let directory = tempfile::tempdir().unwrap();
-    Marker::new(&Root::machine(), directory.path()).set().unwrap();
-    let fake = Fake::new(&[]);
-    fake.state().frozen.insert("/b".into());
-    let freezer = freezer(&fake, directory.path());
-    freezer.recover();
-    assert!(freezer.is_frozen());
-    assert_eq!(freezer.thaw(), Ok(1));
-    assert_eq!(fake.log()[..3], ["hold still", "guard 3 for Some(600.0)", "guard complete"]);
 }
 
 #[test]

@@ -25,19 +25,19 @@ pub(super) enum Message {
     Target(PathBuf, OwnedFd),
     /// How long the freeze may last, or what is left of that.
     Lease(Lease),
-    /// The state directory, and the socket on which a new agent is waited for.
-    Home(PathBuf, OwnedFd),
+    /// The state directory, and the socket on which a new agent is waited for, if one is. A guard gets the latter last.
+    Home(PathBuf, Option<OwnedFd>),
     /// The hook, and how long it may run.
     Hook(PathBuf, Duration),
     /// That was all: to a guard, to get ready; from one, that it is.
     Ready,
     /// Everything is frozen.
     Complete,
-    /// Everything is thawed; the guard is to leave.
+    /// Everything is thawed, and no freeze of the agent's is under way; the guard is to leave.
     Leave,
-    /// Not everything could be thawed; the guard is to do it, and leave.
+    /// Not everything could be thawed; the guard is to do it, and to stay.
     Thaw,
-    /// The guard has thawed everything, by itself, and leaves.
+    /// The guard has thawed everything, by itself.
     Thawed,
 }
 
@@ -47,7 +47,7 @@ impl Message {
         let (kind, bytes, descriptor) = match self {
             Self::Target(place, descriptor) => return send_target(socket, place, descriptor),
             Self::Lease(lease) => (b'L', lease.map(to_bytes).unwrap_or_default(), None),
-            Self::Home(directory, listener) => (b'S', directory.as_os_str().as_bytes().to_vec(), Some(listener)),
+            Self::Home(directory, door) => (b'S', directory.as_os_str().as_bytes().to_vec(), door.as_ref()),
             Self::Hook(path, limit) => (b'H', [&to_bytes(*limit), path.as_os_str().as_bytes()].concat(), None),
             Self::Ready => (b'R', Vec::new(), None),
             Self::Complete => (b'C', Vec::new(), None),
@@ -71,7 +71,7 @@ impl Message {
             (b'T', Some(descriptor)) => Self::Target(path(bytes), descriptor),
             (b'L', None) if bytes.is_empty() => Self::Lease(None),
             (b'L', None) => Self::Lease(Some(from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?.0)),
-            (b'S', Some(listener)) => Self::Home(path(bytes), listener),
+            (b'S', door) => Self::Home(path(bytes), door),
             (b'H', None) => {
                 let (limit, rest) = from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?;
                 Self::Hook(path(rest), limit)

@@ -4,7 +4,11 @@
 //! and from then on needs no disk. It thaws by itself when the lease ends, when it is told to end by SIGTERM or SIGINT,
 //! at once when the agent goes away before everything is frozen, and when the agent is gone for [`GRACE`] and no new one
 //! has come for the freeze. Then it leaves a note, and runs the thaw hook if there is no agent to do that.
-//! SIGKILL ends it, too; an agent that lives on starts another one.
+//! A freeze that the agent began may still succeed then, even in an agent that was killed. So the guard leaves only when
+//! the agent says that nothing is under way, or when the agent's last thread is gone, and thaws once more in that case.
+//! A new agent is waited for at a socket in the state directory, not at an abstract name: in a container that shares our
+//! network, root could come by one of those, and would be handed the machine's directories.
+//! SIGKILL ends it, too; an agent that lives on starts another one, which goes on waiting at the same socket.
 //! This file is the agent's side; `process` is the guard itself, `message` what they say to each other.
 
 mod message;
@@ -12,16 +16,16 @@ mod process;
 
 use std::{
     fmt,
-    fs::OpenOptions,
+    fs::{self, OpenOptions, Permissions},
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
     },
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -33,7 +37,7 @@ use nix::{
             AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, setsockopt,
             socket, socketpair, sockopt,
         },
-        stat::{Mode, umask},
+        stat::Mode,
         time::TimeVal,
     },
     unistd::geteuid,
@@ -42,7 +46,7 @@ use qga::wire::message::Error;
 
 use self::message::Message;
 pub(crate) use self::process::run;
-use super::{Claim, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, Target, marker};
+use super::{Claim, Door, Errand, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, Target, marker};
 use crate::{
     errno,
     guest::Environment,
@@ -57,6 +61,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 const OURSELVES: &str = "/proc/self/exe";
 /// How long a guard has to get ready, and to leave. It takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long making the socket for a new agent may take: as long as a busy disk, not as a frozen one.
+const DOOR_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a message may wait for room.
 const SEND_PATIENCE_SECONDS: i64 = 5;
 /// Stack of the thread that waits for the guard's end, which runs the thaw and the hook then.
@@ -65,6 +71,7 @@ const WATCHER_STACK_BYTES: usize = 256 * 1024;
 /// A guard, seen from the agent.
 struct Handle {
     socket: Arc<OwnedFd>,
+    door: Option<Door>,
     watch: Arc<Watch>,
 }
 
@@ -78,52 +85,61 @@ struct Watch {
 struct WatchState {
     /// It was told to leave.
     is_told: bool,
-    /// It does nothing any more.
-    is_done: bool,
+    /// It has thawed by itself.
+    has_thawed: bool,
     /// There is no process any more.
     is_gone: bool,
 }
 
-/// Starts a guard and waits until it is ready.
+/// What a guard is started with that is the same for each.
+pub(super) struct Parts<'a> {
+    /// Where it keeps what outlives the agent.
+    pub(super) marker: &'a Marker,
+    /// What it runs after the thaw.
+    pub(super) hooks: &'a Hooks,
+    /// Making its socket.
+    pub(super) listening: &'a Errand,
+}
+
+/// Starts a guard and waits until it is ready. It gets its socket last: one that cannot be made is not worth a moment in
+/// which nobody guards a freeze that is there already.
 pub(super) fn start(
     targets: &[Arc<Target>],
     lease: Lease,
-    marker: &Marker,
-    hooks: &Hooks,
+    door: Option<Door>,
+    parts: &Parts<'_>,
     environment: &Environment,
     on_end: OnEnd,
-) -> Result<Box<dyn Guard>, Error> {
+) -> Result<Arc<dyn Guard>, Error> {
     let start = || -> io::Result<_> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         limit_waiting(&ours)?;
-        let listener = listen_at(marker)?;
         let null = OpenOptions::new().write(true).open("/dev/null")?;
         let program = Program::new(OURSELVES, [OPTION], spawn::inherited(environment.for_children()))?;
         let error = io::stderr();
         let child = program.start(Stdio { input: theirs.as_fd(), output: null.as_fd(), error: error.as_fd() })?;
         drop(theirs);
-        match prepare(&ours, targets, lease, marker, hooks, listener) {
-            Ok(()) => Ok((ours, child)),
+        let prepared = prepare(&ours, targets, lease, parts).and_then(|()| {
+            let door = door.or_else(|| make_door(parts.listening, parts.marker));
+            let given = door.as_ref().map(|door| door.try_clone()).transpose()?;
+            Message::Home(parts.marker.directory().into(), given).send(&ours)?;
+            Ok(door)
+        });
+        match prepared {
+            Ok(door) => Ok((ours, door, child)),
             Err(error) => {
                 child.discard();
                 Err(error)
             }
         }
     };
-    let started = start().and_then(|(socket, child)| watch(socket, Some(child), on_end));
+    let started = start().and_then(|(socket, door, child)| watch(socket, door, Some(child), on_end));
     started.map_err(|error| Error::generic(format!("failed to start the guard of the freeze: {}", errno::words(error))))
 }
 
-fn prepare(
-    socket: &OwnedFd,
-    targets: &[Arc<Target>],
-    lease: Lease,
-    marker: &Marker,
-    hooks: &Hooks,
-    listener: OwnedFd,
-) -> io::Result<()> {
-    Message::Home(marker.directory().into(), listener).send(socket)?;
-    if let Some((path, limit)) = hooks.setting() {
+fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], lease: Lease, parts: &Parts<'_>) -> io::Result<()> {
+    Message::Home(parts.marker.directory().into(), None).send(socket)?;
+    if let Some((path, limit)) = parts.hooks.setting() {
         Message::Hook(path.into(), limit).send(socket)?;
     }
     Message::Lease(lease).send(socket)?;
@@ -153,8 +169,8 @@ pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Err
             return Err(io::Error::other("it belongs to somebody else"));
         }
         limit_waiting(&socket)?;
-        let (targets, lease) = receive_holdings(&socket)?;
-        let guard = watch(socket, None, on_end)?;
+        let (targets, lease, door) = receive_holdings(&socket)?;
+        let guard = watch(socket, door.map(Arc::new), None, on_end)?;
         Ok(Some(Claim { guard, targets, lease }))
     };
     claim().map_err(|error| {
@@ -166,42 +182,45 @@ pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Err
     })
 }
 
-fn receive_holdings(socket: &OwnedFd) -> io::Result<(Vec<Target>, Lease)> {
-    let mut targets = Vec::new();
-    let mut lease = None;
+fn receive_holdings(socket: &OwnedFd) -> io::Result<(Vec<Target>, Lease, Option<OwnedFd>)> {
+    let (mut targets, mut lease, mut door) = (Vec::new(), None, None);
     loop {
         match Message::receive(socket)? {
             Some(Message::Target(place, descriptor)) => targets.push(Target { place, descriptor }),
             Some(Message::Lease(remaining)) => lease = remaining,
-            Some(Message::Ready) => return Ok((targets, lease)),
+            Some(Message::Home(_, given)) => door = given,
+            Some(Message::Ready) => return Ok((targets, lease, door)),
             _ => return Err(io::Error::other("another agent has it")),
         }
     }
 }
 
-/// Waits on a thread of its own for the guard's end.
-fn watch(socket: OwnedFd, child: Option<Child>, on_end: OnEnd) -> io::Result<Box<dyn Guard>> {
+/// Waits on a thread of its own for the guard to thaw by itself, and for its end.
+fn watch(socket: OwnedFd, door: Option<Door>, child: Option<Child>, on_end: OnEnd) -> io::Result<Arc<dyn Guard>> {
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))?;
     let (socket, watch) = (Arc::new(socket), Arc::new(Watch::default()));
-    let handle = Handle { socket: Arc::clone(&socket), watch: Arc::clone(&watch) };
+    let handle = Handle { socket: Arc::clone(&socket), door, watch: Arc::clone(&watch) };
     let work = move || {
-        let mut how = GuardEnd::Lost;
+        let mut on_end = Some(on_end);
+        let mut end = |how| {
+            let is_told = watch.change(|state| state.has_thawed |= how == GuardEnd::Thawed).is_told;
+            if let Some(on_end) = on_end.take().filter(|_| !is_told) {
+                on_end(how);
+            }
+        };
         while let Ok(Some(message)) = Message::receive(&socket) {
             if matches!(message, Message::Thawed) {
-                how = GuardEnd::Thawed;
+                end(GuardEnd::Thawed);
             }
         }
-        let is_told = watch.change(|state| state.is_done = true).is_told;
-        if !is_told {
-            on_end(how);
-        }
+        end(GuardEnd::Lost);
         if let Some(child) = child {
             wait_for(&child);
         }
         watch.change(|state| state.is_gone = true);
     };
     thread::Builder::new().name("guard".into()).stack_size(WATCHER_STACK_BYTES).spawn(work)?;
-    Ok(Box::new(handle))
+    Ok(Arc::new(handle))
 }
 
 /// Reaps it.
@@ -214,6 +233,13 @@ fn wait_for(child: &Child) {
 impl Watch {
     fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, until: Instant, wanted: impl Fn(&WatchState) -> bool) -> bool {
+        let patience = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| !wanted(state));
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        wanted(&state)
     }
 
     fn change(&self, change: impl FnOnce(&mut WatchState)) -> WatchState {
@@ -229,20 +255,27 @@ impl Guard for Handle {
         self.say(&Message::Complete);
     }
 
-    fn end(&self, thaw: bool) {
+    fn thaw(&self) {
         self.watch.change(|state| state.is_told = true);
-        self.say(if thaw { &Message::Thaw } else { &Message::Leave });
-        if !thaw {
-            let waited = self.watch.changed.wait_timeout_while(self.watch.state(), PATIENCE, |state| !state.is_done);
-            let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if !state.is_done {
-                log::error!("the guard of the freeze does not leave");
-            }
+        self.say(&Message::Thaw);
+    }
+
+    fn leave(&self) {
+        self.watch.change(|state| state.is_told = true);
+        self.say(&Message::Leave);
+        // Not for the end of one that has told of its thaw: who was told does not wait for itself.
+        let is_done = |state: &WatchState| state.is_gone || state.has_thawed;
+        if !self.watch.wait(Instant::now() + PATIENCE, is_done) {
+            log::error!("the guard of the freeze does not leave");
         }
     }
 
-    fn is_gone(&self) -> bool {
-        self.watch.state().is_gone
+    fn is_gone(&self, until: Instant) -> bool {
+        self.watch.wait(until, |state| state.is_gone)
+    }
+
+    fn door(&self) -> Option<Door> {
+        self.door.clone()
     }
 }
 
@@ -262,16 +295,32 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Where a new agent is waited for; only who runs as we do can come.
+/// Makes the socket at which a new agent is waited for. There is none where the state directory is frozen, as it may be when
+/// an agent finds a freeze whose guard was killed, or cannot hold one.
+fn make_door(errand: &Errand, marker: &Marker) -> Option<Door> {
+    let doing = format!("listen at {}", marker.socket().display());
+    let cloned = marker.clone();
+    let made = errand
+        .run(&doing, Instant::now() + DOOR_PATIENCE, move |_| listen_at(&cloned))
+        .and_then(|made| made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::words(error)))));
+    match made {
+        Ok(door) => Some(Arc::new(door)),
+        Err(error) => {
+            log::warn!("the freeze will not outlive the agent: {}", error.desc);
+            None
+        }
+    }
+}
+
+/// A socket for those who run as we do.
 fn listen_at(marker: &Marker) -> io::Result<OwnedFd> {
     marker::remove(&marker.socket());
     let socket =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     let (_directory, address) = address(marker)?;
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = bind(socket.as_raw_fd(), &address);
-    umask(before);
-    bound?;
+    bind(socket.as_raw_fd(), &address)?;
+    // Nobody can connect before it listens.
+    fs::set_permissions(marker.socket(), Permissions::from_mode(0o600))?;
     listen(&socket, Backlog::new(1)?)?;
     Ok(socket)
 }
@@ -297,4 +346,30 @@ fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_PATIENCE_SECONDS, 0))?;
     let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX);
     setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(patience, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::Root;
+
+    #[test]
+    fn a_new_agent_of_the_same_user_only_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = Marker::new(&Root::machine(), directory.path());
+        for _ in 0..2 {
+            let door = make_door(&Errand::default(), &marker).unwrap();
+            assert_eq!(fs::metadata(marker.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+            let (_directory, address) = address(&marker).unwrap();
+            let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            connect(agent.as_raw_fd(), &address).unwrap();
+            drop(door);
+        }
+    }
+
+    #[test]
+    fn where_no_socket_can_be_made_there_is_none() {
+        let marker = Marker::new(&Root::machine(), Path::new("/nonexistent"));
+        assert!(make_door(&Errand::default(), &marker).is_none());
+    }
 }

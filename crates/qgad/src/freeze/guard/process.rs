@@ -20,7 +20,8 @@ use nix::{
         prctl,
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
-        socket::{SockFlag, accept4},
+        socket::{SockFlag, accept4, getsockopt, setsockopt, sockopt},
+        time::TimeVal,
     },
 };
 
@@ -31,7 +32,6 @@ use crate::{
         Hooks, Lease, Marker,
         keeper::{Keeper, thaw_each},
         machine::lock_memory,
-        marker,
         target::{Kernel, Target},
     },
     guest::Environment,
@@ -39,10 +39,14 @@ use crate::{
     sys,
 };
 
+/// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the kernel
+/// for good, for a dead disk, keeps its descriptors: its socket does not end.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// All that a guard has.
 struct Guard {
     agent: Option<OwnedFd>,
-    listener: OwnedFd,
+    door: Option<OwnedFd>,
     marker: Marker,
     hooks: Hooks,
     /// The setting, to be told to the guard of the next agent.
@@ -54,21 +58,21 @@ struct Guard {
     grace_ends: Option<Instant>,
 }
 
-/// How a guard leaves.
+/// When a guard leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leave {
-    /// The agent has thawed what it froze. What others froze stays so.
-    AsItIs,
-    /// With everything thawed, as soon as that answers.
-    AllThawed,
+    /// At once: the agent has thawed what it froze. What others froze stays so.
+    Now,
+    /// When no freeze that the agent began can succeed any more.
+    WithTheAgent,
 }
 
 /// Runs the guard to its end.
 pub(crate) fn run() -> ExitCode {
     match Guard::get_ready() {
         Ok(Some(mut guard)) => {
-            if guard.watch() == Leave::AllThawed {
-                guard.wait_for_the_last();
+            if guard.watch() == Leave::WithTheAgent {
+                guard.stay();
             }
             ExitCode::SUCCESS
         }
@@ -89,7 +93,7 @@ impl Guard {
         let (mut home, mut hooks, mut lease, mut targets) = (None, Hooks::new(None, Duration::ZERO), None, Vec::new());
         loop {
             match Message::receive(&agent)? {
-                Some(Message::Home(directory, listener)) => home = Some((directory, listener)),
+                Some(Message::Home(directory, None)) => home = Some(directory),
                 Some(Message::Hook(path, limit)) => hooks = Hooks::new(Some(path), limit),
                 Some(Message::Lease(given)) => lease = given,
                 Some(Message::Target(place, descriptor)) => targets.push(Target { place, descriptor }),
@@ -98,7 +102,7 @@ impl Guard {
                 None => return Ok(None),
             }
         }
-        let (directory, listener): (PathBuf, _) = home.ok_or(io::ErrorKind::InvalidData)?;
+        let directory: PathBuf = home.ok_or(io::ErrorKind::InvalidData)?;
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -112,7 +116,7 @@ impl Guard {
         Message::Ready.send(&agent)?;
         Ok(Some(Self {
             agent: Some(agent),
-            listener,
+            door: None,
             marker: Marker::new(&Root::machine(), &directory),
             hooks,
             lease,
@@ -137,21 +141,25 @@ impl Guard {
                         self.is_complete = true;
                         self.lease_ends = self.lease.map(|lease| Instant::now() + lease);
                     }
-                    Some(Ok(Some(Message::Leave))) => return Leave::AsItIs,
+                    Some(Ok(Some(Message::Home(_, door)))) => self.door = door,
+                    Some(Ok(Some(Message::Leave))) => return Leave::Now,
                     Some(Ok(Some(Message::Thaw))) => {
                         thaw_each(&self.keepers);
-                        return Leave::AllThawed;
+                        return Leave::WithTheAgent;
                     }
-                    Some(Ok(Some(_))) => {}
-                    Some(Ok(None) | Err(_)) | None if !self.is_complete => {
-                        self.agent = None;
-                        return self.end("the agent ended before everything was frozen");
-                    }
-                    Some(Ok(None) | Err(_)) | None => {
-                        self.agent = None;
-                        self.grace_ends = Some(Instant::now() + GRACE);
-                    }
+                    Some(Ok(Some(_))) | None => {}
+                    Some(Ok(None) | Err(_)) => self.agent = None,
                 }
+            }
+            if self.grace_ends.is_none() && !self.is_agent_alive() {
+                if !self.is_complete {
+                    return self.end("the agent ended before everything was frozen");
+                }
+                if self.door.is_none() {
+                    return self.end("the agent ended, and no other one can take over");
+                }
+                self.agent = None;
+                self.grace_ends = Some(Instant::now() + GRACE);
             }
             if has_claim {
                 self.be_claimed();
@@ -169,30 +177,28 @@ impl Guard {
 
     /// Waits for a signal, a new agent, a message, or a deadline.
     fn wait(&self) -> [bool; 3] {
+        let watched =
+            [Some(self.signals.as_fd()), self.door.as_ref().map(AsFd::as_fd), self.agent.as_ref().map(AsFd::as_fd)];
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
-        let agent = self.agent.as_ref().map_or(self.signals.as_fd(), AsFd::as_fd);
-        let mut descriptors = [wanted(self.signals.as_fd()), wanted(self.listener.as_fd()), wanted(agent)];
-        let watched = if self.agent.is_some() { 3 } else { 2 };
-        let next = [self.lease_ends, self.grace_ends].into_iter().flatten().min();
+        let mut polled: Vec<_> = watched.iter().copied().flatten().map(wanted).collect();
+        let look = self.agent.as_ref().map(|_| Instant::now() + LOOK);
+        let next = [self.lease_ends, self.grace_ends, look].into_iter().flatten().min();
         // Rounded up, so that the deadline has passed when it is looked at.
         let timeout = next.map_or(PollTimeout::NONE, |next| {
             let sleep = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(sleep).unwrap_or(PollTimeout::MAX)
         });
-        if poll(&mut descriptors[..watched], timeout).is_err() {
+        if poll(&mut polled, timeout).is_err() {
             return [false; 3];
         }
-        let mut ready = [false; 3];
-        for (ready, descriptor) in ready.iter_mut().zip(&descriptors[..watched]) {
-            *ready = descriptor.any().unwrap_or_default();
-        }
-        ready
+        let mut ready = polled.iter().map(|descriptor| descriptor.any().unwrap_or_default());
+        watched.map(|descriptor| descriptor.is_some() && ready.next().unwrap_or_default())
     }
 
     /// A new agent gets all there is, unless there is one already.
     fn be_claimed(&mut self) {
-        let accepted = accept4(self.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC);
-        let Ok(agent) = accepted.map(sys::fd::take) else { return };
+        let Some(door) = &self.door else { return };
+        let Ok(agent) = accept4(door.as_raw_fd(), SockFlag::SOCK_CLOEXEC).map(sys::fd::take) else { return };
         if self.agent.is_none() && self.is_complete && self.hand_over(&agent).is_ok() {
             self.agent = Some(agent);
             self.grace_ends = None;
@@ -210,7 +216,19 @@ impl Guard {
         }
         let remaining = self.lease_ends.map(|end| end.saturating_duration_since(Instant::now()));
         Message::Lease(remaining).send(agent)?;
-        Message::Ready.send(agent)
+        let door = self.door.as_ref().and_then(|door| door.try_clone().ok());
+        Message::Home(self.marker.directory().into(), door).send(agent)?;
+        Message::Ready.send(agent)?;
+        // From now on it is waited for as long as it takes.
+        setsockopt(agent, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))
+    }
+
+    /// Whether there is a process at the other end of the socket that is more than a thread that cannot end.
+    fn is_agent_alive(&self) -> bool {
+        let Some(agent) = &self.agent else { return false };
+        let Ok(credentials) = getsockopt(agent, sockopt::PeerCredentials) else { return true };
+        let status = Root::machine().read(format!("/proc/{}/stat", credentials.pid()));
+        status.map_or(true, |status| !is_dead(&status))
     }
 
     /// Thaws everything, and says so: in a note, to the agent, in the log.
@@ -221,30 +239,138 @@ impl Guard {
             log::error!("{error}");
         }
         self.marker.clear();
-        marker::remove(&self.marker.socket());
         log::warn!("{reason}");
         if !thawed.stuck.is_empty() {
             log::error!("failed to thaw {}: no answer", thawed.stuck.join(", "));
         }
-        match self.agent.take() {
-            Some(agent) => {
+        match &self.agent {
+            Some(agent) if self.is_agent_alive() => {
                 // An agent that is gone by now finds the note.
-                let _ = Message::Thawed.send(&agent);
+                let _ = Message::Thawed.send(agent);
             }
-            None => {
+            _ => {
                 // What goes wrong with it is in the log.
                 let _ = self.hooks.thaw(&Environment::of_process());
             }
         }
-        Leave::AllThawed
+        Leave::WithTheAgent
     }
 
-    /// Nothing that was given up stays frozen.
-    fn wait_for_the_last(mut self) {
-        self.agent = None;
+    /// Waits until the agent says that no freeze is under way, or until its last thread is gone and the socket ends. A freeze
+    /// that succeeded since the thaw is undone then.
+    fn stay(mut self) {
+        self.door = None;
+        while let Some(agent) = &self.agent {
+            match Message::receive(agent) {
+                Ok(Some(Message::Leave)) => return,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => self.agent = None,
+            }
+        }
+        thaw_each(&self.keepers);
         for keeper in &self.keepers {
-            keeper.thaw();
             keeper.thawed_at_last();
         }
+    }
+}
+
+/// Whether a process is no more than what is left of one, by the letter behind its name in proc(5)'s `stat`.
+fn is_dead(status: &[u8]) -> bool {
+    let behind_name = status.iter().rposition(|&byte| byte == b')').map(|end| &status[end + 1..]);
+    behind_name.is_some_and(|fields| matches!(fields.trim_ascii_start().first(), Some(b'Z' | b'X')))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::sys::socket::{AddressFamily, SockType, socketpair};
+
+    use super::*;
+    use crate::freeze::{
+        target::Operations,
+        tests::{Fake, target},
+    };
+
+    /// A guard of `/a`, which is frozen, that does something until it leaves; the agent's end of its socket is passed on.
+    fn check(
+        prepare: impl FnOnce(&mut Guard),
+        converse: impl FnOnce(OwnedFd, &Arc<Fake>),
+        has_frozen_in_the_end: &[&str],
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = Fake::new(&[]);
+        fake.freeze(&target("/a")).unwrap();
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let mut guard = Guard {
+            agent: Some(theirs),
+            door: None,
+            marker: Marker::new(&Root::machine(), directory.path()),
+            hooks: Hooks::new(None, Duration::ZERO),
+            lease: None,
+            keepers: vec![Keeper::start(Arc::new(target("/a")), Arc::clone(&fake) as _).unwrap()],
+            signals: SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap(),
+            is_complete: false,
+            lease_ends: None,
+            grace_ends: None,
+        };
+        prepare(&mut guard);
+        let guarding = thread::spawn(move || {
+            if guard.watch() == Leave::WithTheAgent {
+                guard.stay();
+            }
+        });
+        converse(ours, &fake);
+        guarding.join().unwrap();
+        assert_eq!(fake.frozen(), has_frozen_in_the_end);
+    }
+
+    /// What a thread of the agent's does that was given up.
+    fn freeze_late(fake: &Fake) {
+        fake.wait_for(|fake| fake.frozen().is_empty());
+        fake.freeze(&target("/a")).unwrap();
+    }
+
+    #[test]
+    fn a_freeze_that_succeeds_after_the_thaw_in_an_agent_that_ends_is_undone() {
+        let converse = |agent: OwnedFd, fake: &Arc<Fake>| {
+            Message::Thaw.send(&agent).unwrap();
+            freeze_late(fake);
+        };
+        check(|_| {}, converse, &[]);
+    }
+
+    #[test]
+    fn a_freeze_that_succeeds_after_the_lease_in_an_agent_that_ends_is_undone() {
+        let converse = |agent: OwnedFd, fake: &Arc<Fake>| {
+            assert!(matches!(Message::receive(&agent), Ok(Some(Message::Thawed))));
+            freeze_late(fake);
+        };
+        check(|guard| guard.lease_ends = Some(Instant::now()), converse, &[]);
+    }
+
+    #[test]
+    fn a_guard_that_is_told_to_leave_leaves_what_others_froze() {
+        let converse = |agent: OwnedFd, fake: &Arc<Fake>| {
+            Message::Thaw.send(&agent).unwrap();
+            freeze_late(fake);
+            Message::Leave.send(&agent).unwrap();
+        };
+        check(|_| {}, converse, &["/a"]);
+        check(|_| {}, |agent, _| Message::Leave.send(&agent).unwrap(), &["/a"]);
+    }
+
+    #[test]
+    fn without_a_way_for_another_agent_a_freeze_ends_with_its_agent() {
+        check(|guard| guard.is_complete = true, |_, _| {}, &[]);
+    }
+
+    #[test]
+    fn a_process_is_dead_by_its_state_and_not_by_its_name() {
+        assert!(is_dead(b"1 (qgad) Z 1 1"));
+        assert!(is_dead(b"1 (a) S b) X 1 1"));
+        assert!(!is_dead(b"1 (a) Z b) D 1 1"));
+        assert!(!is_dead(b"1 (qgad) S 1 1") && !is_dead(b""));
     }
 }

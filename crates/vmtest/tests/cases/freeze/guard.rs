@@ -9,9 +9,10 @@ use vmtest::vm::{Builder, Vm};
 
 use super::{Content, agent_pid, answered, boot, configure, frozen_places, refusal, soon, start_writer, timed};
 
-const GUARDS: &str = "grep -l qgad-guard /proc/[0-9]*/comm | cut -d/ -f3";
+pub(super) const GUARDS: &str = "grep -l qgad-guard /proc/[0-9]*/comm | cut -d/ -f3";
 
 pub(crate) fn taken_over(builder: Builder<'_>) -> Result<()> {
+    let program = builder.agent_program().to_owned();
     let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4), ("b", Content::Xfs)])?;
     // A file that an agent that starts frozen cannot even open.
     configure(&mut vm, "logfile=/mnt/a/agent.log\nverbose=true\n")?;
@@ -44,8 +45,20 @@ pub(crate) fn taken_over(builder: Builder<'_>) -> Result<()> {
     vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
     let mut agent = answered(&vm)?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
-    assert_ne!(vm.sh(GUARDS)?, guard);
+    vm.wait_until(&format!("test ! -e /proc/{guard} && {GUARDS} | grep ."))?;
     assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    daemon(&mut vm, &program)
+}
+
+/// A daemon that finds a freeze has its memory locked, too, after it left the foreground.
+fn daemon(vm: &mut Vm, program: &str) -> Result<()> {
+    vm.wait_until(&format!("! {GUARDS} | grep ."))?;
+    vm.sh("mkdir /run/second && touch /run/second/qga.state.isfrozen")?;
+    vm.sh(&format!("{program} -d -m unix-listen -p /run/second/socket -t /run/second -f /run/second/pid"))?;
+    let pid = vm.sh("grep -l '[/]run/second/socket' /proc/[0-9]*/cmdline | cut -d/ -f3")?;
+    vm.wait_until(&format!("grep '^VmLck:.*[1-9]' /proc/{pid}/status"))?;
+    vm.wait_until(&format!("kill -TERM $({GUARDS}); ! ls /run/second/qga.state.isfrozen"))?;
+    vm.sh(&format!("kill {pid}"))?;
     Ok(())
 }
 
@@ -99,7 +112,10 @@ pub(crate) fn lease(builder: Builder<'_>) -> Result<()> {
 }
 
 pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
-    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    let (mut vm, _disks) = boot(builder.agent_arguments(&["--statedir", "/tmp"]), &[("a", Content::Ext4)])?;
+    // The state directory is where nothing can be written while it is frozen.
+    vm.sh("mount -o bind /mnt/a /tmp")?;
+    configure(&mut vm, "")?;
     let mut agent = answered(&vm)?;
     agent.call(&Freeze::default(), soon())?;
     let guard = vm.sh(GUARDS)?;
@@ -109,18 +125,38 @@ pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
     assert_eq!(vm.sh(&kib("VmSwap"))?, "0");
     assert_eq!(vm.sh(&format!("cat /proc/{guard}/oom_score_adj"))?, "-1000");
     vm.sh(&format!("kill -KILL {guard}"))?;
-    vm.wait_until(&format!("test -n \"$({GUARDS})\" && test \"$({GUARDS})\" != {guard}"))?;
+    vm.wait_until(&format!("test ! -e /proc/{guard} && {GUARDS} | grep ."))?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
     assert_eq!(frozen_places(&mut vm, &["a"])?, ["a"]);
+    vm.sh("ls /mnt/a/qga.state.isfrozen")?;
     // Whoever ends the guard wants the guest to go on, such as a machine that shuts down.
     vm.sh(&format!("kill -TERM $({GUARDS})"))?;
-    vm.wait_until("! ls /run/qga.state.isfrozen")?;
+    vm.wait_until("! ls /mnt/a/qga.state.isfrozen")?;
     assert_eq!(frozen_places(&mut vm, &["a"])?, [""; 0]);
     assert_eq!(
         refusal(agent.call(&Thaw {}, soon()))?,
         "the freeze ended by itself because its guard was told to end by signal 15: what was copied since then may be \
          inconsistent"
     );
+    // Killed with its agent: hosts are answered although no socket can be made for a next agent, so that the freeze ends
+    // with this one.
+    agent.call(&Freeze::default(), soon())?;
+    drop(agent);
+    let (pid, guard) = (agent_pid(&mut vm)?, vm.sh(GUARDS)?);
+    vm.sh(&format!("kill -KILL {pid} {guard}"))?;
+    vm.wait_until(&format!("test \"$(cat /run/agent.pid)\" != {pid}"))?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
+    vm.wait_until(&format!("{GUARDS} | grep ."))?;
+    assert_eq!(frozen_places(&mut vm, &["a"])?, ["a"]);
+    drop(agent);
+    let pid = agent_pid(&mut vm)?;
+    vm.sh(&format!("touch /run/agent.stopped; kill -KILL {pid}"))?;
+    vm.wait_until("! ls /mnt/a/qga.state.isfrozen")?;
+    vm.sh("rm /run/agent.stopped")?;
+    vm.wait_until(&format!("grep . /run/agent.pid && test \"$(cat /run/agent.pid)\" != {pid}"))?;
+    let error = refusal(answered(&vm)?.call(&Thaw {}, soon()))?;
+    assert!(error.starts_with("the freeze ended by itself because the agent ended"), "{error}");
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! File systems on file systems, and one that does not answer.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 use qga::commands::{
     freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
     session::Ping,
@@ -8,7 +10,13 @@ use qga::commands::{
 };
 use vmtest::vm::{Builder, Vm};
 
-use super::{Content, answered, boot, configure, frozen_places, refusal, soon, timed};
+use super::{
+    Agent, Content, agent_pid, answered, boot, configure, frozen_places, guard::GUARDS, refusal, soon, start_writer,
+    timed,
+};
+
+/// How long an answer is waited for that cannot come: by then everything else is frozen.
+const FREEZING: Duration = Duration::from_secs(5);
 
 /// The disk `outer` as an image on `base`, and the disk `inner` as one in that, with data that is not written back.
 const LOOPS: &str = "\
@@ -96,6 +104,70 @@ pub(crate) fn no_answer(builder: Builder<'_>) -> Result<()> {
     vm.wait_until("echo data >/mnt/mapped/after && sync")?;
     assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
     assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    late_success(&mut vm, agent)
+}
+
+/// A freeze that the kernel finishes only after the agent was killed, once with its time limit over, once before.
+fn late_success(vm: &mut Vm, mut agent: Agent) -> Result<()> {
+    start_stuck_writer(vm)?;
+    let error = refusal(agent.call(&Freeze::default(), soon()))?;
+    assert_eq!(error, "failed to freeze /mnt/mapped: timed out after 2 s");
+    agent.call(&GetHostName {}, soon())?;
+    drop(agent);
+    kill_while_freezing(vm)?;
+    go_on(vm)?;
+
+    // Frozen before the one that does not answer.
+    let other = "disk=$(grep ' /mnt/other ' /proc/mounts | cut -d' ' -f1)";
+    vm.sh(&format!("{other} && umount /mnt/other && mount -t ext4 $disk /mnt/other"))?;
+    configure(vm, "fsfreeze-lease=0\n")?;
+    start_stuck_writer(vm)?;
+    let mut agent = answered(vm)?;
+    let frozen = agent.call(&Freeze::default(), Instant::now() + FREEZING);
+    ensure!(frozen.is_err(), "the device answers");
+    drop(agent);
+    start_writer(vm, "other")?;
+    vm.wait_until("grep -q '^State:.D' /proc/$(cat /run/writer-other)/status")?;
+    kill_while_freezing(vm)?;
+    // What is frozen is thawed before the device answers.
+    timed("from the agent's end to the thaw", || vm.wait_until("test -e /run/written/other"))?;
+    go_on(vm)?;
+    let mut agent = answered(vm)?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
+    Ok(())
+}
+
+/// Suspends the device while a writer is inside its file system, for which a freeze waits.
+fn start_stuck_writer(vm: &mut Vm) -> Result<()> {
+    vm.sh("rm -f /run/stuck.*; dd if=/dev/urandom of=/mnt/mapped/big bs=64k count=16 2>/dev/null; sync")?;
+    vm.sh(
+        "(sh -c 'exec 3<>/mnt/mapped/big; echo $$ >/run/stuck.pid; until [ -e /run/stuck.go ]; do sleep 0.1; done; \
+         echo x >&3; touch /run/stuck.done' >/dev/null 2>&1 </dev/null &)",
+    )?;
+    vm.wait_until("test -s /run/stuck.pid")?;
+    vm.sh("echo 3 >/proc/sys/vm/drop_caches; dmsetup suspend --noflush --nolockfs plain; touch /run/stuck.go")?;
+    vm.wait_until("grep -q '^State:.D' /proc/$(cat /run/stuck.pid)/status")?;
+    Ok(())
+}
+
+/// Kills the agent, of which a thread is left that cannot end.
+fn kill_while_freezing(vm: &mut Vm) -> Result<()> {
+    let pid = agent_pid(vm)?;
+    vm.wait_until(&format!("cat /proc/{pid}/task/*/status | grep -q '^State:.D'"))?;
+    vm.sh(&format!("kill -KILL {pid}"))?;
+    vm.wait_until(&format!("grep -q '^State:.Z' /proc/{pid}/status"))?;
+    vm.sh(&format!("{GUARDS} | grep ."))?;
+    Ok(())
+}
+
+/// Lets the device answer: what is frozen late is thawed.
+fn go_on(vm: &mut Vm) -> Result<()> {
+    vm.sh("dmsetup resume plain")?;
+    vm.wait_until("test -e /run/stuck.done")?;
+    vm.wait_until(&format!("! {GUARDS} | grep ."))?;
+    vm.sh("echo data >/mnt/mapped/after && sync")?;
+    vm.wait_until("kill -0 $(cat /run/agent.pid)")?;
     Ok(())
 }
 
