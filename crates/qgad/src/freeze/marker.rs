@@ -3,7 +3,9 @@
 //! `qga.state.isfrozen` exists exactly while file systems are frozen. It names the boot, so that one that a crashed machine
 //! left behind is not taken for a freeze; an empty one, which is how qemu-ga and administrators make it, is believed.
 //! `qga.state.thaw-note` tells of a freeze that ended by itself, until a host has been told.
-//! Where there is no room for what these two say they are empty: that they are there matters most.
+//! `qga.state.hooks` exists, and names the boot, from before the first freeze hook until the thaw hooks have run: an agent
+//! that finds it runs them.
+//! Where there is no room for what these three say they are empty: that they are there matters most.
 //! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent.
 
 use std::{
@@ -61,6 +63,21 @@ impl Marker {
         remove(&self.socket());
     }
 
+    /// Whether freeze hooks were run, and the thaw hooks were not.
+    pub(crate) fn owes_thaw_hook(&self) -> bool {
+        self.is_of_this_boot(&self.hooks_path())
+    }
+
+    /// Says that the thaw hooks must be run, whatever becomes of the agent.
+    pub(crate) fn owe_thaw_hook(&self) -> Result<(), String> {
+        write(&self.hooks_path(), self.boot.as_bytes())
+    }
+
+    /// Says that they were run, or are run by somebody who cannot be asked again.
+    pub(crate) fn owe_no_thaw_hook(&self) {
+        remove(&self.hooks_path());
+    }
+
     /// Notes why a freeze ended by itself.
     pub(crate) fn note(&self, reason: &str) -> Result<(), String> {
         write(&self.note_path(), reason.as_bytes())
@@ -97,6 +114,10 @@ impl Marker {
 
     fn path(&self) -> PathBuf {
         self.directory.join("qga.state.isfrozen")
+    }
+
+    fn hooks_path(&self) -> PathBuf {
+        self.directory.join("qga.state.hooks")
     }
 
     fn note_path(&self) -> PathBuf {
@@ -153,6 +174,18 @@ mod tests {
         assert!(!path.exists());
         fs::write(&path, "").unwrap();
         assert!(marker(directory.path(), "two").is_set());
+    }
+
+    #[test]
+    fn hooks_are_owed_in_the_boot_in_which_they_were_run() {
+        let directory = tempfile::tempdir().unwrap();
+        marker(directory.path(), "one").owe_thaw_hook().unwrap();
+        assert!(marker(directory.path(), "one").owes_thaw_hook());
+        assert!(!marker(directory.path(), "two").owes_thaw_hook());
+        assert!(!marker(directory.path(), "one").owes_thaw_hook());
+        marker(directory.path(), "one").owe_thaw_hook().unwrap();
+        marker(directory.path(), "one").owe_no_thaw_hook();
+        assert!(!marker(directory.path(), "one").owes_thaw_hook());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! agent is left; who then asks for the thaw is told so, once.
 //! While writers wait, or something is left over, the agent writes nothing to any disk and its memory is locked; what it
 //! would log is kept in memory.
-//! The thaw hook runs after every attempt, whatever became of it.
+//! The thaw hook runs after every attempt, whatever became of it; a note tells the next agent if this one ends before.
 //! What becomes of a freeze while no host asks is told by `succession`.
 
 mod errand;
@@ -277,11 +277,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs the freeze hook, unless an earlier freeze is not done with.
+    /// Runs the freeze hook, unless an earlier freeze is not done with. If it fails it has run the thaw hook itself.
     fn make_ready(&self) -> Result<(), Error> {
         self.refuse_leftovers()?;
         self.inner().leftovers = None;
-        self.machine.run_hook(Action::Freeze)
+        self.marker.owe_thaw_hook().map_err(Error::generic)?;
+        self.machine.run_hook(Action::Freeze).inspect_err(|_| self.marker.owe_no_thaw_hook())
     }
 
     /// Freezes. Nothing is held if nothing could be frozen.
@@ -481,6 +482,7 @@ impl Shared {
             self.inner().stage = Stage::Thawing { are_writers_waiting: false };
         }
         let hook = self.machine.run_hook(Action::Thaw);
+        self.remove(Marker::owe_no_thaw_hook);
         self.become_thawed();
         hook
     }

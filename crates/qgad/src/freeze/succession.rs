@@ -4,6 +4,7 @@
 //! meanwhile. Where there is no guard it starts one, for whatever is mounted. Where neither can be done, because the other
 //! agent has not quite ended or something does not answer, it tries again every [`RETRY`] until it can, the guard has
 //! thawed, or a host does. A guard that was killed is replaced; one that thawed by itself has ended the freeze.
+//! An agent that finds that freeze hooks were run, and nothing frozen, runs the thaw hooks.
 
 use std::{
     ops::ControlFlow,
@@ -25,26 +26,34 @@ const STACK_BYTES: usize = 256 * 1024;
 impl Shared {
     /// Takes over what an earlier agent left, without being waited for.
     pub(super) fn recover(self: &Arc<Self>) {
-        if !matches!(self.inner().stage, Stage::TakingOver) {
+        let is_frozen = matches!(self.inner().stage, Stage::TakingOver);
+        if is_frozen {
+            // The locks of memory did not survive becoming a daemon.
+            self.machine.hold_still();
+        } else if self.marker.owes_thaw_hook() {
+            // Commands are served, and a freeze waits.
+            self.inner().stage = Stage::Thawing { are_writers_waiting: false };
+        } else {
             return;
         }
-        // The locks of memory did not survive becoming a daemon.
-        self.machine.hold_still();
         let shared = Arc::clone(self);
-        let work = move || shared.succeed();
+        let work = move || shared.succeed(is_frozen);
         if thread::Builder::new().name("succession".into()).stack_size(STACK_BYTES).spawn(work).is_err() {
-            self.succeed();
+            self.succeed(is_frozen);
         }
     }
 
-    /// Takes over a freeze.
-    fn succeed(self: &Arc<Self>) {
+    /// Takes over a freeze, or the hooks of one.
+    pub(super) fn succeed(self: &Arc<Self>, is_frozen: bool) {
+        if !is_frozen {
+            return self.run_owed_hook();
+        }
         let held = match self.take_over() {
             Ok(Some(held)) => held,
-            // Its guard has just thawed everything, and run the hook.
+            // Its guard has just thawed everything.
             Ok(None) => {
                 self.write_again();
-                return self.become_thawed();
+                return self.run_owed_hook();
             }
             Err(error) => {
                 log::error!("nobody guards the freeze that an earlier agent left, for now: {}", error.desc);
@@ -59,6 +68,16 @@ impl Shared {
             self.end_without_asking();
         }
         while self.is_unguarded_for_long(freeze) && self.try_again(freeze).is_continue() {}
+    }
+
+    fn run_owed_hook(&self) {
+        if self.marker.owes_thaw_hook() {
+            log::warn!("an earlier agent ended before the thaw hook was run");
+            // A failure is in the log; there is nobody else to tell.
+            let _ = self.end(false);
+        } else {
+            self.become_thawed();
+        }
     }
 
     /// The freeze of another agent: its guard's, or whatever is mounted now if there is no guard.

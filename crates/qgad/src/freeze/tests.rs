@@ -277,7 +277,7 @@ fn a_freeze_and_its_thaw_are_in_order() {
     let (fake, freezer, directory) = set_up(&[]);
     assert_eq!(freezer.freeze(FREEZE, None, None), Ok(3));
     assert!(freezer.is_frozen() && freezer.refuses_commands());
-    assert_eq!(names(&directory), ["qga.state.isfrozen"]);
+    assert_eq!(names(&directory), ["qga.state.hooks", "qga.state.isfrozen"]);
     assert_eq!(freezer.thaw(), Ok(3));
     assert!(!freezer.is_frozen() && !freezer.refuses_commands());
     assert_eq!(names(&directory), [""; 0]);
@@ -492,6 +492,14 @@ fn what_ended_before_does_not_concern_the_next_freeze() {
     Marker::new(&Root::machine(), directory.path()).note("late").unwrap();
     freezer.freeze(FREEZE, None, None).unwrap();
     assert_eq!(freezer.thaw(), Ok(3));
+}
+
+#[test]
+fn no_hook_is_run_that_might_be_left_undone() {
+    let fake = Fake::new(&[]);
+    let error = freezer(&fake, Path::new("/nonexistent")).freeze(FREEZE, None, None).unwrap_err();
+    assert_eq!(error.desc, "failed to write /nonexistent/qga.state.hooks: No such file or directory");
+    assert_eq!(fake.log(), [""; 0]);
 }
 
 #[test]

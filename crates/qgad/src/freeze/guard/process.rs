@@ -249,7 +249,8 @@ impl Guard {
                 let _ = Message::Thawed.send(agent);
             }
             _ => {
-                // What goes wrong with it is in the log.
+                // A new agent must not run it at the same time. What goes wrong with it is in the log.
+                self.marker.owe_no_thaw_hook();
                 let _ = self.hooks.thaw(&Environment::of_process());
             }
         }

@@ -152,3 +152,21 @@ fn found_by_a_new_agent() -> (Arc<Fake>, Freezer, tempfile::TempDir) {
     fake.wait_for(|fake| fake.log().contains(&"claim refused".into()));
     (fake, freezer, directory)
 }
+
+#[test]
+fn hooks_that_an_earlier_agent_left_undone_are_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let marker = Marker::new(&Root::machine(), directory.path());
+    marker.owe_thaw_hook().unwrap();
+    let fake = Fake::new(&[]);
+    let freezer = freezer(&fake, directory.path());
+    assert!(!freezer.refuses_commands());
+    freezer.recover();
+    assert!(!freezer.refuses_commands() && !freezer.is_frozen());
+    fake.wait_for(|fake| fake.log() == ["hook Thaw"]);
+    // It waits for the hook.
+    assert_eq!(freezer.freeze(FREEZE, None, None), Ok(3));
+    assert!(marker.owes_thaw_hook());
+    freezer.thaw().unwrap();
+    assert!(!marker.owes_thaw_hook());
+}

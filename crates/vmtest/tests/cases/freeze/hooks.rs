@@ -1,13 +1,21 @@
 //! The administrator's programs around a freeze.
 
-use anyhow::Result;
-use qga::commands::{
-    freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
-    system::GetHostName,
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use qga::{
+    Command,
+    commands::{
+        freeze::{Freeze, FreezeState, FreezeStatus, Thaw},
+        system::GetHostName,
+    },
 };
 use vmtest::vm::{Builder, Vm};
 
-use super::{Agent, Content, answered, boot, configure, refusal, soon, timed};
+use super::{Agent, Content, agent_pid, answered, boot, configure, refusal, soon, timed};
+
+/// How long the answer of an agent is waited for that is killed by the command.
+const LOSS: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(builder: Builder<'_>) -> Result<()> {
     let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
@@ -47,6 +55,18 @@ pub(crate) fn run(builder: Builder<'_>) -> Result<()> {
     assert_eq!(vm.sh("cat /run/hook.log")?, all);
     vm.sh("echo x >/mnt/a/file")?;
 
+    // An agent that ends in the middle leaves the rest to the next one, which thaws all.
+    let kill = "[ -e /run/killed ] || { touch /run/killed; kill -KILL $(cat /run/agent.pid); }";
+    behave(&mut vm, &[("10-first.freeze", kill)])?;
+    let mut agent = lose_agent(&mut vm, agent, &Freeze::default())?;
+    wait_for_log(&mut vm, "10-first freeze\n20-second thaw\n10-first thaw")?;
+    behave(&mut vm, &[("20-second.thaw", kill)])?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    let mut agent = lose_agent(&mut vm, agent, &Thaw {})?;
+    wait_for_log(&mut vm, "10-first freeze\n20-second freeze\n20-second thaw\n20-second thaw\n10-first thaw")?;
+    check_thawed(&mut agent)?;
+    vm.sh("! ls /run/qga.state.hooks")?;
+
     // One that anybody can change is not run.
     vm.sh("chmod 777 /etc/qemu/hook.d/20-second")?;
     behave(&mut vm, &[])?;
@@ -57,9 +77,23 @@ pub(crate) fn run(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Calls what a hook kills the agent for, and goes on with the next agent.
+fn lose_agent(vm: &mut Vm, mut agent: Agent, command: &impl Command) -> Result<Agent> {
+    let pid = agent_pid(vm)?;
+    ensure!(agent.call(command, Instant::now() + LOSS).is_err(), "the agent was not killed");
+    drop(agent);
+    vm.wait_until(&format!("grep . /run/agent.pid && test \"$(cat /run/agent.pid)\" != {pid}"))?;
+    answered(vm)
+}
+
+fn wait_for_log(vm: &mut Vm, log: &str) -> Result<()> {
+    vm.wait_until(&format!("[ \"$(cat /run/hook.log)\" = \"{log}\" ]"))?;
+    Ok(())
+}
+
 /// What hooks are to do that otherwise succeed; their log begins anew.
 fn behave(vm: &mut Vm, scripts: &[(&str, &str)]) -> Result<()> {
-    vm.sh("rm -f /run/hook.log; for name in 10-first 20-second; do for verb in freeze thaw; do echo true >/run/$name.$verb; done; done")?;
+    vm.sh("rm -f /run/hook.log /run/killed; for name in 10-first 20-second; do for verb in freeze thaw; do echo true >/run/$name.$verb; done; done")?;
     for (name, script) in scripts {
         vm.sh(&format!("echo '{script}' >/run/{name}"))?;
     }
