@@ -111,7 +111,9 @@ fn asking_why_a_command_is_refused_would_not_carry_it_out() {
 #[test]
 fn a_frozen_guest_is_status_1() {
     let outcome = agent_with(FROZEN, true, "").qgactl(&["doctor"]);
-    check(&outcome, 1, &["file systems are frozen", "`qgactl thaw`"]);
+    check(&outcome, 1, &["file systems are frozen: whoever", "`qgactl thaw`"]);
+    let words = "Command guest-exec has been disabled: the agent is in frozen state (for 35 s)";
+    check(&agent_with(FROZEN, false, words).qgactl(&["doctor"]), 1, &["file systems are frozen for 35 s: whoever"]);
 }
 
 #[test]

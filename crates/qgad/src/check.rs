@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
     let width = SPECS.iter().map(|spec| spec.name.len()).max().unwrap_or(0);
     for spec in SPECS {
         let _ = write!(report, "{:width$}  ", spec.name);
-        let _ = match policy.decide(spec, false) {
+        let _ = match policy.decide(spec, None) {
             Ok(()) => {
                 let limits = policy.limits(spec).map(|(rule, members)| match members {
                     [] => format!("nothing by {rule}"),
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
                 }
             }
             Err(Refusal::ByPolicy(rule)) => writeln!(report, "refused: {rule}"),
-            Err(Refusal::Frozen) => writeln!(report, "refused while frozen"),
+            Err(Refusal::Frozen(_)) => writeln!(report, "refused while frozen"),
         };
     }
     (report, !mistakes.is_empty())

@@ -9,7 +9,7 @@
 mod places;
 mod programs;
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use qga::{Class, Profile, Spec, command::WhileFrozen, wire::message::Error};
 
@@ -33,8 +33,8 @@ pub(crate) struct Policy {
 /// Why a command is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal<'a> {
-    /// File systems are frozen.
-    Frozen,
+    /// File systems are frozen, for so long.
+    Frozen(Duration),
     /// The administrator says so.
     ByPolicy(Rule<'a>),
 }
@@ -64,10 +64,10 @@ impl Policy {
     }
 
     /// Whether a command is served now.
-    pub(crate) fn decide(&self, spec: &Spec, is_frozen: bool) -> Result<(), Refusal<'_>> {
-        match spec.while_frozen {
-            WhileFrozen::Refused if is_frozen => return Err(Refusal::Frozen),
-            WhileFrozen::EvenIfBlocked if is_frozen => return Ok(()),
+    pub(crate) fn decide(&self, spec: &Spec, frozen_for: Option<Duration>) -> Result<(), Refusal<'_>> {
+        match (spec.while_frozen, frozen_for) {
+            (WhileFrozen::Refused, Some(time)) => return Err(Refusal::Frozen(time)),
+            (WhileFrozen::EvenIfBlocked, Some(_)) => return Ok(()),
             _ => {}
         }
         self.rule_against(spec).map_or(Ok(()), |rule| Err(Refusal::ByPolicy(rule)))
@@ -125,15 +125,19 @@ impl fmt::Display for Rule<'_> {
 }
 
 impl Refusal<'_> {
-    /// What the peer is told; hosts match the text and take the class for "not supported".
+    /// What the peer is told; hosts match the text up to the parenthesis and take the class for "not supported".
     pub(crate) fn explain(&self, command: &str) -> Error {
-        Error::command_not_found(format!("Command {command} has been disabled: {}", self.reason()))
+        let more = match self {
+            Self::Frozen(time) => format!(" (for {} s)", time.as_secs()),
+            Self::ByPolicy(_) => String::new(),
+        };
+        Error::command_not_found(format!("Command {command} has been disabled: {}{more}", self.reason()))
     }
 
     /// Why, without naming the command.
     pub(crate) fn reason(&self) -> String {
         match self {
-            Self::Frozen => "the agent is in frozen state".into(),
+            Self::Frozen(_) => "the agent is in frozen state".into(),
             Self::ByPolicy(rule) => format!("the command is not allowed ({rule})"),
         }
     }
@@ -147,7 +151,8 @@ mod tests {
 
     const PING: Spec = Spec::new("guest-ping", Class::Session).while_frozen(WhileFrozen::Served);
     const EXEC: Spec = Spec::new("guest-exec", Class::Exec);
-    const FROZEN: &str = "the agent is in frozen state";
+    const FROZEN: &str = "the agent is in frozen state (for 35 s)";
+    const TIME: Option<Duration> = Some(Duration::from_secs(35));
     const BY_ALLOW: &str = "the command is not allowed (allow-rpcs in /conf)";
     const BY_BLOCK: &str = "the command is not allowed (block-rpcs on the command line)";
 
@@ -164,57 +169,63 @@ mod tests {
         })
     }
 
-    fn reason(policy: &Policy, spec: &Spec, is_frozen: bool) -> Result<(), String> {
-        policy.decide(spec, is_frozen).map_err(|refusal| {
+    fn reason(policy: &Policy, spec: &Spec, frozen_for: Option<Duration>) -> Result<(), String> {
+        policy.decide(spec, frozen_for).map_err(|refusal| {
             let Error { desc, .. } = refusal.explain(spec.name);
             let prefix = format!("Command {} has been disabled: ", spec.name);
             desc.strip_prefix(&prefix).expect("hosts match this").to_owned()
         })
     }
 
-    fn check(allowed: &[&str], blocked: &[&str], is_frozen: bool, ping: Result<(), &str>, exec: Result<(), &str>) {
+    fn check(
+        allowed: &[&str],
+        blocked: &[&str],
+        frozen_for: Option<Duration>,
+        ping: Result<(), &str>,
+        exec: Result<(), &str>,
+    ) {
         let policy = policy(allowed, blocked, Profile::Full);
-        assert_eq!(reason(&policy, &PING, is_frozen), ping.map_err(Into::into));
-        assert_eq!(reason(&policy, &EXEC, is_frozen), exec.map_err(Into::into));
+        assert_eq!(reason(&policy, &PING, frozen_for), ping.map_err(Into::into));
+        assert_eq!(reason(&policy, &EXEC, frozen_for), exec.map_err(Into::into));
     }
 
     #[test]
     fn without_lists_everything_is_allowed() {
-        check(&[], &[], false, Ok(()), Ok(()));
+        check(&[], &[], None, Ok(()), Ok(()));
     }
 
     #[test]
     fn an_allow_list_has_no_implicit_members() {
-        check(&["guest-exec"], &[], false, Err(BY_ALLOW), Ok(()));
+        check(&["guest-exec"], &[], None, Err(BY_ALLOW), Ok(()));
     }
 
     #[test]
     fn the_block_list_takes_away_from_the_allow_list() {
-        check(&["guest-exec", "guest-ping"], &["guest-exec"], false, Ok(()), Err(BY_BLOCK));
+        check(&["guest-exec", "guest-ping"], &["guest-exec"], None, Ok(()), Err(BY_BLOCK));
     }
 
     #[test]
     fn while_frozen_only_the_commands_made_for_it_are_served() {
-        check(&[], &[], true, Ok(()), Err(FROZEN));
+        check(&[], &[], TIME, Ok(()), Err(FROZEN));
     }
 
     #[test]
     fn a_freeze_does_not_give_back_what_a_list_refuses() {
-        check(&[], &["guest-ping"], true, Err(BY_BLOCK), Err(FROZEN));
+        check(&[], &["guest-ping"], TIME, Err(BY_BLOCK), Err(FROZEN));
     }
 
     #[test]
     fn a_freeze_can_always_be_ended() {
         let thaw = Spec::new("guest-fsfreeze-thaw", Class::Control).while_frozen(WhileFrozen::EvenIfBlocked);
         for policy in [policy(&[], &[thaw.name], Profile::Full), policy(&[], &[], Profile::ReadOnly)] {
-            assert!(matches!(policy.decide(&thaw, false), Err(Refusal::ByPolicy(_))));
-            assert_eq!(policy.decide(&thaw, true), Ok(()));
+            assert!(matches!(policy.decide(&thaw, None), Err(Refusal::ByPolicy(_))));
+            assert_eq!(policy.decide(&thaw, TIME), Ok(()));
         }
     }
 
     #[test]
     fn names_match_exactly() {
-        check(&[], &["Guest-Exec", "guest-exe", " guest-exec"], false, Ok(()), Ok(()));
+        check(&[], &["Guest-Exec", "guest-exe", " guest-exec"], None, Ok(()), Ok(()));
     }
 
     #[test]
@@ -225,7 +236,7 @@ mod tests {
                     true => Ok(()),
                     false => Err(format!("the command is not allowed (profile={} in /conf)", profile.name())),
                 };
-                assert_eq!(reason(&policy(&allowed, &[], profile), spec, false), expected, "{}", spec.name);
+                assert_eq!(reason(&policy(&allowed, &[], profile), spec, None), expected, "{}", spec.name);
             }
         }
     }
@@ -236,7 +247,7 @@ mod tests {
         let allowed = |settings: Settings| {
             let policy = Policy::new(&settings);
             let names = SPECS.iter().filter(|spec| matches!(spec.class, Class::Exec | Class::File));
-            let allowed = names.filter(|spec| policy.decide(spec, false).is_ok());
+            let allowed = names.filter(|spec| policy.decide(spec, None).is_ok());
             allowed.filter(|spec| spec.audited).map(|spec| spec.name).collect::<Vec<_>>()
         };
         let default = Settings::default;

@@ -74,7 +74,7 @@ impl Session {
                 .find(|handler| handler.spec.name == request.execute)
                 .ok_or_else(|| unknown_command(&request.execute))?;
             let spec = &handler.spec;
-            guest.policy.decide(spec, guest.freezer.refuses_commands()).map_err(|refusal| {
+            guest.policy.decide(spec, guest.freezer.frozen_for()).map_err(|refusal| {
                 if let Some(entry) = Entry::begin(spec, || (handler.touches)(&request.arguments)) {
                     entry.refused(&refusal);
                 }

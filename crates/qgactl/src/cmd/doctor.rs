@@ -38,6 +38,9 @@ const MAX_PROBES: usize = 200;
 /// An argument that no command has: an agent that would serve the command says so and does nothing.
 const NO_ARGUMENT: &str = "qgactl-doctor";
 
+/// The words of an agent that refuses a command because file systems are frozen.
+const FROZEN: &str = "the agent is in frozen state";
+
 const WHERE_RULES_STAND: &str = "            \
 in the guest: /etc/qemu/qemu-ga.conf, the agent's options -b and -a, /etc/sysconfig/qemu-ga; or it has no means for it\n";
 
@@ -63,10 +66,10 @@ impl Doctor {
         };
         print(&describe_age(&info))?;
         let is_frozen = matches!(agent.call(&FreezeStatus {}), Ok(FreezeState::Frozen));
-        if is_frozen {
-            print("frozen      file systems are frozen: whoever writes to them waits; `qgactl thaw` thaws them\n")?;
-        }
         let refusals = refusals(&mut agent, &info)?;
+        if is_frozen {
+            print(&describe_freeze(&refusals))?;
+        }
         print(&describe_refusals(&refusals))?;
         if is_frozen {
             return Ok(ExitCode::FAILURE);
@@ -114,10 +117,19 @@ type Refusals = BTreeMap<String, Vec<String>>;
 fn refusals(agent: &mut Agent, info: &AgentInfo) -> Result<Refusals, Failure> {
     let mut refusals = Refusals::new();
     for command in info.supported_commands.iter().filter(|command| !command.enabled).take(MAX_PROBES) {
-        let why = why_refused(agent, &command.name)?;
-        refusals.entry(piece(&why)).or_default().push(piece(&command.name));
+        let why = piece(&why_refused(agent, &command.name)?);
+        // Of a freeze the first one's time stands for all.
+        let earlier = refusals.keys().find(|earlier| earlier.contains(FROZEN) && why.contains(FROZEN)).cloned();
+        refusals.entry(earlier.unwrap_or(why)).or_default().push(piece(&command.name));
     }
     Ok(refusals)
+}
+
+/// That file systems are frozen, and for how long if the agent says so when it refuses a command.
+fn describe_freeze(refusals: &Refusals) -> String {
+    let mut times = refusals.keys().filter_map(|why| why.split_once(FROZEN)?.1.strip_prefix(" (")?.strip_suffix(')'));
+    let time = times.next().map_or_else(String::new, |time| format!(" {time}"));
+    format!("frozen      file systems are frozen{time}: whoever writes to them waits; `qgactl thaw` thaws them\n")
 }
 
 fn describe_refusals(refusals: &Refusals) -> String {

@@ -28,10 +28,10 @@ impl Run for Ping {
 
 impl Run for Info {
     fn run(self, guest: &Guest) -> Result<AgentInfo> {
-        let is_frozen = guest.freezer.refuses_commands();
+        let frozen_for = guest.freezer.frozen_for();
         let describe = |spec: &qga::Spec| CommandInfo {
             name: spec.name.into(),
-            enabled: guest.policy.decide(spec, is_frozen).is_ok(),
+            enabled: guest.policy.decide(spec, frozen_for).is_ok(),
             success_response: !spec.silent,
         };
         Ok(AgentInfo {

@@ -13,6 +13,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use crate::{errno, root::Root};
@@ -50,6 +51,12 @@ impl Marker {
     /// Whether file systems are frozen by an agent that is gone. One that cannot be looked at counts as there.
     pub(crate) fn is_set(&self) -> bool {
         self.is_of_this_boot(&self.path())
+    }
+
+    /// How long ago file systems were frozen, by the guest's clock; nothing where that cannot be told.
+    pub(crate) fn age(&self) -> Duration {
+        let set = fs::metadata(self.path()).and_then(|status| status.modified());
+        set.ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
     }
 
     /// Says that file systems are frozen.

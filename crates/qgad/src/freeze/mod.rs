@@ -98,6 +98,8 @@ struct Inner {
     cancelled: Option<String>,
     /// Which freeze this is, so that the end of an old guard is not taken for that of a new one.
     freeze: u64,
+    /// When that began.
+    since: Instant,
     /// What did not thaw when it was told to, or a guard that may not have left yet.
     leftovers: Option<Leftovers>,
     put_off: Vec<PutOff>,
@@ -157,7 +159,9 @@ impl Freezer {
         if matches!(stage, Stage::TakingOver) {
             machine.hold_still();
         }
-        let inner = Inner { stage, cancelled: None, freeze: 0, leftovers: None, put_off: Vec::new() };
+        let since = Instant::now();
+        let since = since.checked_sub(marker.age()).unwrap_or(since);
+        let inner = Inner { stage, cancelled: None, freeze: 0, since, leftovers: None, put_off: Vec::new() };
         Self(Arc::new(Shared {
             machine,
             marker,
@@ -170,7 +174,16 @@ impl Freezer {
 
     /// Whether commands are refused because file systems are frozen, or about to be.
     pub(crate) fn refuses_commands(&self) -> bool {
-        !matches!(self.0.inner().stage, Stage::Thawed | Stage::Thawing { are_writers_waiting: false })
+        self.frozen_for().is_some()
+    }
+
+    /// For how long commands have been refused because of that.
+    pub(crate) fn frozen_for(&self) -> Option<Duration> {
+        let inner = self.0.inner();
+        match inner.stage {
+            Stage::Thawed | Stage::Thawing { are_writers_waiting: false } => None,
+            _ => Some(inner.since.elapsed()),
+        }
     }
 
     /// Whether everything that was to be frozen is.
@@ -269,9 +282,10 @@ impl Shared {
     fn begin(&self, command: &str) -> Result<(), Error> {
         let mut inner = self.wait_while(|inner| matches!(inner.stage, Stage::Thawing { .. }));
         if !matches!(inner.stage, Stage::Thawed) {
-            return Err(Refusal::Frozen.explain(command));
+            return Err(Refusal::Frozen(inner.since.elapsed()).explain(command));
         }
         inner.stage = Stage::Freezing;
+        inner.since = Instant::now();
         inner.cancelled = None;
         inner.freeze += 1;
         Ok(())

@@ -13,7 +13,7 @@ use qga::{
 use serde_json::{Value, json};
 use vmtest::vm::{Builder, DEADLINE, Vm};
 
-use super::{Content, agent_pid, answered, boot, configure, refusal, soon};
+use super::{Content, agent_pid, answered, boot, check_frozen, configure, refusal, soon};
 
 const CONFIGURATION: &str = "logfile=/mnt/a/agent.log\naudit-file=/mnt/a/audit.log\nverbose=true\n";
 /// In arguments as text and as base64.
@@ -58,7 +58,7 @@ fn refused_commands_are_told_of_in_order(vm: &mut Vm) -> Result<()> {
         begun.push(next_second(vm)?);
         let arguments = arguments.as_object().context("arguments are an object")?;
         let reason = refusal(agent.call_as::<Value>(command, arguments, soon()))?;
-        assert_eq!(reason, format!("Command {command} has been disabled: the agent is in frozen state"));
+        check_frozen(command, &reason)?;
     }
     begun.push(next_second(vm)?);
     assert_eq!(agent.call(&Thaw {}, soon())?, 1);
