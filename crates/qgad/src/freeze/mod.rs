@@ -243,6 +243,7 @@ impl Freezer {
 
     /// Thaws everything, whoever froze it, and returns how many file systems had been frozen.
     pub(crate) fn thaw(&self) -> Result<i64, Error> {
+        self.0.refuse_blind_thaw()?;
         let held = self.0.begin_thaw();
         let ours = held.map(|held| self.0.release(held));
         let others = self.0.thaw_others();
@@ -385,6 +386,18 @@ impl Shared {
         held.since = Instant::now();
         inner.stage = Stage::Frozen(held);
         self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Where nothing is held of the freeze that was found, what is frozen must be found before it is said to be thawed.
+    fn refuse_blind_thaw(&self) -> Result<(), Error> {
+        let holds_nothing = match &self.inner().stage {
+            Stage::Frozen(held) => held.keepers.is_empty() && held.guard.is_none(),
+            _ => false,
+        };
+        if holds_nothing {
+            self.machine.find_all(Instant::now() + FIND_PATIENCE)?;
+        }
         Ok(())
     }
 

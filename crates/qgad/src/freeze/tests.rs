@@ -37,6 +37,7 @@ pub(super) struct Fake {
     has_no_targets: AtomicBool,
     pub(super) has_no_guard: AtomicBool,
     hook_fails: AtomicBool,
+    pub(super) cannot_look: AtomicBool,
     pub(super) is_claimed: AtomicBool,
     pub(super) claim_hangs: AtomicBool,
 }
@@ -181,7 +182,10 @@ impl Machine for FakeMachine {
     }
 
     fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error> {
-        self.find(None, until)
+        match self.0.cannot_look.load(Ordering::Relaxed) {
+            true => Err(Error::generic("there is no list of mounts")),
+            false => self.find(None, until),
+        }
     }
 
     fn operations(&self) -> Arc<dyn Operations> {

@@ -140,6 +140,16 @@ fn a_host_may_thaw_what_cannot_be_taken_over() {
     assert_eq!(names(&directory), [""; 0]);
 }
 
+#[test]
+fn what_cannot_be_looked_for_is_not_said_to_be_thawed() {
+    let (fake, freezer, _directory) = found_by_a_new_agent();
+    fake.cannot_look.store(true, Ordering::Relaxed);
+    assert_eq!(freezer.thaw().unwrap_err().desc, "there is no list of mounts");
+    assert!(freezer.is_frozen());
+    fake.cannot_look.store(false, Ordering::Relaxed);
+    assert_eq!(freezer.thaw(), Ok(2));
+}
+
 /// A freeze of `/a` and `/b` that another agent has not quite left.
 fn found_by_a_new_agent() -> (Arc<Fake>, Freezer, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
