@@ -18,7 +18,7 @@ use serde::{
     de::{self, Visitor},
 };
 
-use super::message::Error;
+use super::{json::PLAIN_TEXT, message::Error};
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 type Codec = base64::engine::Simd;
@@ -89,7 +89,15 @@ impl fmt::Display for Base64 {
 
 impl Serialize for Base64 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_newtype_struct(PLAIN_TEXT, &Text(self))
+    }
+}
+
+struct Text<'a>(&'a Base64);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
     }
 }
 

@@ -9,7 +9,7 @@
 
 use memchr::memchr2;
 
-use super::message::Error;
+use super::{message::Error, scan};
 
 /// Most bytes of tokens in one message, white space not counted: what a 48 MiB file write needs, as hosts know it.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024 - 1;
@@ -297,13 +297,9 @@ fn is_forbidden_in_string(byte: u8) -> bool {
     !(0x20..=0xFD).contains(&byte)
 }
 
-/// Where the first byte that no string may hold stands. Looks at blocks, so that the check is done many bytes at a time.
+/// Where the first byte that no string may hold stands.
 fn first_forbidden_in_string(bytes: &[u8]) -> Option<usize> {
-    const BLOCK: usize = 256;
-    let is_clean = |block: &[u8]| !block.iter().fold(false, |found, &byte| found | is_forbidden_in_string(byte));
-    let dirty = bytes.chunks(BLOCK).position(|block| !is_clean(block))?;
-    let start = dirty * BLOCK;
-    bytes[start..].iter().position(|&byte| is_forbidden_in_string(byte)).map(|offset| start + offset)
+    scan::position(bytes, |word| word | scan::below(word, 0x20), |&byte| is_forbidden_in_string(byte))
 }
 
 fn is_recovery_point(byte: u8) -> bool {

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::ser::{self, Impossible, Serialize};
 
+use super::scan;
+
 /// Spells a value.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
@@ -19,11 +21,15 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// # Panics
 /// When the type maps something other than strings, which no type of the contract does.
 pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    value.serialize(Writer { out }).expect("the contract's types have a spelling");
+    value.serialize(Writer::new(out)).expect("the contract's types have a spelling");
 }
+
+/// The name of a newtype whose text, collected from its pieces, has nothing in it that needs an escape, however long it is.
+pub(super) const PLAIN_TEXT: &str = "PlainText";
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
+    is_plain: bool,
 }
 
 /// The type cannot be spelled.
@@ -46,7 +52,11 @@ impl ser::Error for Unspellable {
 
 type Written = Result<(), Unspellable>;
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, is_plain: false }
+    }
+
     #[expect(clippy::unnecessary_wraps, reason = "every caller returns it")]
     fn raw(self, text: impl AsRef<[u8]>) -> Written {
         self.out.extend_from_slice(text.as_ref());
@@ -120,7 +130,8 @@ impl<'a> ser::Serializer for Writer<'a> {
 
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Written {
         self.out.push(b'"');
-        fmt::Write::write_fmt(&mut Escaped(self.out), format_args!("{value}")).map_err(ser::Error::custom)?;
+        fmt::Write::write_fmt(&mut Pieces { out: self.out, are_plain: self.is_plain }, format_args!("{value}"))
+            .map_err(ser::Error::custom)?;
         self.raw(b"\"")
     }
 
@@ -148,8 +159,8 @@ impl<'a> ser::Serializer for Writer<'a> {
         self.serialize_str(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Written {
-        value.serialize(self)
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Written {
+        value.serialize(Self { is_plain: name == PLAIN_TEXT, ..self })
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -220,14 +231,14 @@ impl<'a> Compound<'a> {
 
     fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         self.separate();
-        value.serialize(Writer { out: self.out })
+        value.serialize(Writer::new(self.out))
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
         self.separate();
         write_string(self.out, name);
         self.out.extend_from_slice(b": ");
-        value.serialize(Writer { out: self.out })
+        value.serialize(Writer::new(self.out))
     }
 
     fn separate(&mut self) {
@@ -293,7 +304,7 @@ impl ser::SerializeMap for Compound<'_> {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         self.out.extend_from_slice(b": ");
-        value.serialize(Writer { out: self.out })
+        value.serialize(Writer::new(self.out))
     }
 
     fn end(self) -> Written {
@@ -321,11 +332,18 @@ fn write_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// The inside of a string that is written piece by piece.
-struct Escaped<'a>(&'a mut Vec<u8>);
+struct Pieces<'a> {
+    out: &'a mut Vec<u8>,
+    are_plain: bool,
+}
 
-impl fmt::Write for Escaped<'_> {
+impl fmt::Write for Pieces<'_> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        write_escaped_text(self.0, piece);
+        if self.are_plain {
+            self.out.extend_from_slice(piece.as_bytes());
+        } else {
+            write_escaped_text(self.out, piece);
+        }
         Ok(())
     }
 }
@@ -343,13 +361,12 @@ fn write_escaped_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(rest.as_bytes());
 }
 
-/// Where the first byte that needs an escape stands. Looks at blocks, so that the check is done many bytes at a time.
+/// Where the first byte that needs an escape stands.
 fn first_special(bytes: &[u8]) -> Option<usize> {
-    const BLOCK: usize = 256;
-    let is_plain = |block: &[u8]| !block.iter().fold(false, |found, &byte| found | needs_escape(byte));
-    let special = bytes.chunks(BLOCK).position(|block| !is_plain(block))?;
-    let start = special * BLOCK;
-    bytes[start..].iter().position(|&byte| needs_escape(byte)).map(|offset| start + offset)
+    let suspect = |word| {
+        word | scan::below(word, b' ') | scan::equal(word, b'"') | scan::equal(word, b'\\') | scan::equal(word, 0x7F)
+    };
+    scan::position(bytes, suspect, |&byte| needs_escape(byte))
 }
 
 fn needs_escape(byte: u8) -> bool {

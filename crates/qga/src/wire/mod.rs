@@ -11,5 +11,6 @@ pub mod frame;
 pub mod json;
 pub mod message;
 pub mod parse;
+mod scan;
 mod text;
 pub mod value;
