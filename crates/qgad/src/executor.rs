@@ -13,7 +13,6 @@ use std::{
         Arc,
         mpsc::{self, Receiver, Sender},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -25,6 +24,7 @@ use crate::{
     dispatch::{Answer, Prepared},
     guest::Guest,
     server::MAX_CONNECTIONS,
+    threads,
 };
 
 /// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or left
@@ -215,7 +215,7 @@ impl Executor {
                 let _ = wake_up.write(1);
             }
         };
-        thread::Builder::new().name("worker".into()).stack_size(WORKER_STACK_BYTES).spawn(serve)?;
+        threads::start("worker", WORKER_STACK_BYTES, serve)?;
         Ok(worker)
     }
 }

@@ -17,7 +17,6 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, SystemTime},
 };
 
@@ -30,7 +29,7 @@ use self::{
     lines::{Lines, Lost},
     queue::{Next, Queue, Writer},
 };
-use crate::audit;
+use crate::{audit, threads};
 
 /// Longest message, in characters; what a peer chose, such as the name of a command, is cut there.
 const MAX_MESSAGE_LENGTH: usize = 4096;
@@ -188,8 +187,7 @@ impl Logger {
             return;
         }
         if queue.writer == Writer::ThreadToStart {
-            let writer = thread::Builder::new().name("log".into()).stack_size(WRITER_STACK_BYTES);
-            let is_started = writer.spawn(|| self.write_for_ever()).is_ok();
+            let is_started = threads::start("log", WRITER_STACK_BYTES, || self.write_for_ever()).is_ok();
             queue.writer = if is_started { Writer::Thread } else { Writer::Logging };
         }
         let is_ours = queue.writer == Writer::Logging;

@@ -43,6 +43,7 @@ mod spawn;
 mod state;
 mod storage;
 mod sys;
+mod threads;
 mod timeout;
 
 use std::{

@@ -18,7 +18,6 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -34,6 +33,7 @@ use crate::{
     errno,
     guest::Environment,
     spawn::{Program, Stdio, pipe_from_child, pipe_to_child},
+    threads,
 };
 
 /// Most programs running at once: each may take four of the usual 1024 descriptors.
@@ -121,10 +121,7 @@ impl Programs {
         let mut has_pump = self.has_pump.lock().unwrap_or_else(PoisonError::into_inner);
         if !*has_pump {
             let shared = Arc::clone(&self.shared);
-            thread::Builder::new()
-                .name("programs".into())
-                .stack_size(pump::STACK_BYTES)
-                .spawn(move || pump::run(&shared))?;
+            threads::start("programs", pump::STACK_BYTES, move || pump::run(&shared))?;
             *has_pump = true;
         }
         Ok(())

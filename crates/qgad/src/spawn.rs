@@ -19,7 +19,6 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Once,
-    thread,
 };
 
 use nix::{
@@ -35,7 +34,7 @@ use nix::{
     unistd::{AccessFlags, Pid, access, pipe2},
 };
 
-use crate::sys;
+use crate::{sys, threads};
 
 /// Where programs are looked for when the environment does not say.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin:.";
@@ -234,7 +233,7 @@ fn watch(pid: Pid) -> io::Result<OwnedFd> {
         // Fails when nobody wants to know.
         let _ = File::from(write).write_all(b"!");
     };
-    thread::Builder::new().name("child".into()).stack_size(WATCHER_STACK_BYTES).spawn(wait)?;
+    threads::start("child", WATCHER_STACK_BYTES, wait)?;
     Ok(read)
 }
 

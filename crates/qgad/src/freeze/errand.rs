@@ -9,13 +9,12 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
-    thread,
     time::Instant,
 };
 
 use qga::wire::message::Error;
 
-use crate::errno;
+use crate::{errno, threads};
 
 /// Stack of the thread.
 const STACK_BYTES: usize = 256 * 1024;
@@ -61,7 +60,7 @@ impl Errand {
             // Nobody waits any more if it took too long.
             let _ = sender.send(done);
         };
-        if let Err(error) = thread::Builder::new().name("errand".into()).stack_size(STACK_BYTES).spawn(work) {
+        if let Err(error) = threads::start("errand", STACK_BYTES, work) {
             self.0.end();
             return Err(Error::generic(format!("failed to start a thread: {}", errno::words(error))));
         }
@@ -117,7 +116,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{thread, time::Duration};
 
     use super::{super::tests::PATIENCE, *};
 

@@ -13,11 +13,11 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use super::target::{Operations, Target};
+use crate::threads;
 
 /// Stack of a keeper, which makes one system call at a time. All of it is in memory while file systems are frozen.
 const STACK_BYTES: usize = 64 * 1024;
@@ -77,7 +77,7 @@ impl Keeper {
         let shared = Arc::new(Shared { target, operations, state: Mutex::default(), changed: Condvar::new() });
         let (orders, receiver) = sync_channel(MAX_ORDERS);
         let keeper = Self { orders, shared: Arc::clone(&shared) };
-        thread::Builder::new().name("freeze".into()).stack_size(STACK_BYTES).spawn(move || shared.serve(&receiver))?;
+        threads::start("freeze", STACK_BYTES, move || shared.serve(&receiver))?;
         Ok(keeper)
     }
 

@@ -9,13 +9,13 @@
 use std::{
     ops::ControlFlow,
     sync::{Arc, PoisonError, Weak},
-    thread,
     time::{Duration, Instant},
 };
 
 use qga::wire::message::Error;
 
 use super::{Claim, Door, FIND_PATIENCE, GuardEnd, Held, Inner, Lease, OnEnd, Shared, Stage, Target};
+use crate::threads;
 
 /// How long after one attempt to take over a freeze the next one is made: soon enough for a host that waits, and a guard
 /// needs about as long to notice that its agent is gone.
@@ -38,7 +38,7 @@ impl Shared {
         }
         let shared = Arc::clone(self);
         let work = move || shared.succeed(is_frozen);
-        if thread::Builder::new().name("succession".into()).stack_size(STACK_BYTES).spawn(work).is_err() {
+        if threads::start("succession", STACK_BYTES, work).is_err() {
             self.succeed(is_frozen);
         }
     }

@@ -13,7 +13,6 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::fd::AsFd,
     sync::atomic::{AtomicUsize, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -24,7 +23,7 @@ use nix::{
 use qga::wire::message::Error;
 
 use super::{Child, End, Program, Stdio, pipe_from_child, pipe_to_child};
-use crate::{errno, programs::GRACE, timeout};
+use crate::{errno, programs::GRACE, threads, timeout};
 
 /// Most output that is kept: screens of it, and still a single line of the journal.
 pub(crate) const MAX_OUTPUT_BYTES: usize = 16 * 1024;
@@ -224,7 +223,7 @@ fn look_after(mut conversation: Conversation) {
             conversation.go_on(None, Conversation::is_over);
             REMAINS.fetch_sub(1, Ordering::Relaxed);
         };
-        thread::Builder::new().name("remains".into()).stack_size(REMAINS_STACK_BYTES).spawn(look_after).is_ok()
+        threads::start("remains", REMAINS_STACK_BYTES, look_after).is_ok()
     };
     if !has_begun {
         REMAINS.fetch_sub(1, Ordering::Relaxed);

@@ -14,9 +14,10 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
+
+use crate::threads;
 
 /// Most helper threads in all: what dead devices may cost in memory. Beyond it, further ones stay unanswered.
 const MAX_HELPERS: usize = 16;
@@ -139,7 +140,7 @@ where
             let _helper = helper;
             round.help();
         };
-        thread::Builder::new().name("probe".into()).stack_size(HELPER_STACK_BYTES).spawn(help).is_ok()
+        threads::start("probe", HELPER_STACK_BYTES, help).is_ok()
     }
 
     /// Asks what has not been asked yet, while somebody waits for it.
@@ -236,7 +237,7 @@ mod tests {
     fn open_and_wait(probes: &Probes, gate: &Gate) {
         gate.open();
         while probes.0.helpers.load(Ordering::Relaxed) > 0 {
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 

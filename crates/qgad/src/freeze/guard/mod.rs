@@ -24,7 +24,6 @@ use std::{
     },
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -51,6 +50,7 @@ use crate::{
     errno,
     guest::Environment,
     spawn::{self, Child, Program, Stdio},
+    threads,
 };
 
 /// What makes this program a guard; not an option for people.
@@ -219,7 +219,7 @@ fn watch(socket: OwnedFd, door: Option<Door>, child: Option<Child>, on_end: OnEn
         }
         watch.change(|state| state.is_gone = true);
     };
-    thread::Builder::new().name("guard".into()).stack_size(WATCHER_STACK_BYTES).spawn(work)?;
+    threads::start("guard", WATCHER_STACK_BYTES, work)?;
     Ok(Arc::new(handle))
 }
 

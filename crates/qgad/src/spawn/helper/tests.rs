@@ -23,7 +23,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "it did not come to be");
-        thread::yield_now();
+        std::thread::yield_now();
     }
 }
 
