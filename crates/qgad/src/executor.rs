@@ -6,12 +6,12 @@
 //! and costs nothing else. Nothing here wakes up unless a command ends or a deadline passes.
 
 use std::{
-    io,
+    io, mem,
     os::fd::{AsFd, BorrowedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
-        mpsc::{self, Receiver, Sender},
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Sender},
     },
     time::{Duration, Instant},
 };
@@ -85,9 +85,14 @@ pub(crate) struct Executor {
     idle: Vec<Worker>,
     abandoned: usize,
     next_ticket: u64,
-    returned: Receiver<Completion>,
-    returning: Sender<Completion>,
-    wake_up: Arc<EventFd>,
+    returned: Arc<Returned>,
+}
+
+/// The jobs that have returned.
+#[derive(Debug)]
+struct Returned {
+    completions: Mutex<Vec<Completion>>,
+    wake_up: EventFd,
 }
 
 /// A thread's mailbox; dropping it ends the thread once it is done.
@@ -107,7 +112,6 @@ struct Running {
 impl Executor {
     /// An executor with no threads yet.
     pub(crate) fn new(guest: Arc<Guest>) -> nix::Result<Self> {
-        let (returning, returned) = mpsc::channel();
         let wake_up = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
             guest,
@@ -115,15 +119,13 @@ impl Executor {
             idle: Vec::new(),
             abandoned: 0,
             next_ticket: 0,
-            returned,
-            returning,
-            wake_up: Arc::new(wake_up),
+            returned: Arc::new(Returned { completions: Mutex::default(), wake_up }),
         })
     }
 
     /// Readable when [`Self::completions`] has something to say.
     pub(crate) fn wake_up(&self) -> BorrowedFd<'_> {
-        self.wake_up.as_fd()
+        self.returned.wake_up.as_fd()
     }
 
     /// When [`Self::completions`] must be called even if nothing wakes the caller.
@@ -162,11 +164,8 @@ impl Executor {
 
     /// The jobs that have ended since the last call, and those whose deadline has passed.
     pub(crate) fn completions(&mut self) -> Vec<Completion> {
-        // Reset before looking, so that a job that ends meanwhile wakes the caller again.
-        let _ = self.wake_up.read();
-        let returned: Vec<_> = self.returned.try_iter().collect();
-        let mut completions: Vec<_> =
-            returned.into_iter().filter(|completion| self.take_back(completion.ticket)).collect();
+        let mut completions = self.returned.take();
+        completions.retain(|completion| self.take_back(completion.ticket));
         completions.extend(self.expire(Instant::now()));
         completions
     }
@@ -204,19 +203,33 @@ impl Executor {
 
     fn spawn_worker(&self) -> io::Result<Worker> {
         let (worker, jobs) = mpsc::channel::<(Ticket, Job)>();
-        let (guest, returning, wake_up) = (Arc::clone(&self.guest), self.returning.clone(), Arc::clone(&self.wake_up));
+        let (guest, returned) = (Arc::clone(&self.guest), Arc::clone(&self.returned));
         let serve = move || {
             for (ticket, job) in jobs {
                 let reply = job.run(&guest);
-                if returning.send(Completion { ticket, reply }).is_err() {
-                    return;
-                }
-                // Fails only when the counter is full, and then the loop is awake anyway.
-                let _ = wake_up.write(1);
+                returned.add(Completion { ticket, reply });
             }
         };
         threads::start("worker", WORKER_STACK_BYTES, serve)?;
         Ok(worker)
+    }
+}
+
+impl Returned {
+    fn add(&self, completion: Completion) {
+        self.completions().push(completion);
+        // Fails only when the counter is full, and then the loop is awake anyway.
+        let _ = self.wake_up.write(1);
+    }
+
+    fn take(&self) -> Vec<Completion> {
+        // Reset before looking, so that a job that ends meanwhile wakes the caller again.
+        let _ = self.wake_up.read();
+        mem::take(&mut *self.completions())
+    }
+
+    fn completions(&self) -> MutexGuard<'_, Vec<Completion>> {
+        self.completions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,7 +255,7 @@ mod tests {
     /// Something that commands wait for.
     #[derive(Default)]
     struct Gate {
-        is_open: std::sync::Mutex<bool>,
+        is_open: Mutex<bool>,
         opened: Condvar,
     }
 
