@@ -8,7 +8,7 @@
 //! if that is [`MAX_IDLE`].
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     fs::File,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ pub(crate) struct Files {
     by_handle: Mutex<Table>,
 }
 
-type Table = BTreeMap<i64, Open>;
+type Table = HashMap<i64, Open>;
 
 #[derive(Debug)]
 struct Open {

@@ -7,7 +7,7 @@
 //! for whom there is no descriptor: they are tried again every [`ACCEPT_INTERVAL`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{HashMap, HashSet},
     io,
     os::fd::OwnedFd,
     sync::Arc,
@@ -66,10 +66,10 @@ pub(crate) struct Server {
     guest: Arc<Guest>,
     executor: Executor,
     source: Source,
-    connections: BTreeMap<u64, Connection>,
+    connections: HashMap<u64, Connection>,
     next_connection: u64,
     /// Connections with more to do, which wait for nothing but their turn.
-    unfinished: BTreeSet<u64>,
+    unfinished: HashSet<u64>,
     chunk: Box<[u8]>,
     spare_memory: SpareMemory,
     notifier: Arc<Notifier>,
@@ -146,9 +146,9 @@ impl Server {
             guest,
             executor,
             source,
-            connections: BTreeMap::new(),
+            connections: HashMap::new(),
             next_connection: FIRST_CONNECTION,
-            unfinished: BTreeSet::new(),
+            unfinished: HashSet::new(),
             chunk: vec![0; CHUNK_BYTES].into(),
             spare_memory: SpareMemory::default(),
             ended: None,

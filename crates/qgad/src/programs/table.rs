@@ -4,7 +4,7 @@
 //! something else stays, without a process id, until these end: its bytes are dropped as they come.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     fs::File,
     io::{self, ErrorKind, Read, Write},
     os::fd::AsFd,
@@ -50,7 +50,7 @@ impl Pipes {
 /// All programs.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    programs: BTreeMap<u64, Entry>,
+    programs: HashMap<u64, Entry>,
     /// Those that can be asked about.
     by_pid: HashMap<i64, u64>,
     /// Those that have ended and can be asked about, in the order of their ends.
