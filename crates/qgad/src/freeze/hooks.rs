@@ -152,16 +152,16 @@ impl Verb {
 
 /// The programs in a directory, in the order of their names.
 fn programs_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut programs = Vec::new();
+    let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let is_program = fs::metadata(&path).is_ok_and(|status| status.is_file() && is_executable(&status));
-        if is_program && !is_left_behind(path.file_name().unwrap_or_default()) {
-            programs.push(path);
+        let entry = entry?;
+        let is_program = fs::metadata(entry.path()).is_ok_and(|status| status.is_file() && is_executable(&status));
+        if is_program && !is_left_behind(&entry.file_name()) {
+            names.push(entry.file_name());
         }
     }
-    programs.sort();
-    Ok(programs)
+    names.sort();
+    Ok(names.into_iter().map(|name| directory.join(name)).collect())
 }
 
 fn is_left_behind(name: &OsStr) -> bool {

@@ -45,8 +45,10 @@ impl Policy {
                 None => return Err(not_allowed(&rule)),
             }
         }
-        places.sort_by_key(|(place, _)| place.components().count());
-        let (Some((narrow, rule)), Some((wide, _))) = (places.last(), places.first()) else {
+        let depth = |(place, _): &&(&Path, _)| place.components().count();
+        let (Some((narrow, rule)), Some((wide, _))) =
+            (places.iter().max_by_key(depth), places.iter().min_by_key(depth))
+        else {
             return Ok(Place::Anywhere(root, path));
         };
         let (directory, rest) = match path.strip_prefix(narrow) {
