@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use crate::{
     executor::{Executor, Ticket},
     guest::Guest,
     session::Session,
+    sys,
 };
 
 /// How much is read at a time.
@@ -147,7 +148,12 @@ impl Connection {
     ///
     /// # Errors
     /// When the stream breaks.
-    pub(crate) fn advance(&mut self, guest: &Guest, executor: &mut Executor, chunk: &mut [u8]) -> io::Result<Progress> {
+    pub(crate) fn advance(
+        &mut self,
+        guest: &Guest,
+        executor: &mut Executor,
+        chunk: &mut Vec<u8>,
+    ) -> io::Result<Progress> {
         for _ in 0..STEPS_A_TURN {
             self.send()?;
             if self.running.is_some() || !self.session.is_ready() {
@@ -162,7 +168,9 @@ impl Connection {
             } else if self.has_ended {
                 return Ok(if self.session.output().len() > 0 { Progress::Waits } else { Progress::Over });
             } else if self.may_read {
-                match self.stream.read(chunk) {
+                // Memory that nothing was ever read into takes no room.
+                chunk.clear();
+                match sys::read::append(&self.stream, chunk) {
                     Ok(0) => self.end()?,
                     Ok(count) => {
                         self.moved += count;
@@ -171,10 +179,10 @@ impl Connection {
                             self.unannounced = Some(Instant::now());
                         }
                         // A socket that gave less than was asked for has no more, unless it was closed meanwhile.
-                        let is_drained = self.end_of_input == EndOfInput::Closes && count < chunk.len();
+                        let is_drained = self.end_of_input == EndOfInput::Closes && count < chunk.capacity();
                         self.may_read = self.is_closing || !is_drained;
-                        let taken = self.take_input(&chunk[..count], guest, executor);
-                        self.leftover.extend_from_slice(&chunk[taken..count]);
+                        let taken = self.take_input(chunk, guest, executor);
+                        self.leftover.extend_from_slice(&chunk[taken..]);
                         self.taken = 0;
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.may_read = false,

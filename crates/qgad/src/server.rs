@@ -70,7 +70,7 @@ pub(crate) struct Server {
     next_connection: u64,
     /// Connections with more to do, which wait for nothing but their turn.
     unfinished: HashSet<u64>,
-    chunk: Box<[u8]>,
+    chunk: Vec<u8>,
     spare_memory: SpareMemory,
     notifier: Arc<Notifier>,
     pulse: Option<Pulse>,
@@ -149,7 +149,7 @@ impl Server {
             connections: HashMap::new(),
             next_connection: FIRST_CONNECTION,
             unfinished: HashSet::new(),
-            chunk: vec![0; CHUNK_BYTES].into(),
+            chunk: Vec::with_capacity(CHUNK_BYTES),
             spare_memory: SpareMemory::default(),
             ended: None,
         };
@@ -491,7 +491,7 @@ mod tests {
         // Always readable, always writable.
         let peer = File::options().read(true).write(true).open("/dev/zero").unwrap();
         let mut connection = Connection::new(peer.into(), EndOfInput::Closes);
-        let progress = connection.advance(&guest, &mut executor, &mut vec![0; CHUNK_BYTES]);
+        let progress = connection.advance(&guest, &mut executor, &mut Vec::with_capacity(CHUNK_BYTES));
         assert!(matches!(progress, Ok(Progress::Continues)), "{progress:?}");
     }
 
