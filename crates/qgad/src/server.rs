@@ -7,7 +7,6 @@
 //! for whom there is no descriptor: they are tried again every [`ACCEPT_INTERVAL`].
 
 use std::{
-    collections::{HashMap, HashSet},
     io,
     os::fd::OwnedFd,
     sync::Arc,
@@ -66,10 +65,11 @@ pub(crate) struct Server {
     guest: Arc<Guest>,
     executor: Executor,
     source: Source,
-    connections: HashMap<u64, Connection>,
+    /// With their keys; they are few.
+    connections: Vec<(u64, Connection)>,
     next_connection: u64,
     /// Connections with more to do, which wait for nothing but their turn.
-    unfinished: HashSet<u64>,
+    unfinished: Vec<u64>,
     chunk: Vec<u8>,
     spare_memory: SpareMemory,
     notifier: Arc<Notifier>,
@@ -146,9 +146,9 @@ impl Server {
             guest,
             executor,
             source,
-            connections: HashMap::new(),
+            connections: Vec::new(),
             next_connection: FIRST_CONNECTION,
-            unfinished: HashSet::new(),
+            unfinished: Vec::new(),
             chunk: Vec::with_capacity(CHUNK_BYTES),
             spare_memory: SpareMemory::default(),
             ended: None,
@@ -235,7 +235,7 @@ impl Server {
             }
             RETRY => self.open_port()?,
             key => {
-                if let Some(connection) = self.connections.get_mut(&key) {
+                if let Some((_, connection)) = self.connections.iter_mut().find(|(of, _)| *of == key) {
                     let events = event.events();
                     connection.wake(
                         events.contains(EpollFlags::EPOLLHUP),
@@ -276,8 +276,9 @@ impl Server {
         for completion in self.executor.completions() {
             let waiting = self.connections.iter_mut().find(|(_, one)| one.running() == Some(completion.ticket));
             match waiting {
-                Some((&key, connection)) => {
+                Some((key, connection)) => {
                     connection.complete(completion.reply);
+                    let key = *key;
                     self.advance(key)?;
                 }
                 // A peer that left does not get its reply.
@@ -288,11 +289,12 @@ impl Server {
     }
 
     fn advance(&mut self, key: u64) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(&key) else { return Ok(()) };
+        let Some(index) = self.connections.iter().position(|(of, _)| *of == key) else { return Ok(()) };
+        let connection = &mut self.connections[index].1;
         let failure = match connection.advance(&self.guest, &mut self.executor, &mut self.chunk) {
             Ok(progress @ (Progress::Waits | Progress::Continues)) => {
-                if matches!(progress, Progress::Continues) {
-                    self.unfinished.insert(key);
+                if matches!(progress, Progress::Continues) && !self.unfinished.contains(&key) {
+                    self.unfinished.push(key);
                 }
                 self.spare_memory.note(connection.take_moved(false));
                 if let Some(interest) = connection.new_interest() {
@@ -304,7 +306,7 @@ impl Server {
             Err(error) => Some(error),
         };
         self.spare_memory.note(connection.take_moved(true));
-        self.connections.remove(&key);
+        self.connections.swap_remove(index);
         match &mut self.source {
             Source::Listener { may_accept, .. } => {
                 if let Some(error) = failure {
@@ -399,7 +401,7 @@ impl Server {
         self.next_connection += 1;
         let connection = Connection::new(stream, end_of_input);
         self.epoll.add(&connection, EpollEvent::new(connection.first_interest(), key))?;
-        self.connections.insert(key, connection);
+        self.connections.push((key, connection));
         Ok(())
     }
 }
