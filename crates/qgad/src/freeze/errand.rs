@@ -51,14 +51,27 @@ impl Errand {
         until: Instant,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let done = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&done);
+        let fill = move |progress: &Progress| {
+            let result = work(progress);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        };
+        self.run_boxed(doing, until, Box::new(fill))?;
+        let result = done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.ok_or_else(|| failed_by_a_bug(doing))
+    }
+
+    /// As [`Self::run`], once for work of any result.
+    fn run_boxed(&self, doing: &str, until: Instant, work: Box<dyn FnOnce(&Progress) + Send>) -> Result<(), Error> {
         self.begin(doing, until)?;
         let (sender, receiver) = mpsc::channel();
         let progress = Progress(Arc::clone(&self.0));
         let work = move || {
-            let done = work(&progress);
+            work(&progress);
             progress.0.end();
             // Nobody waits any more if it took too long.
-            let _ = sender.send(done);
+            let _ = sender.send(());
         };
         if let Err(error) = threads::start("errand", STACK_BYTES, work) {
             self.0.end();
@@ -68,7 +81,7 @@ impl Errand {
             RecvTimeoutError::Timeout => self.0.give_up(),
             RecvTimeoutError::Disconnected => {
                 self.0.end();
-                Error::generic(format!("failed to {doing}: a bug in the agent"))
+                failed_by_a_bug(doing)
             }
         })
     }
@@ -112,6 +125,10 @@ impl Shared {
         self.changed.notify_all();
         Error::generic(format!("failed to {doing}: no answer"))
     }
+}
+
+fn failed_by_a_bug(doing: &str) -> Error {
+    Error::generic(format!("failed to {doing}: a bug in the agent"))
 }
 
 #[cfg(test)]
