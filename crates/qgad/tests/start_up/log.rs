@@ -1,0 +1,119 @@
+//! What the log and the audit hold, and what becomes of them where nothing can be written.
+
+use std::os::unix::fs::PermissionsExt;
+
+use nix::unistd::pipe;
+
+use super::*;
+
+#[test]
+fn a_log_without_room_is_complained_of_once() {
+    let scene = Scene::new();
+    let mut agent = scene.listening(&["-v", "-l", "/dev/full"]);
+    for _ in 0..3 {
+        scene.ping();
+    }
+    agent.signal(Signal::SIGTERM);
+    let (code, errors) = agent.end();
+    assert_eq!(code, Some(0));
+    assert!(errors.ends_with(": critical: failed to write to the log's file: No space left on device\n"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+#[test]
+fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_secret() {
+    let scene = Scene::new();
+    fs::write(scene.path("config"), "[general]\naudit-file=audit\nblock-rpcs=guest-shutdown\n").unwrap();
+    let mut agent = scene.listening(&["-v", "-l", "log"]);
+    // The secret as text and as base64, in every argument that may hold one. The user does not exist.
+    let (secret, coded) = ("SECRETsecret", "U0VDUkVUc2VjcmV0");
+    let check = |command: &str, arguments: &str| {
+        let request = format!(r#"{{"execute":"{command}","arguments":{arguments}}}"#);
+        ask(UnixStream::connect(scene.path("socket")).unwrap(), request.as_bytes())
+    };
+    let exec = format!(r#"{{"path":"/bin/true","arg":["{secret}"],"env":["A={secret}"],"input-data":"{coded}"}}"#);
+    assert!(check("guest-exec", &exec).contains("pid"));
+    check("guest-exec", &format!(r#"{{"path":"/no/such","arg":["{secret}"],"unknown":"{secret}"}}"#));
+    let file = format!(r#"{{"path":"{}","mode":"w"}}"#, scene.path("file").display());
+    assert!(check("guest-file-open", &file).contains("1000"));
+    assert!(check("guest-file-write", &format!(r#"{{"handle":1000,"buf-b64":"{coded}"}}"#)).contains("12"));
+    let nobody = "no-such-user";
+    check("guest-set-user-password", &format!(r#"{{"username":"{nobody}","password":"{coded}","crypted":false}}"#));
+    for command in ["guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys"] {
+        check(command, &format!(r##"{{"username":"{nobody}","keys":["#{secret}"]}}"##));
+        check(command, &format!(r#"{{"username":"{nobody}","keys":["{secret}"]}}"#));
+    }
+    check("guest-shutdown", r#"{"mode":"halt"}"#);
+    agent.signal(Signal::SIGTERM);
+    agent.end();
+    let [log, audit] = ["log", "audit"].map(|name| fs::read_to_string(scene.path(name)).unwrap());
+    for text in [&log, &audit] {
+        assert!(!text.is_empty() && !text.contains(secret) && !text.contains(coded), "{text}");
+    }
+    let lines: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (line["command"].as_str().unwrap(), &line["outcome"])).collect();
+    let key_errors =
+        ["guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys"].map(|name| [(name, "error"); 2]);
+    let mut expected = vec![
+        ("guest-exec", "ok"),
+        ("guest-exec", "error"),
+        ("guest-file-open", "ok"),
+        ("guest-set-user-password", "error"),
+    ];
+    expected.extend(key_errors.into_iter().flatten());
+    expected.push(("guest-shutdown", "refused"));
+    assert_eq!(told.iter().map(|(name, outcome)| (*name, outcome.as_str().unwrap())).collect::<Vec<_>>(), expected);
+    assert_eq!(lines[0]["touched"], "/bin/true");
+    assert_eq!(lines[0]["class"], "exec");
+    let refused = lines.last().unwrap();
+    assert!(refused["reason"].as_str().unwrap().contains("block-rpcs in "));
+    assert_eq!(refused["touched"], "halt");
+}
+
+#[test]
+fn the_socket_is_roots_and_the_log_is_not_for_everybody_whatever_the_umask() {
+    let scene = Scene::new();
+    let mut command = Command::new("/bin/sh");
+    command.args([
+        "-c",
+        r#"umask 0; exec "$@""#,
+        "sh",
+        env!("CARGO_BIN_EXE_qgad"),
+        "-m",
+        "unix-listen",
+        "-p",
+        "socket",
+    ]);
+    command.args(["-l", "log", "-t", "."]).current_dir(scene.directory.path());
+    let _agent = Running(command.spawn().unwrap());
+    scene.ping();
+    let mode = |name: &str| fs::metadata(scene.path(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!([mode("socket"), mode("log")], [0o600, 0o640]);
+}
+
+#[test]
+fn the_log_names_commands_and_never_their_arguments() {
+    let scene = Scene::new();
+    let mut agent = scene.listening(&["-v", "-l", "log"]);
+    let stream = UnixStream::connect(scene.path("socket")).unwrap();
+    ask(stream, br#"{"execute":"guest-sync","arguments":{"id":424242}}"#);
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.end(), (Some(0), String::new()));
+    let log = fs::read_to_string(scene.path("log")).unwrap();
+    assert!(log.lines().any(|line| line.contains("read data") && line.contains("guest-sync")), "{log}");
+    assert!(!log.contains("424242"), "{log}");
+}
+
+#[test]
+fn a_log_that_takes_nothing_keeps_nobody_waiting() {
+    let scene = Scene::new();
+    // Nobody reads what the agent logs, which is more than a pipe holds.
+    let (_unread, full) = pipe().unwrap();
+    let arguments = ["-v", "-m", "unix-listen", "-p", "socket"];
+    let mut agent = Running(scene.agent(&arguments).stderr(full).spawn().unwrap());
+    for _ in 0..2000 {
+        scene.ping();
+    }
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.end().0, Some(0));
+}
