@@ -89,11 +89,11 @@ impl Class {
 }
 
 /// Longest a query may take: a host that polls gives up after five seconds, an administrator's patience ends here.
-pub const QUERY_DEADLINE: Duration = Duration::from_secs(15);
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest a program that the agent runs for a command may take. Deadlines up to this one are a matter of patience and can
 /// be scaled; longer ones bound work that depends on disks.
-pub const HELPER_DEADLINE: Duration = Duration::from_secs(60);
+pub const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What becomes of a command while file systems are frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +126,8 @@ pub struct Spec {
     /// Whether it can never block, and so runs on the agent's I/O thread.
     pub inline: bool,
     /// How long it may run before the host gets an error instead; scaled by the agent's `command-timeout`,
-    /// up to [`HELPER_DEADLINE`].
-    pub deadline: Duration,
+    /// up to [`HELPER_TIMEOUT`].
+    pub timeout: Duration,
 }
 
 impl Spec {
@@ -143,7 +143,7 @@ impl Spec {
             silent: false,
             delimited: false,
             inline: false,
-            deadline: QUERY_DEADLINE,
+            timeout: QUERY_TIMEOUT,
         }
     }
 
@@ -161,8 +161,8 @@ impl Spec {
 
     /// May run for this long.
     #[must_use]
-    pub const fn deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+    pub const fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// What becomes of it while file systems are frozen.

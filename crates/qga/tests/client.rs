@@ -21,7 +21,7 @@ use qga::{
 use serde_json::json;
 
 /// Longest a conversation that works may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client waits for an agent that will not answer.
 const IMPATIENCE: Duration = Duration::from_millis(50);
 
@@ -92,7 +92,7 @@ fn with_sync_id(text: &[u8], request: &[u8]) -> Vec<u8> {
 }
 
 fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// A ping gives this after these steps.

@@ -33,7 +33,7 @@ impl Entry {
             "profile": spec.profile.name(),
             "while-frozen": spec.while_frozen != WhileFrozen::Refused,
             "success-response": !spec.silent,
-            "deadline-seconds": spec.deadline.as_secs(),
+            "deadline-seconds": spec.timeout.as_secs(),
             "arguments": self.arguments,
             "returns": self.returns,
         })
@@ -101,7 +101,7 @@ fn the_readable_contract_is_current() {
             "Class {}, profile {}, at most {} s{frozen}{silent}.",
             spec.class.name(),
             spec.profile.name(),
-            spec.deadline.as_secs()
+            spec.timeout.as_secs()
         )
         .unwrap();
         members(&mut text, "Argument", &entry.arguments);

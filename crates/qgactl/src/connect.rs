@@ -37,7 +37,7 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the last attempt has in any case.
-const LAST_PATIENCE: Duration = Duration::from_millis(100);
+const LAST_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Longer than the agent's own deadline for a query, so that its error arrives rather than ours.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ impl Target {
     pub(crate) fn wait(&self, deadline: Instant) -> Result<Agent, Failure> {
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            match self.connect(Some(remaining.max(LAST_PATIENCE))) {
+            match self.connect(Some(remaining.max(LAST_TIMEOUT))) {
                 Err(_) if remaining > RETRY_PAUSE => thread::sleep(RETRY_PAUSE),
                 result => return result,
             }

@@ -16,7 +16,7 @@ use nix::{
 use support::{Agent, HANG_UP, Outcome, finish, start, start_through};
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const LEASE_ENDED: &str = r#"{"error": {"class": "GenericError", "desc": "the freeze ended by itself after 600 s: what was copied since then may be inconsistent"}}"#;
 
 /// A guest that notes what it is asked for.
@@ -62,7 +62,7 @@ const TWO: &[&str] = &[r#"{"return": 2}"#];
 const NONE: &[&str] = &[r#"{"return": 0}"#];
 
 fn wait_until(is_so: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !is_so() {
         assert!(Instant::now() < end, "it did not come to be");
         std::thread::sleep(Duration::from_millis(5));
@@ -268,7 +268,7 @@ fn a_signal_during_the_freeze_runs_nothing_and_thaws() {
     let agent = Agent::scripted(move |request| {
         log.lock().unwrap().push(request["execute"].to_string());
         // The first reply waits until the signal is sent.
-        wait.recv_timeout(PATIENCE).ok();
+        wait.recv_timeout(TIMEOUT).ok();
         Some(r#"{"return": 2}"#.into())
     });
     let process = start(&agent.socket(), &["freeze", "--run", "--", "echo", "must not be run"]);

@@ -24,7 +24,7 @@ use support::{Agent, finish, start_through};
 /// Several pieces of growing size, and an odd rest.
 const BYTES: usize = 9_000_001;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn contents() -> Vec<u8> {
     (0..BYTES).map(|index| ((index % 251) ^ (index / 65536)).to_le_bytes()[0]).collect()
@@ -279,7 +279,7 @@ fn check_interrupted(quirk: Quirk, signal: Signal, closes: bool) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let reads = || told.recv_timeout(DEADLINE).unwrap() == "guest-file-read";
+    let reads = || told.recv_timeout(TIMEOUT).unwrap() == "guest-file-read";
     while !reads() {}
     while !reads() {}
     kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
@@ -288,7 +288,7 @@ fn check_interrupted(quirk: Quirk, signal: Signal, closes: bool) {
         if let Some(status) = process.try_wait().unwrap() {
             break status;
         }
-        assert!(begin.elapsed() < DEADLINE, "it goes on");
+        assert!(begin.elapsed() < TIMEOUT, "it goes on");
         std::thread::sleep(Duration::from_millis(5));
     };
     assert_eq!((status.code(), status.signal()), (Some(128 + signal as i32), None));
@@ -303,7 +303,7 @@ fn a_signal_that_is_ignored_from_the_beginning_stays_so() {
     let process = start_through(&["env", "--ignore-signal=HUP"], &agent.socket(), &["pull", "/x", text(&copy)]);
     let pid = Pid::from_raw(process.id().try_into().unwrap());
     let wait_for_reads = |count| {
-        let commands = std::iter::from_fn(|| told.recv_timeout(DEADLINE).ok());
+        let commands = std::iter::from_fn(|| told.recv_timeout(TIMEOUT).ok());
         assert_eq!(commands.filter(|command| command == "guest-file-read").take(count).count(), count);
     };
     wait_for_reads(2);

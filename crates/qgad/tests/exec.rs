@@ -189,7 +189,7 @@ fn something_left_behind_with_the_pipes_delays_the_end_and_is_not_killed_by_it()
     let proof = agent.path("proof");
     let go = agent.path("go");
     let line = format!(
-        "(while [ ! -e {go} ]; do sleep 0.1; done; echo late && echo alive > {proof}) & echo early",
+        "(for _ in $(seq 600); do [ -e {go} ] && break; sleep 0.1; done; echo late && echo alive > {proof}) & echo early",
         go = go.display(),
         proof = proof.display()
     );
@@ -206,7 +206,8 @@ fn a_program_has_a_session_three_descriptors_and_a_clean_signal_state() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let _held = agent.connect();
-    let status = run(&mut client, &shell("echo /proc/self/fd/*; cut -d' ' -f1,5,6 /proc/$$/stat; cat /proc/$$/status"));
+    let status =
+        run(&mut client, &shell("echo /proc/self/fd/*; cut -d' ' -f1,5,6 /proc/$$/stat; exec cat /proc/self/status"));
     let text = output(&status);
     let mut lines = text.lines();
     assert_eq!(
@@ -280,7 +281,7 @@ fn a_program_outlives_its_agent_with_its_output_and_the_rest_of_its_input() {
     let mut agent = Agent::start();
     let (go, proof) = (agent.path("go"), agent.path("proof"));
     let line = format!(
-        "while [ ! -e {go} ]; do sleep 0.1; done; head -c 500000 /dev/zero && echo written >&2 && wc -c >{proof}.part &&
+        "for _ in $(seq 600); do [ -e {go} ] && break; sleep 0.1; done; head -c 500000 /dev/zero && echo written >&2 && wc -c >{proof}.part &&
             mv {proof}.part {proof}",
         go = go.display(),
         proof = proof.display()

@@ -20,7 +20,7 @@ use qga::commands::{
     file::{FileClose, FileOpen},
 };
 use support::{
-    Agent, PATIENCE, deadline, noise, noise::Noise, ping, program, refusal, run, shell, start, wait, wait_for,
+    Agent, TIMEOUT, deadline, noise, noise::Noise, ping, program, refusal, run, shell, start, wait, wait_for,
 };
 
 /// What an allocator may keep for itself, in kibibytes.
@@ -158,7 +158,7 @@ fn an_agent_without_descriptors_says_so_and_goes_on_when_it_has_some() {
     assert!(runs > 0);
     assert_eq!(fs::read_to_string(agent.path("runs")).unwrap(), "\n".repeat(runs));
     for peer in &mut peers {
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.set_read_timeout(Some(TIMEOUT)).unwrap();
         peer.read_exact(&mut [0]).unwrap();
     }
     drop((last, peers));

@@ -121,7 +121,7 @@ fn a_peer_that_leaves_in_the_middle_of_a_large_read_or_write_costs_nothing() {
     let before = agent.descriptors().len();
     for _ in 0..5 {
         let mut stream = UnixStream::connect(agent.path("socket")).unwrap();
-        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(support::TIMEOUT)).unwrap();
         let request =
             format!("{{'execute': 'guest-file-read', 'arguments': {{'handle': {endless}, 'count': 8388608}}}}");
         stream.write_all(request.as_bytes()).unwrap();

@@ -13,7 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use support::PATIENCE;
+use support::TIMEOUT;
 
 /// A service manager and the agent it started; both end with the test.
 struct Service {
@@ -26,7 +26,7 @@ impl Service {
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let manager = UnixDatagram::bind(directory.path().join("manager")).unwrap();
-        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        manager.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_qgad"));
         command.env("QGA_CONF", "config").env("NOTIFY_SOCKET", "manager").envs(variables.iter().copied());
         command.args(["-t", "."]).args(arguments).current_dir(directory.path());

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 /// The port's name in the guest.
 pub const PORT_NAME: &str = "vmtest.control";
 /// Longest a script may take; a script that waits for something must be shorter.
-pub const SCRIPT_DEADLINE: Duration = Duration::from_secs(60);
+pub const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the guest says first.
 const READY: &str = "ready\n";
 
@@ -61,7 +61,7 @@ impl Control {
     /// # Errors
     /// When the guest does not answer in time. A script that fails is no error here.
     pub fn run(&mut self, script: &str) -> Result<Outcome> {
-        self.bound_by(Instant::now() + SCRIPT_DEADLINE)?;
+        self.bound_by(Instant::now() + SCRIPT_TIMEOUT)?;
         self.exchange(script).with_context(|| format!("no answer of the guest to the script {script:?}"))
     }
 
@@ -123,7 +123,7 @@ mod tests {
         let (host, guest) = UnixStream::pair().unwrap();
         std::thread::spawn(move || serve(guest.try_clone().unwrap(), guest));
         let mut control = Control::new(host);
-        control.wait_ready(Instant::now() + SCRIPT_DEADLINE).unwrap();
+        control.wait_ready(Instant::now() + SCRIPT_TIMEOUT).unwrap();
         for status in [0, 3] {
             let outcome = control.run(&format!("printf 'a\nb'; printf c >&2; exit {status}")).unwrap();
             assert_eq!(outcome, Outcome { status, output: b"a\nb".to_vec(), errors: b"c".to_vec() });
@@ -134,7 +134,7 @@ mod tests {
     fn the_end_of_the_guest_ends_the_wait() {
         let (host, guest) = UnixStream::pair().unwrap();
         drop(guest);
-        let error = Control::new(host).wait_ready(Instant::now() + SCRIPT_DEADLINE).unwrap_err();
+        let error = Control::new(host).wait_ready(Instant::now() + SCRIPT_TIMEOUT).unwrap_err();
         assert_eq!(format!("{error:#}"), "the guest did not boot: the control channel ended");
     }
 }

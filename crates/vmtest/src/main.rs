@@ -17,7 +17,7 @@ use lexopt::prelude::*;
 use vmtest::{
     image::{DISK_MODULE_LIST, Image},
     needs::Needs,
-    vm::{BOOT_DEADLINE, Builder},
+    vm::{BOOT_TIMEOUT, Builder},
 };
 
 const USAGE: &str = "\
@@ -145,7 +145,7 @@ fn boot(options: Options) -> Result<ExitCode> {
     let started = Instant::now();
     let mut vm = builder.start()?;
     say(&format!("socket: {}", vm.socket().display()))?;
-    let answered = vm.client()?.sync(Instant::now() + BOOT_DEADLINE);
+    let answered = vm.client()?.sync(Instant::now() + BOOT_TIMEOUT);
     vm.explain(answered.context("the agent does not answer"))?;
     say(&format!("boot to first reply: {:.1} s", started.elapsed().as_secs_f64()))?;
     if options.has_disks {

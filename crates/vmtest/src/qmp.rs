@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 /// How long QEMU may take for a command. It takes milliseconds, but the machine may be busy.
-const DEADLINE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A conversation with QEMU.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Qmp {
     /// When QEMU does not greet or is gone; so for all below.
     pub fn greet(stream: UnixStream, log: File) -> Result<Self> {
         let mut qmp = Self { stream: BufReader::new(stream), log, events: VecDeque::new() };
-        let greeting = qmp.receive(Instant::now() + DEADLINE)?;
+        let greeting = qmp.receive(Instant::now() + TIMEOUT)?;
         if greeting.get("QMP").is_none() {
             bail!("QEMU greeted with {greeting}");
         }
@@ -45,7 +45,7 @@ impl Qmp {
     /// # Errors
     /// When QEMU refuses the command.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + TIMEOUT;
         let request = json!({"execute": command, "arguments": arguments});
         writeln!(self.log, "> {request}")?;
         writeln!(self.stream.get_mut(), "{request}").with_context(|| format!("failed to send {command} to QEMU"))?;
@@ -110,7 +110,7 @@ mod tests {
         let mut qmp =
             after("{\"event\": \"A\", \"data\": 1}\n{\"event\": \"B\", \"data\": 2}\n{\"return\": 3}\n").unwrap();
         assert_eq!(qmp.execute("x", &json!({})).unwrap(), json!(3));
-        let soon = Instant::now() + DEADLINE;
+        let soon = Instant::now() + TIMEOUT;
         assert_eq!(qmp.wait_event("B", soon).unwrap(), json!(2));
         assert_eq!(qmp.wait_event("A", soon).unwrap(), json!(1));
     }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_end_of_qemu_ends_the_wait() {
-        let error = after("").unwrap().wait_event("STOP", Instant::now() + DEADLINE).unwrap_err();
+        let error = after("").unwrap().wait_event("STOP", Instant::now() + TIMEOUT).unwrap_err();
         assert_eq!(format!("{error:#}"), "no event STOP of QEMU: QEMU is gone");
     }
 }

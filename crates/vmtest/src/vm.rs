@@ -30,9 +30,9 @@ use crate::{
 };
 
 /// How long a boot may take: seconds when alone, but emulation on a busy machine is slow.
-pub const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a test waits for anything else.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// The agent's port in the guest.
 pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
@@ -357,7 +357,7 @@ impl Vm {
     /// # Errors
     /// When that does not happen in time.
     pub fn wait_booted(&mut self) -> Result<()> {
-        let booted = self.control.wait_ready(Instant::now() + BOOT_DEADLINE);
+        let booted = self.control.wait_ready(Instant::now() + BOOT_TIMEOUT);
         self.explain(booted)
     }
 
@@ -406,7 +406,7 @@ impl Vm {
     /// # Errors
     /// When it does not succeed in time; the error is that of the last attempt.
     pub fn wait_until(&mut self, script: &str) -> Result<String> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.sh(script) {
                 Err(_) if Instant::now() < deadline => {
@@ -423,7 +423,7 @@ impl Vm {
     /// When QEMU refuses.
     pub fn unplug_port(&mut self) -> Result<()> {
         self.qmp.execute("device_del", &json!({"id": AGENT_DEVICE}))?;
-        self.qmp.wait_event("DEVICE_DELETED", Instant::now() + DEADLINE)?;
+        self.qmp.wait_event("DEVICE_DELETED", Instant::now() + TIMEOUT)?;
         Ok(())
     }
 
@@ -441,7 +441,7 @@ impl Vm {
     /// # Errors
     /// When it does not in time.
     pub fn wait_console(&self, text: &str) -> Result<()> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + TIMEOUT;
         while !fs::read_to_string(self.folder.join("console.log"))?.contains(text) {
             if Instant::now() > deadline {
                 return self.explain(Err(anyhow!("the console does not show {text:?}")));
@@ -496,7 +496,7 @@ impl Qemu {
 
     /// Waits until QEMU connects, or is gone.
     fn accept(&mut self, listener: &UnixListener, folder: &Path) -> Result<UnixStream> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], POLL_INTERVAL_MS)?;
             if let Ok((stream, _)) = listener.accept() {

@@ -8,7 +8,7 @@ use super::session::Nothing;
 use crate::command::{Class, Command, Spec};
 
 /// Longest that setting the clock may take: a program of the guest's may do it, which waits for full seconds.
-pub const SET_TIME_DEADLINE: Duration = Duration::from_secs(60);
+pub const SET_TIME_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the guest's time: nanoseconds since 1970-01-01 UTC, in steps of a microsecond.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -33,7 +33,7 @@ pub struct SetTime {
 }
 
 impl Command for SetTime {
-    const SPEC: Spec = Spec::new("guest-set-time", Class::Control).deadline(SET_TIME_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-set-time", Class::Control).timeout(SET_TIME_TIMEOUT);
     type Reply = Nothing;
 }
 

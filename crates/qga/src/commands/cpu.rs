@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Class, Command, Spec};
 
 /// Longest that processors may take to go: the kernel moves what runs on each of them away, one after the other.
-pub const SET_VCPUS_DEADLINE: Duration = Duration::from_secs(60);
+pub const SET_VCPUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lists the guest's logical processors, each once, in an order that stays the same.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -31,7 +31,7 @@ pub struct SetVcpus {
 }
 
 impl Command for SetVcpus {
-    const SPEC: Spec = Spec::new("guest-set-vcpus", Class::Control).deadline(SET_VCPUS_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-set-vcpus", Class::Control).timeout(SET_VCPUS_TIMEOUT);
     type Reply = i64;
 }
 

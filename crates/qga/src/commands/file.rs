@@ -23,7 +23,7 @@ pub const MAX_READ_BYTES: usize = 48 * 1024 * 1024;
 pub const DEFAULT_READ_BYTES: usize = 4096;
 
 /// Longest that one command on a file may take: 48 MiB on a slow disk or a network file system.
-const DEADLINE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Opens a file and returns a handle for it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -37,7 +37,7 @@ pub struct FileOpen {
 }
 
 impl Command for FileOpen {
-    const SPEC: Spec = Spec::new("guest-file-open", Class::File).deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-open", Class::File).timeout(TIMEOUT);
     type Reply = i64;
 }
 
@@ -50,7 +50,7 @@ pub struct FileClose {
 }
 
 impl Command for FileClose {
-    const SPEC: Spec = Spec::new("guest-file-close", Class::File).unaudited().deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-close", Class::File).unaudited().timeout(TIMEOUT);
     type Reply = Nothing;
 }
 
@@ -66,7 +66,7 @@ pub struct FileRead {
 }
 
 impl Command for FileRead {
-    const SPEC: Spec = Spec::new("guest-file-read", Class::File).unaudited().deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-read", Class::File).unaudited().timeout(TIMEOUT);
     type Reply = ReadBytes;
 }
 
@@ -98,7 +98,7 @@ pub struct FileWrite {
 }
 
 impl Command for FileWrite {
-    const SPEC: Spec = Spec::new("guest-file-write", Class::File).unaudited().deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-write", Class::File).unaudited().timeout(TIMEOUT);
     type Reply = WrittenBytes;
 }
 
@@ -125,7 +125,7 @@ pub struct FileSeek {
 }
 
 impl Command for FileSeek {
-    const SPEC: Spec = Spec::new("guest-file-seek", Class::File).unaudited().deadline(DEADLINE);
+    const SPEC: Spec = Spec::new("guest-file-seek", Class::File).unaudited().timeout(TIMEOUT);
     type Reply = FilePosition;
 }
 

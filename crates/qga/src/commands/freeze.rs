@@ -13,7 +13,7 @@ use crate::command::{Class, Command, Profile, Spec, WhileFrozen};
 pub const MAX_LEASE_SECONDS: i64 = 86_400;
 
 /// Longest freeze or thaw, should the agent's own limits (`fsfreeze-timeout`, `fsfreeze-hook-timeout`) not end it before.
-const FREEZE_DEADLINE: Duration = Duration::from_secs(2 * 60 * 60);
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Tells whether file systems are frozen. While a freeze is under way the answer is still `thawed`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -49,7 +49,7 @@ pub struct Freeze {
 
 impl Command for Freeze {
     const SPEC: Spec =
-        Spec::new("guest-fsfreeze-freeze", Class::Control).profile(Profile::Backup).deadline(FREEZE_DEADLINE);
+        Spec::new("guest-fsfreeze-freeze", Class::Control).profile(Profile::Backup).timeout(FREEZE_TIMEOUT);
     type Reply = i64;
 }
 
@@ -67,7 +67,7 @@ pub struct FreezeList {
 
 impl Command for FreezeList {
     const SPEC: Spec =
-        Spec::new("guest-fsfreeze-freeze-list", Class::Control).profile(Profile::Backup).deadline(FREEZE_DEADLINE);
+        Spec::new("guest-fsfreeze-freeze-list", Class::Control).profile(Profile::Backup).timeout(FREEZE_TIMEOUT);
     type Reply = i64;
 }
 
@@ -80,7 +80,7 @@ pub struct Thaw {}
 impl Command for Thaw {
     const SPEC: Spec = Spec::new("guest-fsfreeze-thaw", Class::Control)
         .profile(Profile::Backup)
-        .deadline(FREEZE_DEADLINE)
+        .timeout(FREEZE_TIMEOUT)
         .while_frozen(WhileFrozen::EvenIfBlocked);
     type Reply = i64;
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Class, Command, Spec};
 
 /// Longest that memory may take to go: the kernel copies what is in each block elsewhere first.
-pub const SET_MEMORY_BLOCKS_DEADLINE: Duration = Duration::from_secs(60);
+pub const SET_MEMORY_BLOCKS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lists the guest's memory blocks, in an order that stays the same. A guest without the notion has none.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -29,7 +29,7 @@ pub struct SetMemoryBlocks {
 }
 
 impl Command for SetMemoryBlocks {
-    const SPEC: Spec = Spec::new("guest-set-memory-blocks", Class::Control).deadline(SET_MEMORY_BLOCKS_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-set-memory-blocks", Class::Control).timeout(SET_MEMORY_BLOCKS_TIMEOUT);
     type Reply = Vec<MemoryBlockResponse>;
 }
 

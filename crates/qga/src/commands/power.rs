@@ -10,7 +10,7 @@ use super::session::Nothing;
 use crate::command::{Class, Command, Spec};
 
 /// Longest that the guest may take to begin what it was told; what it then does takes its own time.
-pub const POWER_DEADLINE: Duration = Duration::from_secs(60);
+pub const POWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Ends the guest. Not answered unless it fails.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -22,7 +22,7 @@ pub struct Shutdown {
 }
 
 impl Command for Shutdown {
-    const SPEC: Spec = Spec::new("guest-shutdown", Class::Control).silent().deadline(POWER_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-shutdown", Class::Control).silent().timeout(POWER_TIMEOUT);
     type Reply = Nothing;
 }
 
@@ -32,7 +32,7 @@ impl Command for Shutdown {
 pub struct SuspendDisk {}
 
 impl Command for SuspendDisk {
-    const SPEC: Spec = Spec::new("guest-suspend-disk", Class::Control).silent().deadline(POWER_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-suspend-disk", Class::Control).silent().timeout(POWER_TIMEOUT);
     type Reply = Nothing;
 }
 
@@ -42,7 +42,7 @@ impl Command for SuspendDisk {
 pub struct SuspendRam {}
 
 impl Command for SuspendRam {
-    const SPEC: Spec = Spec::new("guest-suspend-ram", Class::Control).silent().deadline(POWER_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-suspend-ram", Class::Control).silent().timeout(POWER_TIMEOUT);
     type Reply = Nothing;
 }
 
@@ -52,6 +52,6 @@ impl Command for SuspendRam {
 pub struct SuspendHybrid {}
 
 impl Command for SuspendHybrid {
-    const SPEC: Spec = Spec::new("guest-suspend-hybrid", Class::Control).silent().deadline(POWER_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-suspend-hybrid", Class::Control).silent().timeout(POWER_TIMEOUT);
     type Reply = Nothing;
 }

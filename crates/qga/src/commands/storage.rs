@@ -45,7 +45,7 @@ pub struct FileSystem {
 }
 
 /// Longest a trim may take: a large disk that was never trimmed has much to forget.
-pub const TRIM_DEADLINE: Duration = Duration::from_secs(60 * 60);
+pub const TRIM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Tells the disks beneath the guest's mounted file systems which blocks are not in use, so that the host can have them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,7 +57,7 @@ pub struct Fstrim {
 }
 
 impl Command for Fstrim {
-    const SPEC: Spec = Spec::new("guest-fstrim", Class::Control).profile(Profile::Backup).deadline(TRIM_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-fstrim", Class::Control).profile(Profile::Backup).timeout(TRIM_TIMEOUT);
     type Reply = TrimReport;
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longest that setting a password may take: a program of the guest's does it, and may ask a directory.
-pub const SET_USER_PASSWORD_DEADLINE: Duration = Duration::from_secs(60);
+pub const SET_USER_PASSWORD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lists the users that are logged in, each once.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -50,6 +50,6 @@ pub struct SetUserPassword {
 }
 
 impl Command for SetUserPassword {
-    const SPEC: Spec = Spec::new("guest-set-user-password", Class::Account).deadline(SET_USER_PASSWORD_DEADLINE);
+    const SPEC: Spec = Spec::new("guest-set-user-password", Class::Account).timeout(SET_USER_PASSWORD_TIMEOUT);
     type Reply = Nothing;
 }

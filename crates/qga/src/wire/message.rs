@@ -48,6 +48,11 @@ impl Error {
         Self { class: ErrorClass::CommandNotFound, desc: desc.into() }
     }
 
+    /// The command exists, but is refused. Hosts match the text up to the reason.
+    pub fn disabled(command: &str, reason: impl fmt::Display) -> Self {
+        Self::command_not_found(format!("Command {command} has been disabled: {reason}"))
+    }
+
     /// The text is no message. The detail may quote bytes of the peer's that are no text.
     pub fn parse(detail: &[u8]) -> Self {
         let detail = &detail[..detail.len().min(MAX_PARSE_DETAIL)];

@@ -33,7 +33,7 @@ use clap::Subcommand;
 use crate::{connect::Target, failure, render::printable};
 
 /// Longer than the agent's own deadline for what runs a program of the guest's.
-const PATIENCE: Duration = Duration::from_secs(75);
+const TIMEOUT: Duration = Duration::from_secs(75);
 
 /// What to do with the agent.
 #[derive(Debug, Subcommand)]
@@ -108,9 +108,9 @@ impl Command {
             Self::Disks(disks) => disks.run(&mut target.connect(timeout)?, json)?,
             Self::Trim(trim) => trim.run(&mut target.connect(timeout.or(Some(trim::REPLY_TIMEOUT)))?, json)?,
             Self::Thaw(thaw) => thaw.run(&mut target.connect(timeout.or(Some(thaw::REPLY_TIMEOUT)))?, json)?,
-            Self::Time(time) => time.run(&mut target.connect(timeout.or(Some(PATIENCE)))?, json)?,
+            Self::Time(time) => time.run(&mut target.connect(timeout.or(Some(TIMEOUT)))?, json)?,
             Self::Users(users) => users.run(&mut target.connect(timeout)?, json)?,
-            Self::Passwd(passwd) => passwd.run(&mut target.connect(timeout.or(Some(PATIENCE)))?)?,
+            Self::Passwd(passwd) => passwd.run(&mut target.connect(timeout.or(Some(TIMEOUT)))?)?,
             Self::SshKeys(keys) => keys.run(&mut target.connect(timeout)?, json)?,
             Self::Shutdown(shutdown) => shutdown.run(target, timeout)?,
             Self::Suspend(suspend) => suspend.run(&mut target.connect(timeout)?)?,

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 use indicatif::BinaryBytes;
-use qga::commands::storage::{Fstrim, TRIM_DEADLINE, TrimReport};
+use qga::commands::storage::{Fstrim, TRIM_TIMEOUT, TrimReport};
 
 use super::{call, print};
 use crate::{connect::Agent, table::table};
 
 /// Longer than the agent's own deadline, so that its error arrives rather than ours.
-pub(super) const REPLY_TIMEOUT: Duration = TRIM_DEADLINE.saturating_add(Duration::from_secs(60));
+pub(super) const REPLY_TIMEOUT: Duration = TRIM_TIMEOUT.saturating_add(Duration::from_secs(60));
 
 /// Have the guest tell its disks which blocks are free, so that the host can have them; waits for an hour by default
 #[derive(Args, Debug)]

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const REFERENCE: &str = "/usr/sbin/qemu-ga";
 
 /// How long an agent may take to open its socket, on a machine under load.
-const START_DEADLINE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a scripted agent says to hang up.
 pub(crate) const HANG_UP: &str = "hang up";
@@ -67,7 +67,7 @@ impl Agent {
         let agent = Self { directory, process: Some(process) };
         let begin = Instant::now();
         while UnixStream::connect(agent.socket()).is_err() {
-            assert!(begin.elapsed() < START_DEADLINE, "the agent never opened its socket");
+            assert!(begin.elapsed() < START_TIMEOUT, "the agent never opened its socket");
             std::thread::sleep(Duration::from_millis(10));
         }
         Some(agent)

@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{Listener, VsockPeers};
-use crate::{errno, sys};
+use crate::{sys, util::errno};
 
 /// The method of a socket of that family.
 const VSOCK: &str = "vsock-listen";

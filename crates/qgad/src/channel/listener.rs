@@ -21,7 +21,7 @@ use nix::{
 };
 
 use super::vsock::{Refused, VsockPeers};
-use crate::errno;
+use crate::util::errno;
 
 /// Peers that wait to be accepted, beyond those that are served.
 const BACKLOG: i32 = 16;

@@ -20,6 +20,17 @@ pub(crate) use self::{
     vsock::VsockPeers,
 };
 
+/// What the end of a stream's input means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndOfInput {
+    /// The peer is done: what it asked for is answered, then the connection closes. A socket.
+    Closes,
+    /// The peer is gone, and the next one will use the same stream. A virtio port whose host side is closed.
+    PeerLeft,
+    /// The stream is of no more use. A terminal that hung up.
+    Breaks,
+}
+
 /// A source of peers.
 #[derive(Debug)]
 pub(crate) enum Channel {

@@ -20,7 +20,8 @@ use nix::{
     },
 };
 
-use crate::{connection::EndOfInput, errno};
+use super::EndOfInput;
+use crate::util::errno;
 
 /// A serial port by its path, open or not.
 #[derive(Clone, Debug)]

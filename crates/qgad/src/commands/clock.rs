@@ -27,13 +27,12 @@ use qga::{
 };
 use tz::{TimeZone, TimeZoneSettings};
 
-use super::Result;
+use super::{Result, Run};
 use crate::{
-    dispatch::Run,
-    errno,
     guest::Guest,
+    machine::rtc::{Rtc, shows_local_time, whole_seconds},
     root::Root,
-    rtc::{Rtc, shows_local_time, whole_seconds},
+    util::errno,
 };
 
 /// The zone where nothing else is said.
@@ -96,7 +95,7 @@ fn set_hardware_clock(guest: &Guest) -> Result<()> {
         log::info!("there is no hardware clock to set");
         return Ok(());
     }
-    if guest.has_program(HWCLOCK) {
+    if guest.helpers().has(HWCLOCK) {
         return run_hwclock(guest, "-w");
     }
     let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::words(error)));
@@ -106,7 +105,7 @@ fn set_hardware_clock(guest: &Guest) -> Result<()> {
 }
 
 fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
-    if guest.has_program(HWCLOCK) {
+    if guest.helpers().has(HWCLOCK) {
         return run_hwclock(guest, "-s");
     }
     let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::words(error)));
@@ -116,8 +115,8 @@ fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
 }
 
 fn run_hwclock(guest: &Guest, option: &str) -> Result<()> {
-    let time_limit = guest.deadline(&SetTime::SPEC);
-    guest.run_helper(HWCLOCK, &[option], b"", HWCLOCK_ACTION, time_limit).map(drop)
+    let timeout = guest.timeout(&SetTime::SPEC);
+    guest.helpers().run(HWCLOCK, &[option], b"", HWCLOCK_ACTION, timeout).map(drop)
 }
 
 /// How far what the hardware clock shows is from UTC.
@@ -161,7 +160,7 @@ fn read_zone(root: &Root, path: PathBuf) -> Option<TimeZone> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::{Environment, tests::guest_without_a_machine};
+    use crate::{environment::Environment, guest::tests::guest_without_a_machine};
 
     fn check(zone: &str, nanoseconds: i64, expected: Option<(i64, i64)>) {
         let environment = Environment::of(&[("TZ", zone)]);

@@ -10,13 +10,8 @@ use qga::{
     wire::{base64::Base64, message::Error},
 };
 
-use super::Result;
-use crate::{
-    dispatch::Run,
-    errno,
-    guest::Guest,
-    spawn::{self, Program},
-};
+use super::{Result, Run};
+use crate::{guest::Guest, process::spawn::Program, util::errno};
 
 impl Run for Exec {
     fn run(self, guest: &Guest) -> Result<StartedProgram> {
@@ -25,7 +20,7 @@ impl Run for Exec {
         let has_environment = self.env.is_some();
         let environment = match self.env {
             Some(variables) => variables.into_iter().map(String::into_bytes).collect(),
-            None => spawn::inherited(guest.environment.for_children()),
+            None => guest.environment.for_children(),
         };
         let started = Program::new(&self.path, self.arg.unwrap_or_default(), environment)
             .and_then(|program| allowed(program, guest, has_environment))
@@ -38,7 +33,7 @@ impl Run for Exec {
         Ok(StartedProgram { pid })
     }
 
-    fn touches(&self) -> Option<String> {
+    fn audit_subject(&self) -> Option<String> {
         Some(self.path.clone())
     }
 }

@@ -8,8 +8,8 @@ use qga::{
     wire::message::Error,
 };
 
-use super::Result;
-use crate::{dispatch::Run, guest::Guest};
+use super::{Result, Run};
+use crate::guest::Guest;
 
 impl Run for FreezeStatus {
     fn run(self, guest: &Guest) -> Result<FreezeState> {
@@ -28,7 +28,7 @@ impl Run for FreezeList {
         guest.freezer.freeze(Self::SPEC.name, self.mountpoints.as_deref(), lease(self.lease)?)
     }
 
-    fn touches(&self) -> Option<String> {
+    fn audit_subject(&self) -> Option<String> {
         self.mountpoints.as_ref().map(|mountpoints| mountpoints.join(" "))
     }
 }

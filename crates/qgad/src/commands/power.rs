@@ -13,11 +13,10 @@ use qga::{
     wire::message::Error,
 };
 
-use super::Result;
+use super::{Result, Run};
 use crate::{
-    dispatch::Run,
     guest::Guest,
-    power::{self, End, Machine, Sleep},
+    machine::power::{self, End, Machine, Sleep},
 };
 
 impl Run for Shutdown {
@@ -30,38 +29,39 @@ impl Run for Shutdown {
             Some(_) => return Err(Error::generic("mode is invalid (valid values are: halt|powerdown|reboot")),
         };
         log::info!("guest-shutdown called, mode: {}", self.mode.as_deref().unwrap_or("powerdown"));
-        power::end(end, &means(guest, guest.deadline(&Self::SPEC))?).map(|()| Nothing {})
+        power::end(end, &means(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
     }
 
-    fn touches(&self) -> Option<String> {
+    fn audit_subject(&self) -> Option<String> {
         self.mode.clone()
     }
 }
 
 impl Run for SuspendDisk {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Disk, guest.deadline(&Self::SPEC))
+        suspend(guest, Sleep::Disk, guest.timeout(&Self::SPEC))
     }
 }
 
 impl Run for SuspendRam {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Ram, guest.deadline(&Self::SPEC))
+        suspend(guest, Sleep::Ram, guest.timeout(&Self::SPEC))
     }
 }
 
 impl Run for SuspendHybrid {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Hybrid, guest.deadline(&Self::SPEC))
+        suspend(guest, Sleep::Hybrid, guest.timeout(&Self::SPEC))
     }
 }
 
-fn suspend(guest: &Guest, sleep: Sleep, time_limit: Duration) -> Result<Nothing> {
-    power::suspend(sleep, &means(guest, time_limit)?).map(|()| Nothing {})
+fn suspend(guest: &Guest, sleep: Sleep, timeout: Duration) -> Result<Nothing> {
+    power::suspend(sleep, &means(guest, timeout)?).map(|()| Nothing {})
 }
 
-fn means(guest: &Guest, time_limit: Duration) -> Result<Machine<'_>> {
-    Machine::of(guest, time_limit).ok_or_else(|| Error::generic("this machine cannot be switched off"))
+fn means(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
+    Machine::of(&guest.root, guest.helpers(), timeout)
+        .ok_or_else(|| Error::generic("this machine cannot be switched off"))
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! `guest-info` lists every command, refused ones included, last of the protocol's order first: hosts take a command
 //! that is not listed for one that does not exist.
 
-use qga::commands::session::{AgentInfo, CommandInfo, Info, Nothing, Ping, Sync, SyncDelimited};
+use qga::commands::{
+    SPECS,
+    session::{AgentInfo, CommandInfo, Info, Nothing, Ping, Sync, SyncDelimited},
+};
 
-use super::Result;
-use crate::{dispatch::Run, guest::Guest};
+use super::{Result, Run};
+use crate::guest::Guest;
 
 impl Run for SyncDelimited {
     fn run(self, _: &Guest) -> Result<i64> {
@@ -36,7 +39,7 @@ impl Run for Info {
         };
         Ok(AgentInfo {
             version: env!("CARGO_PKG_VERSION").into(),
-            supported_commands: guest.handlers.iter().rev().map(|handler| describe(&handler.spec)).collect(),
+            supported_commands: SPECS.iter().rev().map(describe).collect(),
         })
     }
 }

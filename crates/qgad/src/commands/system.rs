@@ -12,8 +12,8 @@ use qga::{
     wire::message::Error,
 };
 
-use super::Result;
-use crate::{dispatch::Run, errno, guest::Guest};
+use super::{Result, Run};
+use crate::{guest::Guest, util::errno};
 
 /// Where os-release(5) is looked for; the first that exists counts.
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];

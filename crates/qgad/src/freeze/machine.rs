@@ -1,7 +1,7 @@
 //! The machine that file systems are really frozen on.
 //!
 //! Looking for file systems and opening them may take for ever, if a mount point lies below a dead network file system: it is
-//! an `errand`.
+//! an `bounded_call`.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -9,13 +9,13 @@ use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use qga::wire::message::Error;
 
 use super::{
-    Action, Claim, Door, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations,
-    errand::{Errand, Progress},
+    Action, Claim, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations, TakeoverSocket,
+    bounded_call::{BoundedCall, Progress},
     guard,
     plan::{Candidate, Exclude, candidates},
     target::{Kernel, Target, mount_of},
 };
-use crate::{errno, guest::Environment, logger, root::Root};
+use crate::{environment::Environment, logging, root::Root, util::errno};
 
 /// The machine, as the administrator's settings want it to be treated.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ pub(crate) struct RealMachine {
     /// Where the guard keeps what outlives the agent.
     pub(crate) marker: Marker,
     /// Looking for file systems.
-    pub(crate) search: Errand,
+    pub(crate) search: BoundedCall,
     /// Making the guard's socket.
-    pub(crate) listening: Errand,
+    pub(crate) listening: BoundedCall,
 }
 
 impl Machine for RealMachine {
@@ -53,11 +53,11 @@ impl Machine for RealMachine {
         &self,
         targets: &[Arc<Target>],
         lease: Lease,
-        door: Option<Door>,
+        takeover_socket: Option<TakeoverSocket>,
         on_end: OnEnd,
     ) -> Result<Arc<dyn Guard>, Error> {
         let parts = guard::Parts { marker: &self.marker, hooks: &self.hooks, listening: &self.listening };
-        guard::start(targets, lease, door, &parts, &self.environment, on_end)
+        guard::start(targets, lease, takeover_socket, &parts, &self.environment, on_end)
     }
 
     fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
@@ -71,15 +71,15 @@ impl Machine for RealMachine {
         }
     }
 
-    fn hold_still(&self) {
-        logger::keep();
+    fn quiesce(&self) {
+        logging::keep();
         if let Err(error) = lock_memory() {
             log::warn!("failed to lock memory: {}", errno::words(error));
         }
     }
 
-    fn move_again(&self) {
-        logger::write_kept();
+    fn resume(&self) {
+        logging::write_kept();
         if let Err(error) = munlockall() {
             log::warn!("failed to unlock memory: {}", errno::words(error));
         }
@@ -93,7 +93,7 @@ pub(super) fn lock_memory() -> nix::Result<()> {
 
 /// Finds and opens, within bounds.
 fn find(
-    errand: &Errand,
+    bounded_call: &BoundedCall,
     root: &Root,
     exclude: &Exclude,
     named: Option<&[String]>,
@@ -114,5 +114,5 @@ fn find(
         let opened: Result<Vec<_>, _> = candidates.iter().map(open).collect();
         Ok(opened?.into_iter().flatten().collect())
     };
-    errand.run("open /proc/self/mountinfo", until, work)?
+    bounded_call.run("open /proc/self/mountinfo", until, work)?
 }

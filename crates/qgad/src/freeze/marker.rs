@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{errno, root::Root};
+use crate::{root::Root, util::errno};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What a note tells that has no room for more.
@@ -71,17 +71,17 @@ impl Marker {
     }
 
     /// Whether freeze hooks were run, and the thaw hooks were not.
-    pub(crate) fn owes_thaw_hook(&self) -> bool {
+    pub(crate) fn is_thaw_hook_pending(&self) -> bool {
         self.is_of_this_boot(&self.hooks_path())
     }
 
     /// Says that the thaw hooks must be run, whatever becomes of the agent.
-    pub(crate) fn owe_thaw_hook(&self) -> Result<(), String> {
+    pub(crate) fn set_thaw_hook_pending(&self) -> Result<(), String> {
         write(&self.hooks_path(), self.boot.as_bytes())
     }
 
     /// Says that they were run, or are run by somebody who cannot be asked again.
-    pub(crate) fn owe_no_thaw_hook(&self) {
+    pub(crate) fn clear_thaw_hook_pending(&self) {
         remove(&self.hooks_path());
     }
 
@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn hooks_are_owed_in_the_boot_in_which_they_were_run() {
         let directory = tempfile::tempdir().unwrap();
-        marker(directory.path(), "one").owe_thaw_hook().unwrap();
-        assert!(marker(directory.path(), "one").owes_thaw_hook());
-        assert!(!marker(directory.path(), "two").owes_thaw_hook());
-        assert!(!marker(directory.path(), "one").owes_thaw_hook());
-        marker(directory.path(), "one").owe_thaw_hook().unwrap();
-        marker(directory.path(), "one").owe_no_thaw_hook();
-        assert!(!marker(directory.path(), "one").owes_thaw_hook());
+        marker(directory.path(), "one").set_thaw_hook_pending().unwrap();
+        assert!(marker(directory.path(), "one").is_thaw_hook_pending());
+        assert!(!marker(directory.path(), "two").is_thaw_hook_pending());
+        assert!(!marker(directory.path(), "one").is_thaw_hook_pending());
+        marker(directory.path(), "one").set_thaw_hook_pending().unwrap();
+        marker(directory.path(), "one").clear_thaw_hook_pending();
+        assert!(!marker(directory.path(), "one").is_thaw_hook_pending());
     }
 
     #[test]

@@ -8,25 +8,25 @@
 //! | thawing | the last frozen is thawed first, the guard leaves, the hook runs | always: **thawed** |
 //! | taking over | an agent found the freeze of another one, and takes over its guard | always: **frozen**, or **thawed** if there was none |
 //!
-//! Each file system has a thread of its own (`keeper`), so that nothing waits for ever for one that does not answer. One that
+//! Each file system has a thread of its own (`worker`), so that nothing waits for ever for one that does not answer. One that
 //! does not thaw when it is told to is left over: its thread and the guard stay until it has, and nothing is frozen before.
 //! Before the first one is frozen a second process holds all of them (`guard`) and thaws them when the lease ends or no
 //! agent is left; who then asks for the thaw is told so, once.
 //! While writers wait, or something is left over, the agent writes nothing to any disk and its memory is locked; what it
 //! would log is kept in memory.
 //! The thaw hook runs after every attempt, whatever became of it; a note tells the next agent if this one ends before.
-//! What becomes of a freeze while no host asks is told by `succession`.
+//! What becomes of a freeze while no host asks is told by `takeover`.
 
-mod errand;
+mod bounded_call;
 mod guard;
 mod hooks;
-mod keeper;
 mod machine;
 mod marker;
 mod parts;
 mod plan;
-mod succession;
+mod takeover;
 mod target;
+mod worker;
 
 use std::{
     fmt,
@@ -43,7 +43,7 @@ use qga::wire::message::Error;
 #[cfg(test)]
 pub(crate) use self::guard::GRACE as GUARD_GRACE;
 pub(crate) use self::{
-    errand::Errand,
+    bounded_call::BoundedCall,
     guard::{OPTION as GUARD_OPTION, run as run_guard},
     hooks::Hooks,
     machine::RealMachine,
@@ -51,11 +51,11 @@ pub(crate) use self::{
     plan::Exclude,
 };
 use self::{
-    keeper::{Keeper, Thawed, thaw_each},
-    parts::{Action, Claim, Door, Guard, GuardEnd, Lease, Machine, OnEnd},
+    parts::{Action, Claim, Guard, GuardEnd, Lease, Machine, OnEnd, TakeoverSocket},
     target::{Operations, Target},
+    worker::{Thawed, Worker, thaw_each},
 };
-use crate::{errno, policy::Refusal};
+use crate::util::errno;
 
 /// How often somebody who waits for a freeze looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -63,11 +63,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// learn that its guest is frozen.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
-const FIND_PATIENCE: Duration = Duration::from_secs(10);
+const FIND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the guard of an earlier freeze has to leave before the next one is refused. It takes milliseconds.
-const GUARD_PATIENCE: Duration = Duration::from_secs(10);
+const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long removing a file may take: as long as a busy disk, not as one that is still frozen.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The administrator's limits.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +78,14 @@ pub(crate) struct Limits {
     pub(crate) lease: Lease,
 }
 
+/// Why a command is refused while file systems are frozen. Hosts match it.
+pub(crate) const FROZEN_REASON: &str = "the agent is in frozen state";
+
+/// What the peer is told of a command that is refused because file systems have been frozen for so long.
+pub(crate) fn refusal(command: &str, frozen_for: Duration) -> Error {
+    Error::disabled(command, format_args!("{FROZEN_REASON} (for {} s)", frozen_for.as_secs()))
+}
+
 /// The state machine.
 #[derive(Clone)]
 pub(crate) struct Freezer(Arc<Shared>);
@@ -86,7 +94,7 @@ struct Shared {
     machine: Box<dyn Machine>,
     marker: Marker,
     /// Removing files from the state directory, which may be on what does not thaw.
-    removal: Errand,
+    removal: BoundedCall,
     limits: Limits,
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -102,10 +110,10 @@ struct Inner {
     since: Instant,
     /// What did not thaw when it was told to, or a guard that may not have left yet.
     leftovers: Option<Leftovers>,
-    put_off: Vec<PutOff>,
+    deferred: Vec<Deferred>,
 }
 
-type PutOff = Box<dyn FnOnce() + Send>;
+type Deferred = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 enum Stage {
@@ -119,7 +127,7 @@ enum Stage {
 /// All that a freeze holds.
 #[derive(Debug)]
 struct Held {
-    keepers: Vec<Keeper>,
+    workers: Vec<Worker>,
     guard: Option<Arc<dyn Guard>>,
     lease: Lease,
     /// Since when the lease counts.
@@ -130,7 +138,7 @@ struct Held {
 #[derive(Debug)]
 struct Leftovers {
     /// What did not thaw when it was told to; nothing once all has, and the agent writes again.
-    stuck: Arc<[Keeper]>,
+    stuck: Arc<[Worker]>,
     guard: Option<Arc<dyn Guard>>,
 }
 
@@ -143,8 +151,8 @@ impl Inner {
 
 impl Held {
     /// What nobody guards.
-    fn unguarded(keepers: Vec<Keeper>) -> Self {
-        Self { keepers, guard: None, lease: None, since: Instant::now() }
+    fn unguarded(workers: Vec<Worker>) -> Self {
+        Self { workers, guard: None, lease: None, since: Instant::now() }
     }
 
     fn remaining_lease(&self) -> Lease {
@@ -157,15 +165,15 @@ impl Freezer {
     pub(crate) fn new(machine: Box<dyn Machine>, marker: Marker, limits: Limits) -> Self {
         let stage = if marker.is_set() { Stage::TakingOver } else { Stage::Thawed };
         if matches!(stage, Stage::TakingOver) {
-            machine.hold_still();
+            machine.quiesce();
         }
         let since = Instant::now();
         let since = since.checked_sub(marker.age()).unwrap_or(since);
-        let inner = Inner { stage, cancelled: None, freeze: 0, since, leftovers: None, put_off: Vec::new() };
+        let inner = Inner { stage, cancelled: None, freeze: 0, since, leftovers: None, deferred: Vec::new() };
         Self(Arc::new(Shared {
             machine,
             marker,
-            removal: Errand::default(),
+            removal: BoundedCall::default(),
             limits,
             inner: Mutex::new(inner),
             changed: Condvar::new(),
@@ -199,7 +207,7 @@ impl Freezer {
             drop(inner);
             job();
         } else {
-            inner.put_off.push(Box::new(job));
+            inner.deferred.push(Box::new(job));
         }
     }
 
@@ -283,7 +291,7 @@ impl Shared {
     fn begin(&self, command: &str) -> Result<(), Error> {
         let mut inner = self.wait_while(|inner| matches!(inner.stage, Stage::Thawing { .. }));
         if !matches!(inner.stage, Stage::Thawed) {
-            return Err(Refusal::Frozen(inner.since.elapsed()).explain(command));
+            return Err(refusal(command, inner.since.elapsed()));
         }
         inner.stage = Stage::Freezing;
         inner.since = Instant::now();
@@ -296,8 +304,8 @@ impl Shared {
     fn make_ready(&self) -> Result<(), Error> {
         self.refuse_leftovers()?;
         self.inner().leftovers = None;
-        self.marker.owe_thaw_hook().map_err(Error::generic)?;
-        self.machine.run_hook(Action::Freeze).inspect_err(|_| self.marker.owe_no_thaw_hook())
+        self.marker.set_thaw_hook_pending().map_err(Error::generic)?;
+        self.machine.run_hook(Action::Freeze).inspect_err(|_| self.marker.clear_thaw_hook_pending())
     }
 
     /// Freezes. Nothing is held if nothing could be frozen.
@@ -314,9 +322,9 @@ impl Shared {
             return Ok((0, None));
         }
         self.marker.set().map_err(Error::generic)?;
-        self.machine.hold_still();
+        self.machine.quiesce();
         let held = self.hold(targets, lease)?;
-        match self.freeze_each(&held.keepers, until) {
+        match self.freeze_each(&held.workers, until) {
             Ok(count @ 1..) => Ok((count, Some(held))),
             other => {
                 self.release(held);
@@ -325,11 +333,11 @@ impl Shared {
         }
     }
 
-    /// A guard and a keeper for each, before anything is frozen.
+    /// A guard and a worker for each, before anything is frozen.
     fn hold(self: &Arc<Self>, targets: Vec<Arc<Target>>, lease: Lease) -> Result<Held, Error> {
         let guard = self.machine.start_guard(&targets, lease, None, self.on_end())?;
-        match self.keepers(targets) {
-            Ok(keepers) => Ok(Held { keepers, guard: Some(guard), lease, since: Instant::now() }),
+        match self.workers(targets) {
+            Ok(workers) => Ok(Held { workers, guard: Some(guard), lease, since: Instant::now() }),
             Err(error) => {
                 guard.leave();
                 Err(error)
@@ -337,22 +345,22 @@ impl Shared {
         }
     }
 
-    fn keepers(&self, targets: Vec<Arc<Target>>) -> Result<Vec<Keeper>, Error> {
-        let start = |target| Keeper::start(target, self.machine.operations());
-        let keepers: Result<_, _> = targets.into_iter().map(start).collect();
-        keepers.map_err(|error| Error::generic(format!("failed to start a thread: {}", errno::words(error))))
+    fn workers(&self, targets: Vec<Arc<Target>>) -> Result<Vec<Worker>, Error> {
+        let start = |target| Worker::start(target, self.machine.operations());
+        let workers: Result<_, _> = targets.into_iter().map(start).collect();
+        workers.map_err(|error| Error::generic(format!("failed to start a thread: {}", errno::words(error))))
     }
 
     /// Freezes one after the other, and counts those that were not frozen before.
-    fn freeze_each(&self, keepers: &[Keeper], until: Instant) -> Result<i64, Error> {
+    fn freeze_each(&self, workers: &[Worker], until: Instant) -> Result<i64, Error> {
         let mut count = 0;
-        for keeper in keepers {
+        for worker in workers {
             let failed =
-                |reason: String| Error::generic(format!("failed to freeze {}: {reason}", keeper.place().display()));
-            keeper.freeze();
+                |reason: String| Error::generic(format!("failed to freeze {}: {reason}", worker.place().display()));
+            worker.freeze();
             let frozen = loop {
                 let now = Instant::now();
-                if let Some(frozen) = keeper.frozen(until.min(now + LOOK)) {
+                if let Some(frozen) = worker.frozen(until.min(now + LOOK)) {
                     break frozen;
                 }
                 if let Some(reason) = &self.inner().cancelled {
@@ -365,7 +373,7 @@ impl Shared {
             match frozen {
                 Ok(()) => count += 1,
                 Err(error @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
-                    log::debug!("{} was not frozen: {}", keeper.place().display(), errno::words(error));
+                    log::debug!("{} was not frozen: {}", worker.place().display(), errno::words(error));
                 }
                 Err(error) => return Err(failed(errno::words(error))),
             }
@@ -392,11 +400,11 @@ impl Shared {
     /// Where nothing is held of the freeze that was found, what is frozen must be found before it is said to be thawed.
     fn refuse_blind_thaw(&self) -> Result<(), Error> {
         let holds_nothing = match &self.inner().stage {
-            Stage::Frozen(held) => held.keepers.is_empty() && held.guard.is_none(),
+            Stage::Frozen(held) => held.workers.is_empty() && held.guard.is_none(),
             _ => false,
         };
         if holds_nothing {
-            self.machine.find_all(Instant::now() + FIND_PATIENCE)?;
+            self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
         }
         Ok(())
     }
@@ -420,13 +428,13 @@ impl Shared {
 
     /// Thaws what is held, last frozen first, and lets the guard leave.
     fn release(self: &Arc<Self>, held: Held) -> Thawed {
-        let thawed = thaw_each(&held.keepers);
+        let thawed = thaw_each(&held.workers);
         if !thawed.stuck.is_empty() {
             if let Some(guard) = &held.guard {
                 guard.thaw();
             }
             log::error!("failed to thaw {}: no answer", thawed.stuck.join(", "));
-            self.leave_over(held.keepers, held.guard);
+            self.leave_over(held.workers, held.guard);
         } else if let Some(guard) = &held.guard {
             guard.leave();
             self.inner().leftovers = Some(Leftovers { stuck: Arc::new([]), guard: held.guard });
@@ -439,27 +447,27 @@ impl Shared {
         if self.inner().is_anything_stuck() {
             return 0;
         }
-        let found = self.machine.find_all(Instant::now() + FIND_PATIENCE);
-        let keepers = found.and_then(|targets| self.keepers(targets.into_iter().map(Arc::new).collect()));
-        let keepers = keepers.unwrap_or_else(|error| {
+        let found = self.machine.find_all(Instant::now() + FIND_TIMEOUT);
+        let workers = found.and_then(|targets| self.workers(targets.into_iter().map(Arc::new).collect()));
+        let workers = workers.unwrap_or_else(|error| {
             log::error!("failed to look for other frozen file systems: {}", error.desc);
             Vec::new()
         });
-        let thawed = thaw_each(&keepers);
+        let thawed = thaw_each(&workers);
         if !thawed.stuck.is_empty() {
-            self.leave_over(keepers, None);
+            self.leave_over(workers, None);
         }
         thawed.count
     }
 
     /// Keeps what has not thawed, until it has.
-    fn leave_over(self: &Arc<Self>, keepers: Vec<Keeper>, guard: Option<Arc<dyn Guard>>) {
-        let remaining = Arc::new(AtomicUsize::new(keepers.len()));
-        let stuck: Arc<[Keeper]> = keepers.into();
+    fn leave_over(self: &Arc<Self>, workers: Vec<Worker>, guard: Option<Arc<dyn Guard>>) {
+        let remaining = Arc::new(AtomicUsize::new(workers.len()));
+        let stuck: Arc<[Worker]> = workers.into();
         self.inner().leftovers = Some(Leftovers { stuck: Arc::clone(&stuck), guard });
-        for keeper in &*stuck {
+        for worker in &*stuck {
             let (shared, remaining) = (Arc::clone(self), Arc::clone(&remaining));
-            keeper.when_thawed(move || {
+            worker.when_thawed(move || {
                 if remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
                     shared.finish_leftovers();
                 }
@@ -477,7 +485,7 @@ impl Shared {
         if let Some(leftovers) = &mut inner.leftovers {
             leftovers.stuck = Arc::new([]);
         }
-        let put_off_meanwhile = std::mem::take(&mut inner.put_off);
+        let put_off_meanwhile = std::mem::take(&mut inner.deferred);
         drop(inner);
         put_off_meanwhile.into_iter().for_each(|job| job());
     }
@@ -487,13 +495,13 @@ impl Shared {
         let inner = self.inner();
         let Some(Leftovers { stuck, guard }) = &inner.leftovers else { return Ok(()) };
         let now = Instant::now();
-        if let Some(keeper) = stuck.iter().find(|keeper| keeper.thawed(now).is_none()).or(stuck.first()) {
-            let place = keeper.place().display();
+        if let Some(worker) = stuck.iter().find(|worker| worker.thawed(now).is_none()).or(stuck.first()) {
+            let place = worker.place().display();
             return Err(Error::generic(format!("{place} does not answer since an earlier freeze or thaw")));
         }
         let guard = guard.clone();
         drop(inner);
-        match guard.is_none_or(|guard| guard.is_gone(Instant::now() + GUARD_PATIENCE)) {
+        match guard.is_none_or(|guard| guard.is_gone(Instant::now() + GUARD_TIMEOUT)) {
             true => Ok(()),
             false => Err(Error::generic("the guard of an earlier freeze has not left yet")),
         }
@@ -509,23 +517,23 @@ impl Shared {
             self.inner().stage = Stage::Thawing { are_writers_waiting: false };
         }
         let hook = self.machine.run_hook(Action::Thaw);
-        self.remove(Marker::owe_no_thaw_hook);
+        self.remove(Marker::clear_thaw_hook_pending);
         self.become_thawed();
         hook
     }
 
     /// Does what was put off, and goes on as usual.
     fn write_again(&self) {
-        let put_off = std::mem::take(&mut self.inner().put_off);
-        put_off.into_iter().for_each(|job| job());
-        self.machine.move_again();
+        let deferred = std::mem::take(&mut self.inner().deferred);
+        deferred.into_iter().for_each(|job| job());
+        self.machine.resume();
     }
 
     /// Removes files from the state directory.
     fn remove(&self, what: fn(&Marker)) {
         let marker = self.marker.clone();
         let doing = format!("change {}", marker.directory().display());
-        let until = Instant::now() + REMOVAL_PATIENCE;
+        let until = Instant::now() + REMOVAL_TIMEOUT;
         if let Err(error) = self.removal.run(&doing, until, move |_| what(&marker)) {
             log::error!("{}", error.desc);
         }
@@ -535,10 +543,10 @@ impl Shared {
         let mut inner = self.inner();
         inner.stage = Stage::Thawed;
         inner.cancelled = None;
-        let put_off = if inner.is_anything_stuck() { Vec::new() } else { std::mem::take(&mut inner.put_off) };
+        let deferred = if inner.is_anything_stuck() { Vec::new() } else { std::mem::take(&mut inner.deferred) };
         drop(inner);
         self.changed.notify_all();
-        put_off.into_iter().for_each(|job| job());
+        deferred.into_iter().for_each(|job| job());
     }
 
     /// A failure of the hook is in the log; there is nobody else to tell.

@@ -29,7 +29,7 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
         &self,
         targets: &[Arc<Target>],
         lease: Lease,
-        door: Option<Door>,
+        takeover_socket: Option<TakeoverSocket>,
         on_end: OnEnd,
     ) -> Result<Arc<dyn Guard>, Error>;
 
@@ -40,10 +40,10 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
     fn run_hook(&self, action: Action) -> Result<(), Error>;
 
     /// Locks memory and keeps the log in it.
-    fn hold_still(&self);
+    fn quiesce(&self);
 
     /// Undoes that.
-    fn move_again(&self);
+    fn resume(&self);
 }
 
 /// The process that thaws when nobody else does.
@@ -62,11 +62,11 @@ pub(crate) trait Guard: fmt::Debug + Send + Sync {
     fn is_gone(&self, until: Instant) -> bool;
 
     /// Where it waits for a new agent, if it does.
-    fn door(&self) -> Option<Door>;
+    fn takeover_socket(&self) -> Option<TakeoverSocket>;
 }
 
 /// The socket on which a new agent is waited for. It is kept, because none can be made while its directory is frozen.
-pub(crate) type Door = Arc<OwnedFd>;
+pub(crate) type TakeoverSocket = Arc<OwnedFd>;
 
 /// How long a freeze may last; for ever if not given.
 pub(crate) type Lease = Option<Duration>;

@@ -15,12 +15,12 @@ use std::{
 use qga::wire::message::Error;
 
 use crate::{
-    glob::Globs,
     root::Root,
     storage::{
         device::{BlockDevice, Number},
         mounts::{self, Mount},
     },
+    util::glob::Globs,
 };
 
 /// Deepest stack of devices that is looked through: more than anybody builds, and an end to what makes no sense.

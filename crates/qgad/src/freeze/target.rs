@@ -21,7 +21,7 @@ use nix::{
 use qga::wire::message::Error;
 
 use super::plan::Candidate;
-use crate::{errno, root::Root, storage::mounts::Mount, sys};
+use crate::{root::Root, storage::mounts::Mount, sys, util::errno};
 
 /// An opened file system.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::{target::Target, *};
 use crate::root::Root;
 
 /// How long a test waits for what must come.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The command that tests freeze with.
 pub(super) const FREEZE: &str = "guest-fsfreeze-freeze";
@@ -62,7 +62,7 @@ pub(super) fn target(place: &str) -> Target {
     Target { place: place.into(), descriptor: File::open("/dev/null").unwrap().into() }
 }
 
-fn new_door() -> Door {
+fn new_door() -> TakeoverSocket {
     Arc::new(File::open("/dev/null").unwrap().into())
 }
 
@@ -100,7 +100,7 @@ impl Fake {
     }
 
     pub(super) fn wait_for(&self, condition: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !condition(self) {
             assert!(Instant::now() < end, "{:?}", self.log());
             thread::yield_now();
@@ -108,7 +108,7 @@ impl Fake {
     }
 
     fn hang(&self) {
-        let state = self.changed.wait_timeout_while(self.state(), PATIENCE, |state| !state.goes_on);
+        let state = self.changed.wait_timeout_while(self.state(), TIMEOUT, |state| !state.goes_on);
         drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -145,7 +145,7 @@ impl Operations for Fake {
 }
 
 #[derive(Debug)]
-struct FakeGuard(Arc<Fake>, Door);
+struct FakeGuard(Arc<Fake>, TakeoverSocket);
 
 impl Guard for FakeGuard {
     fn complete(&self) {
@@ -164,7 +164,7 @@ impl Guard for FakeGuard {
         true
     }
 
-    fn door(&self) -> Option<Door> {
+    fn takeover_socket(&self) -> Option<TakeoverSocket> {
         Some(Arc::clone(&self.1))
     }
 }
@@ -196,17 +196,17 @@ impl Machine for FakeMachine {
         &self,
         targets: &[Arc<Target>],
         lease: Lease,
-        door: Option<Door>,
+        takeover_socket: Option<TakeoverSocket>,
         on_end: OnEnd,
     ) -> Result<Arc<dyn Guard>, Error> {
         if self.0.has_no_guard.load(Ordering::Relaxed) {
             return Err(Error::generic("no guard"));
         }
-        let at = if door.is_some() { " at the old door" } else { "" };
+        let at = if takeover_socket.is_some() { " at the old takeover_socket" } else { "" };
         let lease = lease.map(|lease| lease.as_secs_f64().ceil());
         self.0.note(format!("guard {} for {lease:?}{at}", targets.len()));
         self.0.state().on_end.push(on_end);
-        Ok(Arc::new(FakeGuard(Arc::clone(&self.0), door.unwrap_or_else(new_door))))
+        Ok(Arc::new(FakeGuard(Arc::clone(&self.0), takeover_socket.unwrap_or_else(new_door))))
     }
 
     fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
@@ -231,11 +231,11 @@ impl Machine for FakeMachine {
         }
     }
 
-    fn hold_still(&self) {
+    fn quiesce(&self) {
         self.0.note("hold still".into());
     }
 
-    fn move_again(&self) {
+    fn resume(&self) {
         self.0.note("move again".into());
     }
 }

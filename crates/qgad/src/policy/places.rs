@@ -98,7 +98,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::settings::{Origin, Settings, Sourced};
+    use crate::config::settings::{Origin, Settings, Sourced};
 
     const READ: OFlag = OFlag::O_RDONLY;
     const CREATE: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT);
@@ -134,7 +134,7 @@ mod tests {
         });
         let root = Root::at(directory.path());
         let opened = policy.place(&root, Path::new(path), flags).and_then(|place| place.open(flags));
-        opened.map(drop).map_err(crate::errno::words)
+        opened.map(drop).map_err(crate::util::errno::words)
     }
 
     fn check(flags: OFlag, allowed: &[&str], refused: &[&str]) {

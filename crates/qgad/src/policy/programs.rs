@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{Policy, Rule, list};
-use crate::{glob::Globs, root::Root};
+use crate::{root::Root, util::glob::Globs};
 
 impl Policy {
     /// Whether all programs may be started, in any environment.
@@ -64,7 +64,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::settings::{Origin, Settings, Sourced};
+    use crate::config::settings::{Origin, Settings, Sourced};
 
     fn check(patterns: &[&str], path: &str, expected: Option<&str>) {
         let directory = tempfile::tempdir().unwrap();

@@ -3,24 +3,23 @@
 use std::time::Duration;
 
 use qga::{
-    command::{HELPER_DEADLINE, QUERY_DEADLINE},
+    command::{HELPER_TIMEOUT, QUERY_TIMEOUT},
     commands::{
         exec::MAX_OUTPUT_BYTES,
         file::{DEFAULT_READ_BYTES, MAX_READ_BYTES},
         freeze::MAX_LEASE_SECONDS,
-        storage::TRIM_DEADLINE,
+        storage::TRIM_TIMEOUT,
     },
     wire::frame::{MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TOKENS},
 };
 
 use crate::{
-    executor::MAX_BUSY,
-    files::{MAX_IDLE, MAX_OPEN_FILES},
+    config::settings::{FREEZE_LEASE, FREEZE_TIMEOUT, HOOK_TIMEOUT},
     freeze::GUARD_GRACE,
-    logger,
-    programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
-    server::MAX_CONNECTIONS,
-    settings::{FREEZE_LEASE, FREEZE_TIMEOUT, HOOK_TIMEOUT},
+    logging,
+    open_files::{MAX_IDLE, MAX_OPEN_FILES},
+    process::programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
+    serve::{executor::MAX_BUSY, server::MAX_CONNECTIONS},
 };
 
 /// What is limited, and to how much.
@@ -53,9 +52,9 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
             "deadline of a command",
             format!(
                 "{}; {} where a program or a file is waited for; {} of a trim",
-                duration(QUERY_DEADLINE),
-                duration(HELPER_DEADLINE),
-                duration(TRIM_DEADLINE)
+                duration(QUERY_TIMEOUT),
+                duration(HELPER_TIMEOUT),
+                duration(TRIM_TIMEOUT)
             ),
         ),
         ("a freeze hook", format!("{} (`fsfreeze-hook-timeout`)", duration(HOOK_TIMEOUT))),
@@ -71,7 +70,7 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
         ("a freeze without an agent", format!("ends after {}", duration(GUARD_GRACE))),
         (
             "log and audit kept while file systems are frozen",
-            format!("{} each, oldest lost first", bytes(logger::MAX_KEPT_BYTES)),
+            format!("{} each, oldest lost first", bytes(logging::MAX_KEPT_BYTES)),
         ),
     ]
 }

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::threads;
+use crate::util::threads;
 
 /// Most helper threads in all: what dead devices may cost in memory. Beyond it, further ones stay unanswered.
 const MAX_HELPERS: usize = 16;

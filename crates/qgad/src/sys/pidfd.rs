@@ -7,7 +7,14 @@ use std::{
 
 use nix::{errno::Errno, libc, unistd::Pid};
 
-use crate::spawn::End;
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
 
 /// A descriptor that becomes readable when the process ends. Linux 5.3 has it.
 pub(crate) fn open(pid: Pid) -> nix::Result<OwnedFd> {
@@ -19,7 +26,7 @@ pub(crate) fn open(pid: Pid) -> nix::Result<OwnedFd> {
 }
 
 /// How a child ended, if it has; it is reaped then. Knows real-time signals, too.
-pub(crate) fn try_wait(child: Pid) -> nix::Result<Option<End>> {
+pub(crate) fn try_wait(child: Pid) -> nix::Result<Option<ExitStatus>> {
     let id = libc::id_t::try_from(child.as_raw()).map_err(|_| Errno::ESRCH)?;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG;
@@ -34,7 +41,7 @@ pub(crate) fn try_wait(child: Pid) -> nix::Result<Option<End>> {
     let status = unsafe { info.si_status() };
     Ok(match (pid, info.si_code) {
         (0, _) => None,
-        (_, libc::CLD_EXITED) => Some(End::Code(status)),
-        _ => Some(End::Signal(status)),
+        (_, libc::CLD_EXITED) => Some(ExitStatus::Code(status)),
+        _ => Some(ExitStatus::Signal(status)),
     })
 }

@@ -21,7 +21,7 @@ use nix::{
 };
 
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PING: &[u8] = br#"{"execute":"guest-ping"}"#;
 const PONG: &str = "{\"return\": {}}\n";
 
@@ -94,7 +94,7 @@ impl Drop for Running {
 }
 
 fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(result) = attempt() {
             return result;

@@ -20,7 +20,7 @@ use qga::{
 };
 
 /// How long anything here may take before the test fails; a busy machine is slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An agent that ends with the test.
 pub(crate) struct Agent {
@@ -124,7 +124,7 @@ fn spawn(directory: &Path, most_descriptors: Option<u32>) -> Child {
 
 /// When a call that begins now must be done.
 pub(crate) fn deadline() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + TIMEOUT
 }
 
 /// Tries until there is a result.

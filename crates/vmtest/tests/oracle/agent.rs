@@ -28,7 +28,7 @@ const SOCKET: &str = "socket";
 /// What six random letters follow in the reference's messages.
 const TEMPORARY: &str = "qga.state.";
 /// Longest an agent may take for anything; the slowest input is 64 MiB in one string.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The two programs.
 #[derive(Debug)]
@@ -107,8 +107,8 @@ fn converse(agent: &Path, input: &Input, peers: &[Peer], directory: &TempDir) ->
 
 /// Sends while it receives, so that neither side waits for the other.
 fn talk(stream: &UnixStream, peer: &Peer) -> Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let (mut sending, mut receiving) = (stream, stream);
     let mut received = Vec::new();
     if peer.leaves_at_once {
@@ -191,7 +191,7 @@ struct Running(Child);
 impl Running {
     /// Connects as soon as the agent listens.
     fn connect(&mut self, socket: &Path) -> Result<UnixStream> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match UnixStream::connect(socket) {
                 Ok(stream) => return Ok(stream),
@@ -209,7 +209,7 @@ impl Running {
     /// Waits until it ends by itself, or listens and so will not.
     fn finish(mut self, socket: &Path) -> Result<Option<Output>> {
         let (mut stdout, mut stderr) = (self.0.stdout.take(), self.0.stderr.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.0.try_wait()? {
                 break status;

@@ -16,10 +16,8 @@ use qga::{
     commands::storage::{Fstrim, TrimReport, TrimmedPath},
 };
 
-use super::super::Result;
+use super::super::{Result, Run};
 use crate::{
-    dispatch::Run,
-    errno,
     guest::Guest,
     root::Root,
     storage::{
@@ -27,17 +25,18 @@ use crate::{
         mounts::{self, Mount},
     },
     sys::trim::{Trimmed, trim},
+    util::errno,
 };
 
 /// When the next file system has its turn beside one that takes long: most are done by then, so that a disk with several
 /// is not kept busy by all of them at once.
 const STALL: Duration = Duration::from_secs(60);
 /// How much of the command's deadline trims may take.
-const SHARE_OF_DEADLINE: f64 = 0.9;
+const SHARE_OF_TIMEOUT: f64 = 0.9;
 
 impl Run for Fstrim {
     fn run(self, guest: &Guest) -> Result<TrimReport> {
-        let in_all = guest.deadline(&Self::SPEC).mul_f64(SHARE_OF_DEADLINE);
+        let in_all = guest.timeout(&Self::SPEC).mul_f64(SHARE_OF_TIMEOUT);
         let limits = Limits { stall: STALL.min(in_all), patience: in_all, in_all };
         // A negative one is as large as the kernel takes it: more than there is.
         let minimum = self.minimum.unwrap_or(0).cast_unsigned();

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::super::Lease;
-use crate::passing::{receive, send};
+use crate::process::passing::{receive, send};
 
 /// Largest message: a kind and a path, which Linux limits to 4096 bytes.
 const MAX_MESSAGE_BYTES: usize = 1 + 4096;
@@ -47,7 +47,9 @@ impl Message {
         let (kind, bytes, descriptor) = match self {
             Self::Target(place, descriptor) => return send_target(socket, place, descriptor),
             Self::Lease(lease) => (b'L', lease.map(to_bytes).unwrap_or_default(), None),
-            Self::Home(directory, door) => (b'S', directory.as_os_str().as_bytes().to_vec(), door.as_ref()),
+            Self::Home(directory, takeover_socket) => {
+                (b'S', directory.as_os_str().as_bytes().to_vec(), takeover_socket.as_ref())
+            }
             Self::Hook(path, limit) => (b'H', [&to_bytes(*limit), path.as_os_str().as_bytes()].concat(), None),
             Self::Ready => (b'R', Vec::new(), None),
             Self::Complete => (b'C', Vec::new(), None),
@@ -71,7 +73,7 @@ impl Message {
             (b'T', Some(descriptor)) => Self::Target(path(bytes), descriptor),
             (b'L', None) if bytes.is_empty() => Self::Lease(None),
             (b'L', None) => Self::Lease(Some(from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?.0)),
-            (b'S', door) => Self::Home(path(bytes), door),
+            (b'S', takeover_socket) => Self::Home(path(bytes), takeover_socket),
             (b'H', None) => {
                 let (limit, rest) = from_bytes(bytes).ok_or(io::ErrorKind::InvalidData)?;
                 Self::Hook(path(rest), limit)

@@ -45,12 +45,11 @@ use qga::wire::message::Error;
 
 use self::message::Message;
 pub(crate) use self::process::run;
-use super::{Claim, Door, Errand, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, Target, marker};
+use super::{BoundedCall, Claim, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, TakeoverSocket, Target, marker};
 use crate::{
-    errno,
-    guest::Environment,
-    spawn::{self, Child, Program, Stdio},
-    threads,
+    environment::Environment,
+    process::spawn::{Child, Program, Stdio},
+    util::{errno, threads},
 };
 
 /// What makes this program a guard; not an option for people.
@@ -60,9 +59,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// This very program, whatever is at its path by now.
 const OURSELVES: &str = "/proc/self/exe";
 /// How long a guard has to get ready, and to leave. It takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long making the socket for a new agent may take: as long as a busy disk, not as a frozen one.
-const DOOR_PATIENCE: Duration = Duration::from_secs(2);
+const DOOR_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a message may wait for room.
 const SEND_PATIENCE_SECONDS: i64 = 5;
 /// Stack of the thread that waits for the guard's end, which runs the thaw and the hook then.
@@ -71,7 +70,7 @@ const WATCHER_STACK_BYTES: usize = 256 * 1024;
 /// A guard, seen from the agent.
 struct Handle {
     socket: Arc<OwnedFd>,
-    door: Option<Door>,
+    takeover_socket: Option<TakeoverSocket>,
     watch: Arc<Watch>,
 }
 
@@ -98,7 +97,7 @@ pub(super) struct Parts<'a> {
     /// What it runs after the thaw.
     pub(super) hooks: &'a Hooks,
     /// Making its socket.
-    pub(super) listening: &'a Errand,
+    pub(super) listening: &'a BoundedCall,
 }
 
 /// Starts a guard and waits until it is ready. It gets its socket last: one that cannot be made is not worth a moment in
@@ -106,7 +105,7 @@ pub(super) struct Parts<'a> {
 pub(super) fn start(
     targets: &[Arc<Target>],
     lease: Lease,
-    door: Option<Door>,
+    takeover_socket: Option<TakeoverSocket>,
     parts: &Parts<'_>,
     environment: &Environment,
     on_end: OnEnd,
@@ -115,25 +114,26 @@ pub(super) fn start(
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         limit_waiting(&ours)?;
         let null = OpenOptions::new().write(true).open("/dev/null")?;
-        let program = Program::new(OURSELVES, [OPTION], spawn::inherited(environment.for_children()))?;
+        let program = Program::new(OURSELVES, [OPTION], environment.for_children())?;
         let error = io::stderr();
         let child = program.start(Stdio { input: theirs.as_fd(), output: null.as_fd(), error: error.as_fd() })?;
         drop(theirs);
         let prepared = prepare(&ours, targets, lease, parts).and_then(|()| {
-            let door = door.or_else(|| make_door(parts.listening, parts.marker));
-            let given = door.as_ref().map(|door| door.try_clone()).transpose()?;
+            let takeover_socket = takeover_socket.or_else(|| make_door(parts.listening, parts.marker));
+            let given = takeover_socket.as_ref().map(|takeover_socket| takeover_socket.try_clone()).transpose()?;
             Message::Home(parts.marker.directory().into(), given).send(&ours)?;
-            Ok(door)
+            Ok(takeover_socket)
         });
         match prepared {
-            Ok(door) => Ok((ours, door, child)),
+            Ok(takeover_socket) => Ok((ours, takeover_socket, child)),
             Err(error) => {
                 child.discard();
                 Err(error)
             }
         }
     };
-    let started = start().and_then(|(socket, door, child)| watch(socket, door, Some(child), on_end));
+    let started =
+        start().and_then(|(socket, takeover_socket, child)| watch(socket, takeover_socket, Some(child), on_end));
     started.map_err(|error| Error::generic(format!("failed to start the guard of the freeze: {}", errno::words(error))))
 }
 
@@ -169,8 +169,8 @@ pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Err
             return Err(io::Error::other("it belongs to somebody else"));
         }
         limit_waiting(&socket)?;
-        let (targets, lease, door) = receive_holdings(&socket)?;
-        let guard = watch(socket, door.map(Arc::new), None, on_end)?;
+        let (targets, lease, takeover_socket) = receive_holdings(&socket)?;
+        let guard = watch(socket, takeover_socket.map(Arc::new), None, on_end)?;
         Ok(Some(Claim { guard, targets, lease }))
     };
     claim().map_err(|error| {
@@ -183,23 +183,28 @@ pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Err
 }
 
 fn receive_holdings(socket: &OwnedFd) -> io::Result<(Vec<Target>, Lease, Option<OwnedFd>)> {
-    let (mut targets, mut lease, mut door) = (Vec::new(), None, None);
+    let (mut targets, mut lease, mut takeover_socket) = (Vec::new(), None, None);
     loop {
         match Message::receive(socket)? {
             Some(Message::Target(place, descriptor)) => targets.push(Target { place, descriptor }),
             Some(Message::Lease(remaining)) => lease = remaining,
-            Some(Message::Home(_, given)) => door = given,
-            Some(Message::Ready) => return Ok((targets, lease, door)),
+            Some(Message::Home(_, given)) => takeover_socket = given,
+            Some(Message::Ready) => return Ok((targets, lease, takeover_socket)),
             _ => return Err(io::Error::other("another agent has it")),
         }
     }
 }
 
 /// Waits on a thread of its own for the guard to thaw by itself, and for its end.
-fn watch(socket: OwnedFd, door: Option<Door>, child: Option<Child>, on_end: OnEnd) -> io::Result<Arc<dyn Guard>> {
+fn watch(
+    socket: OwnedFd,
+    takeover_socket: Option<TakeoverSocket>,
+    child: Option<Child>,
+    on_end: OnEnd,
+) -> io::Result<Arc<dyn Guard>> {
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))?;
     let (socket, watch) = (Arc::new(socket), Arc::new(Watch::default()));
-    let handle = Handle { socket: Arc::clone(&socket), door, watch: Arc::clone(&watch) };
+    let handle = Handle { socket: Arc::clone(&socket), takeover_socket, watch: Arc::clone(&watch) };
     let work = move || {
         let mut on_end = Some(on_end);
         let mut end = |how| {
@@ -265,7 +270,7 @@ impl Guard for Handle {
         self.say(&Message::Leave);
         // Not for the end of one that has told of its thaw: who was told does not wait for itself.
         let is_done = |state: &WatchState| state.is_gone || state.has_thawed;
-        if !self.watch.wait(Instant::now() + PATIENCE, is_done) {
+        if !self.watch.wait(Instant::now() + TIMEOUT, is_done) {
             log::error!("the guard of the freeze does not leave");
         }
     }
@@ -274,8 +279,8 @@ impl Guard for Handle {
         self.watch.wait(until, |state| state.is_gone)
     }
 
-    fn door(&self) -> Option<Door> {
-        self.door.clone()
+    fn takeover_socket(&self) -> Option<TakeoverSocket> {
+        self.takeover_socket.clone()
     }
 }
 
@@ -297,14 +302,14 @@ impl fmt::Debug for Handle {
 
 /// Makes the socket at which a new agent is waited for. There is none where the state directory is frozen, as it may be when
 /// an agent finds a freeze whose guard was killed, or cannot hold one.
-fn make_door(errand: &Errand, marker: &Marker) -> Option<Door> {
+fn make_door(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket().display());
     let cloned = marker.clone();
-    let made = errand
-        .run(&doing, Instant::now() + DOOR_PATIENCE, move |_| listen_at(&cloned))
+    let made = bounded_call
+        .run(&doing, Instant::now() + DOOR_TIMEOUT, move |_| listen_at(&cloned))
         .and_then(|made| made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::words(error)))));
     match made {
-        Ok(door) => Some(Arc::new(door)),
+        Ok(takeover_socket) => Some(Arc::new(takeover_socket)),
         Err(error) => {
             log::warn!("the freeze will not outlive the agent: {}", error.desc);
             None
@@ -344,7 +349,7 @@ fn is_ours(socket: &OwnedFd) -> nix::Result<bool> {
 /// Neither side waits for ever for the other one.
 fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_PATIENCE_SECONDS, 0))?;
-    let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX);
+    let patience = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
     setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(patience, 0))
 }
 
@@ -358,18 +363,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let marker = Marker::new(&Root::machine(), directory.path());
         for _ in 0..2 {
-            let door = make_door(&Errand::default(), &marker).unwrap();
+            let takeover_socket = make_door(&BoundedCall::default(), &marker).unwrap();
             assert_eq!(fs::metadata(marker.socket()).unwrap().permissions().mode() & 0o777, 0o600);
             let (_directory, address) = address(&marker).unwrap();
             let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
             connect(agent.as_raw_fd(), &address).unwrap();
-            drop(door);
+            drop(takeover_socket);
         }
     }
 
     #[test]
     fn where_no_socket_can_be_made_there_is_none() {
         let marker = Marker::new(&Root::machine(), Path::new("/nonexistent"));
-        assert!(make_door(&Errand::default(), &marker).is_none());
+        assert!(make_door(&BoundedCall::default(), &marker).is_none());
     }
 }

@@ -27,16 +27,16 @@ use nix::{
 
 use super::{GRACE, is_ours, limit_waiting, message::Message, message::send_target};
 use crate::{
-    errno,
+    environment::Environment,
     freeze::{
         Hooks, Lease, Marker,
-        keeper::{Keeper, thaw_each},
         machine::lock_memory,
         target::{Kernel, Target},
+        worker::{Worker, thaw_each},
     },
-    guest::Environment,
     root::Root,
     sys,
+    util::errno,
 };
 
 /// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the kernel
@@ -46,12 +46,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// All that a guard has.
 struct Guard {
     agent: Option<OwnedFd>,
-    door: Option<OwnedFd>,
+    takeover_socket: Option<OwnedFd>,
     marker: Marker,
     hooks: Hooks,
     /// The setting, to be told to the guard of the next agent.
     lease: Lease,
-    keepers: Vec<Keeper>,
+    workers: Vec<Worker>,
     signals: SignalFd,
     is_complete: bool,
     lease_ends: Option<Instant>,
@@ -106,8 +106,8 @@ impl Guard {
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let start = |target| Keeper::start(Arc::new(target), Arc::new(Kernel));
-        let keepers = targets.into_iter().map(start).collect::<Result<_, _>>()?;
+        let start = |target| Worker::start(Arc::new(target), Arc::new(Kernel));
+        let workers = targets.into_iter().map(start).collect::<Result<_, _>>()?;
         // Neither is there everywhere, and the guard is better than none without.
         let _ = fs::write("/proc/self/oom_score_adj", "-1000");
         if let Err(error) = lock_memory() {
@@ -116,11 +116,11 @@ impl Guard {
         Message::Ready.send(&agent)?;
         Ok(Some(Self {
             agent: Some(agent),
-            door: None,
+            takeover_socket: None,
             marker: Marker::new(&Root::machine(), &directory),
             hooks,
             lease,
-            keepers,
+            workers,
             signals,
             is_complete: false,
             lease_ends: lease.map(|lease| Instant::now() + lease),
@@ -141,10 +141,10 @@ impl Guard {
                         self.is_complete = true;
                         self.lease_ends = self.lease.map(|lease| Instant::now() + lease);
                     }
-                    Some(Ok(Some(Message::Home(_, door)))) => self.door = door,
+                    Some(Ok(Some(Message::Home(_, takeover_socket)))) => self.takeover_socket = takeover_socket,
                     Some(Ok(Some(Message::Leave))) => return Leave::Now,
                     Some(Ok(Some(Message::Thaw))) => {
-                        thaw_each(&self.keepers);
+                        thaw_each(&self.workers);
                         return Leave::WithTheAgent;
                     }
                     Some(Ok(Some(_))) | None => {}
@@ -155,7 +155,7 @@ impl Guard {
                 if !self.is_complete {
                     return self.end("the agent ended before everything was frozen");
                 }
-                if self.door.is_none() {
+                if self.takeover_socket.is_none() {
                     return self.end("the agent ended, and no other one can take over");
                 }
                 self.agent = None;
@@ -177,8 +177,11 @@ impl Guard {
 
     /// Waits for a signal, a new agent, a message, or a deadline.
     fn wait(&self) -> [bool; 3] {
-        let watched =
-            [Some(self.signals.as_fd()), self.door.as_ref().map(AsFd::as_fd), self.agent.as_ref().map(AsFd::as_fd)];
+        let watched = [
+            Some(self.signals.as_fd()),
+            self.takeover_socket.as_ref().map(AsFd::as_fd),
+            self.agent.as_ref().map(AsFd::as_fd),
+        ];
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
         let mut polled: Vec<_> = watched.iter().copied().flatten().map(wanted).collect();
         let look = self.agent.as_ref().map(|_| Instant::now() + LOOK);
@@ -197,8 +200,8 @@ impl Guard {
 
     /// A new agent gets all there is, unless there is one already.
     fn be_claimed(&mut self) {
-        let Some(door) = &self.door else { return };
-        let Ok(agent) = accept4(door.as_raw_fd(), SockFlag::SOCK_CLOEXEC).map(sys::fd::take) else { return };
+        let Some(takeover_socket) = &self.takeover_socket else { return };
+        let Ok(agent) = accept4(takeover_socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC).map(sys::fd::take) else { return };
         if self.agent.is_none() && self.is_complete && self.hand_over(&agent).is_ok() {
             self.agent = Some(agent);
             self.grace_ends = None;
@@ -210,14 +213,15 @@ impl Guard {
             return Err(Errno::EPERM);
         }
         limit_waiting(agent)?;
-        for keeper in &self.keepers {
-            let target = keeper.target();
+        for worker in &self.workers {
+            let target = worker.target();
             send_target(agent, &target.place, &target.descriptor)?;
         }
         let remaining = self.lease_ends.map(|end| end.saturating_duration_since(Instant::now()));
         Message::Lease(remaining).send(agent)?;
-        let door = self.door.as_ref().and_then(|door| door.try_clone().ok());
-        Message::Home(self.marker.directory().into(), door).send(agent)?;
+        let takeover_socket =
+            self.takeover_socket.as_ref().and_then(|takeover_socket| takeover_socket.try_clone().ok());
+        Message::Home(self.marker.directory().into(), takeover_socket).send(agent)?;
         Message::Ready.send(agent)?;
         // From now on it is waited for as long as it takes.
         setsockopt(agent, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))
@@ -233,7 +237,7 @@ impl Guard {
 
     /// Thaws everything, and says so: in a note, to the agent, in the log.
     fn end(&mut self, reason: &str) -> Leave {
-        let thawed = thaw_each(&self.keepers);
+        let thawed = thaw_each(&self.workers);
         let reason = format!("the freeze ended by itself because {reason}");
         if let Err(error) = self.marker.note(&reason) {
             log::error!("{error}");
@@ -250,7 +254,7 @@ impl Guard {
             }
             _ => {
                 // A new agent must not run it at the same time. What goes wrong with it is in the log.
-                self.marker.owe_no_thaw_hook();
+                self.marker.clear_thaw_hook_pending();
                 let _ = self.hooks.thaw(&Environment::of_process());
             }
         }
@@ -260,7 +264,7 @@ impl Guard {
     /// Waits until the agent says that no freeze is under way, or until its last thread is gone and the socket ends. A freeze
     /// that succeeded since the thaw is undone then.
     fn stay(mut self) {
-        self.door = None;
+        self.takeover_socket = None;
         while let Some(agent) = &self.agent {
             match Message::receive(agent) {
                 Ok(Some(Message::Leave)) => return,
@@ -268,9 +272,9 @@ impl Guard {
                 Ok(None) | Err(_) => self.agent = None,
             }
         }
-        thaw_each(&self.keepers);
-        for keeper in &self.keepers {
-            keeper.thawed_at_last();
+        thaw_each(&self.workers);
+        for worker in &self.workers {
+            worker.thawed_at_last();
         }
     }
 }
@@ -306,11 +310,11 @@ mod tests {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let mut guard = Guard {
             agent: Some(theirs),
-            door: None,
+            takeover_socket: None,
             marker: Marker::new(&Root::machine(), directory.path()),
             hooks: Hooks::new(None, Duration::ZERO),
             lease: None,
-            keepers: vec![Keeper::start(Arc::new(target("/a")), Arc::clone(&fake) as _).unwrap()],
+            workers: vec![Worker::start(Arc::new(target("/a")), Arc::clone(&fake) as _).unwrap()],
             signals: SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap(),
             is_complete: false,
             lease_ends: None,

@@ -155,7 +155,7 @@ fn only_what_was_begun_thaws_also_when_there_is_more_by_then() {
 #[test]
 fn a_hook_that_hangs_is_killed_and_thaws() {
     let machine = Machine::new(&[("hook", "[ $1 = thaw ] || sleep 1000")]);
-    let hooks = Hooks { time_limit: Duration::from_millis(1500), ..machine.hooks("hook") };
+    let hooks = Hooks { timeout: Duration::from_millis(1500), ..machine.hooks("hook") };
     let words = "child process has failed to execute fsfreeze hook: timed out after 1.5 s";
     let end = Instant::now() + TIME_LIMIT;
     // On a busy machine the thaw, too, may not end in so short a time, nor the freeze have begun.

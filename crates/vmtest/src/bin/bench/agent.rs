@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use super::client::{Client, request};
 
 /// How long a server may take to come up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to connect; far below what starting takes.
 const ATTEMPT: Duration = Duration::from_micros(50);
 
@@ -54,7 +54,7 @@ impl Binary {
         let mut client = loop {
             match Client::connect(&server.socket) {
                 Ok(client) => break client,
-                Err(error) if begin.elapsed() > PATIENCE || server.process.try_wait()?.is_some() => {
+                Err(error) if begin.elapsed() > TIMEOUT || server.process.try_wait()?.is_some() => {
                     return Err(error).with_context(|| format!("{} does not listen", self.path.display()));
                 }
                 Err(_) => thread::sleep(ATTEMPT),

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 /// Longest that any reply may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How much is read at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -31,8 +31,8 @@ pub(crate) fn request(command: &str, arguments: &Value) -> Vec<u8> {
 impl Client {
     pub(crate) fn connect(socket: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self { stream, buffer: vec![0; CHUNK] })
     }
 

@@ -42,7 +42,7 @@ done";
 /// Removes the devices with these numbers (`LOOP_CTL_REMOVE` of `<linux/loop.h>`).
 const REMOVE: &str = "open(my $control, '+<', '/dev/loop-control') or die; ioctl($control, 0x4C81, $_ + 0) for @ARGV";
 /// How long the kernel may take to give up devices that nobody has mounted any more.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to remove devices.
 const ATTEMPT: Duration = Duration::from_millis(100);
 
@@ -71,7 +71,7 @@ fn make_mounts(directory: &Path, devices: usize, mounts: usize) -> anyhow::Resul
 
 /// Removes all loop devices but these.
 fn remove_devices(keep: &BTreeSet<String>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let devices = loop_devices()?;
         let surplus: Vec<_> = devices.difference(keep).collect();

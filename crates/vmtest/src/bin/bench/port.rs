@@ -24,7 +24,7 @@ pub(crate) fn wake_ups(binary: &Binary) -> anyhow::Result<Option<f64>> {
     };
     let image = Image::build(&needs)?;
     let mut vm = Builder::new(&image, "bench").boot()?;
-    vm.client()?.sync_undelimited(std::time::Instant::now() + vmtest::vm::BOOT_DEADLINE)?;
+    vm.client()?.sync_undelimited(std::time::Instant::now() + vmtest::vm::BOOT_TIMEOUT)?;
     vm.sh(&format!("sleep {SETTLE_SECONDS}"))?;
     let before = sleeps(&mut vm)?;
     vm.sh(&format!("sleep {WATCH_SECONDS}"))?;

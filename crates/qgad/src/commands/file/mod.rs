@@ -1,0 +1,237 @@
+//! Files, by handles.
+//!
+//! Everything is opened non-blocking: where there is no data or no room, a command says so at once, and what was read
+//! or written until then counts. Nothing is kept back: what a write reports as written is with the kernel, and reading,
+//! writing and seeking share one position, so that changing between them needs no flush.
+//! A new file has mode 0644 whatever the agent's umask is, and nobody can open it before it has.
+//! An open that fails leaves a file's contents as they were.
+//! A write that fails half-way reports the failure, not the half: the file's position tells how far it got.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use nix::{
+    fcntl::OFlag,
+    sys::stat::{Mode, fchmod},
+    unistd,
+};
+use qga::{
+    commands::{
+        file::{
+            DEFAULT_READ_BYTES, FileClose, FileFlush, FileOpen, FilePosition, FileRead, FileSeek, FileWrite,
+            MAX_READ_BYTES, ReadBytes, Whence, WrittenBytes,
+        },
+        session::Nothing,
+    },
+    wire::message::Error,
+};
+
+use super::{Result, Run};
+use crate::{guest::Guest, open_files::MAX_OPEN_FILES, policy::Place, sys, util::errno};
+
+/// Most bytes read at once from memory: half a millisecond in which no other peer is served.
+const MAX_READ_AT_ONCE: usize = 1024 * 1024;
+/// Permissions of a new file.
+const NEW_FILE_MODE: u32 = 0o644;
+
+impl Run for FileOpen {
+    fn run(self, guest: &Guest) -> Result<i64> {
+        let mode = self.mode.as_deref().unwrap_or("r");
+        let flags = flags(mode).ok_or_else(|| Error::generic(format!("invalid file open mode '{mode}'")))?;
+        let failed = |why: &str| Error::generic(format!("failed to open file '{}' (mode: '{mode}'): {why}", self.path));
+        if self.path.contains('\0') {
+            return Err(failed("the path has a NUL in it"));
+        }
+        if !guest.files.make_room(Instant::now()) {
+            return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
+        }
+        let place = guest.policy.place(&guest.root, Path::new(&self.path), flags);
+        let empties = flags.contains(OFlag::O_TRUNC);
+        let file = place
+            .and_then(|place| open(&place, flags.difference(OFlag::O_TRUNC)))
+            .map_err(|error| failed(&errno::words(error)))?;
+        let handle = guest.state.take_handle()?;
+        if empties {
+            empty(&file).map_err(|error| failed(&errno::words(error)))?;
+        }
+        guest.files.insert(handle, file);
+        Ok(handle)
+    }
+
+    fn audit_subject(&self) -> Option<String> {
+        Some(format!("{} (mode: '{}')", self.path, self.mode.as_deref().unwrap_or("r")))
+    }
+}
+
+impl Run for FileClose {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        let file = guest.files.remove(self.handle)?;
+        // A command that still uses the file closes it when it is done, and nobody is there to hear of a failure.
+        if let Some(file) = Arc::into_inner(file) {
+            unistd::close(file).map_err(|error| failure("failed to close handle", error))?;
+        }
+        Ok(Nothing {})
+    }
+}
+
+impl Run for FileRead {
+    fn run(self, guest: &Guest) -> Result<ReadBytes> {
+        let file = guest.files.get(self.handle)?;
+        let count = match self.count {
+            None => DEFAULT_READ_BYTES,
+            Some(count) => checked_count(count, MAX_READ_BYTES)?,
+        };
+        read(&file, count).map_err(|error| failure("failed to read file", error))
+    }
+
+    /// Nearly all that is read is in memory already, and taking a small piece from there is quicker than a detour.
+    fn run_inline(&self, guest: &Guest) -> Option<Result<ReadBytes>> {
+        let count = checked_count(self.count.unwrap_or(signed(DEFAULT_READ_BYTES)), MAX_READ_AT_ONCE).ok()?;
+        guest.files.with_unused(self.handle, |file| read_cached(file, count)).map(Ok)
+    }
+}
+
+impl Run for FileWrite {
+    fn run(self, guest: &Guest) -> Result<WrittenBytes> {
+        let file = guest.files.get(self.handle)?;
+        let bytes = self.buf_b64.into_bytes()?;
+        let count = match self.count {
+            None => bytes.len(),
+            Some(count) => checked_count(count, bytes.len())?,
+        };
+        let written = write(&file, &bytes[..count]).map_err(|error| failure("failed to write to file", error))?;
+        Ok(WrittenBytes { count: signed(written), eof: false })
+    }
+}
+
+impl Run for FileSeek {
+    fn run(self, guest: &Guest) -> Result<FilePosition> {
+        let file = guest.files.get(self.handle)?;
+        let whence = match self.whence {
+            Whence::Set => unistd::Whence::SeekSet,
+            Whence::Current => unistd::Whence::SeekCur,
+            Whence::End => unistd::Whence::SeekEnd,
+            Whence::Unknown(code) => return Err(Error::generic(format!("invalid whence code {code}"))),
+        };
+        let position =
+            unistd::lseek64(&file, self.offset, whence).map_err(|error| failure("failed to seek file", error))?;
+        Ok(FilePosition { position, eof: false })
+    }
+}
+
+impl Run for FileFlush {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        guest.files.get(self.handle).map(|_| Nothing {})
+    }
+}
+
+/// What fopen(3) makes of a mode.
+fn flags(mode: &str) -> Option<OFlag> {
+    Some(match mode {
+        "r" | "rb" => OFlag::O_RDONLY,
+        "w" | "wb" => OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC,
+        "a" | "ab" => OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND,
+        "r+" | "rb+" | "r+b" => OFlag::O_RDWR,
+        "w+" | "wb+" | "w+b" => OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC,
+        "a+" | "ab+" | "a+b" => OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_APPEND,
+        _ => return None,
+    })
+}
+
+fn open(place: &Place<'_>, flags: OFlag) -> io::Result<File> {
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    if flags.contains(OFlag::O_CREAT) {
+        // With no permissions at all until they are what they shall be.
+        match place.open(flags | OFlag::O_EXCL) {
+            Ok(file) => {
+                if let Err(error) = fchmod(&file, Mode::from_bits_truncate(NEW_FILE_MODE)) {
+                    place.remove()?;
+                    return Err(error.into());
+                }
+                return Ok(file.into());
+            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+    }
+    place.open(flags.difference(OFlag::O_CREAT)).map(File::from)
+}
+
+/// As opening with `O_TRUNC` does.
+fn empty(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
+}
+
+/// Reads until there are `count` bytes, or the end is met.
+fn read(file: &File, count: usize) -> io::Result<ReadBytes> {
+    // A large buffer costs memory only where it is read into.
+    let mut bytes = Vec::with_capacity(count);
+    let mut eof = false;
+    while bytes.len() < count && !eof {
+        match sys::read::append(file, &mut bytes) {
+            Ok(read) => eof = read == 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What was read is delivered, and the next read meets the failure.
+            Err(_) if !bytes.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof })
+}
+
+/// As [`read`], if all of it is in memory. Otherwise the position is where it was.
+fn read_cached(file: &File, count: usize) -> Option<ReadBytes> {
+    // What has no position cannot be put back where it was.
+    unistd::lseek64(file, 0, unistd::Whence::SeekCur).ok()?;
+    let mut bytes = Vec::with_capacity(count);
+    while bytes.len() < count {
+        match sys::read::append_cached(file, &mut bytes) {
+            Ok(0) => return Some(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof: true }),
+            Ok(_) => {}
+            Err(_) if bytes.is_empty() => return None,
+            Err(_) => {
+                let _ = unistd::lseek64(file, -signed(bytes.len()), unistd::Whence::SeekCur);
+                return None;
+            }
+        }
+    }
+    Some(ReadBytes { count: signed(count), buf_b64: bytes.into(), eof: false })
+}
+
+/// Writes all, or as much as there is room for if that is not nothing.
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && written > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+fn checked_count(count: i64, most: usize) -> Result<usize> {
+    usize::try_from(count)
+        .ok()
+        .filter(|&count| count <= most)
+        .ok_or_else(|| Error::generic(format!("value '{count}' is invalid for argument count")))
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn failure(what: &str, error: impl Into<io::Error>) -> Error {
+    Error::generic(format!("{what}: {}", errno::words(error)))
+}
+
+#[cfg(test)]
+mod tests;

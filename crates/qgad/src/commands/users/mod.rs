@@ -1,0 +1,200 @@
+//! Users: who is logged in, and what their passwords are to be.
+//!
+//! Login programs note it in utmp. Some distributions have given that up: where utmp names nobody, the sessions of
+//! logind are looked at, those of users that are not about to end. Each user is told once, with the earliest login, in
+//! the order in which they were found: utmp's own, or that of the logins.
+//! What makes no sense is left out; a guest that keeps neither has nobody logged in.
+//! A password is set by the guest's chpasswd(8), which knows of the guest's own rules and directories. Where there is
+//! none, it is written into the files. It is in no log, no error and no program's arguments.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read},
+};
+
+use nix::fcntl::OFlag;
+use qga::{
+    Command,
+    commands::{
+        session::Nothing,
+        users::{GetUsers, LoggedInUser, SetUserPassword},
+    },
+    wire::message::Error,
+};
+
+use super::{Result, Run};
+use crate::{
+    accounts::{crypt, shadow},
+    guest::Guest,
+    root::Root,
+    util::errno,
+};
+
+const UTMP: &str = "/var/run/utmp";
+/// A file a session, of lines such as `USER=ann`; what else is there has a dot in its name.
+const SESSIONS: &str = "/run/systemd/sessions";
+/// Classes of sessions in which a user works, rather than a greeter or a service manager.
+const USER_CLASSES: [&str; 4] = ["user", "user-early", "user-light", "user-early-light"];
+
+/// The program that sets passwords.
+const CHPASSWD: &str = "chpasswd";
+/// What errors say that it was run for; hosts match the words.
+const PASSWORD_ACTION: &str = "set user password";
+/// Where random bytes are had.
+const RANDOM: &str = "/dev/urandom";
+
+impl Run for SetUserPassword {
+    fn run(self, guest: &Guest) -> Result<Nothing> {
+        let Self { username, password, crypted } = self;
+        let password = password.into_bytes()?;
+        check_password(&username, &password, crypted)?;
+        if let Some(program) = guest.helpers().find(CHPASSWD) {
+            let options: &[&str] = if crypted { &["-e"] } else { &[] };
+            let input = [username.as_bytes(), b":", &password, b"\n"].concat();
+            guest.helpers().run(&program, options, &input, PASSWORD_ACTION, guest.timeout(&Self::SPEC))?;
+            return Ok(Nothing {});
+        }
+        let hash = if crypted {
+            String::from_utf8(password).map_err(|_| "it is no text".into())
+        } else {
+            hash(guest, &password)
+        };
+        hash.and_then(|hash| shadow::set_password(&guest.root, &username, &hash))
+            .map_err(|cause| Error::generic(format!("child process has failed to {PASSWORD_ACTION}: {cause}")))?;
+        Ok(Nothing {})
+    }
+
+    fn audit_subject(&self) -> Option<String> {
+        Some(self.username.clone())
+    }
+}
+
+/// Refuses what would be more than a password in a line of a file.
+fn check_password(username: &str, password: &[u8], crypted: bool) -> Result<()> {
+    let forbidden = |what| Err(Error::generic(format!("forbidden characters in {what}")));
+    if password.iter().any(|byte| matches!(byte, b'\n' | 0)) {
+        return forbidden("raw password");
+    }
+    if username.bytes().any(|byte| matches!(byte, b'\n' | b':' | 0)) {
+        return forbidden("username");
+    }
+    if crypted && password.contains(&b':') {
+        return forbidden("crypted password");
+    }
+    Ok(())
+}
+
+fn hash(guest: &Guest, password: &[u8]) -> std::result::Result<String, String> {
+    let mut random = [0; crypt::SALT_BYTES];
+    let source = guest.root.open(RANDOM, OFlag::O_RDONLY).map(File::from);
+    source
+        .and_then(|mut source| source.read_exact(&mut random))
+        .map_err(|error| format!("failed to read {RANDOM}: {}", errno::words(error)))?;
+    Ok(crypt::hash(password, random))
+}
+
+impl Run for GetUsers {
+    fn run(self, guest: &Guest) -> Result<Vec<LoggedInUser>> {
+        let logins = match guest.root.read(UTMP) {
+            Ok(contents) => utmp_logins(&contents, &Layout::OF_THIS_MACHINE),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::generic(format!("failed to read {UTMP}: {}", errno::words(error)))),
+        };
+        Ok(first_of_each(if logins.is_empty() { session_logins(&guest.root) } else { logins }))
+    }
+}
+
+/// A login: who, and when in microseconds since the epoch.
+#[derive(Debug, PartialEq, Eq)]
+struct Login {
+    user: String,
+    time: i64,
+}
+
+/// Each user once, in the order of their first mention, with the earliest login.
+fn first_of_each(logins: Vec<Login>) -> Vec<LoggedInUser> {
+    let mut users: Vec<Login> = Vec::new();
+    for login in logins {
+        match users.iter_mut().find(|known| known.user == login.user) {
+            Some(known) => known.time = known.time.min(login.time),
+            None => users.push(login),
+        }
+    }
+    users
+        .into_iter()
+        .map(|Login { user, time }| LoggedInUser { user, login_time: seconds(time), domain: None })
+        .collect()
+}
+
+/// As seconds: hosts were always told the sum of these two, rounded once.
+#[expect(clippy::cast_precision_loss, reason = "seconds stay exact for longer than there will be logins")]
+fn seconds(microseconds: i64) -> f64 {
+    microseconds.div_euclid(1_000_000) as f64 + microseconds.rem_euclid(1_000_000) as f64 / 1e6
+}
+
+/// Where things stand in a record of utmp(5), as GNU's C library writes it.
+struct Layout {
+    bytes: usize,
+    time: usize,
+    /// Bytes of the seconds, and of the microseconds behind them.
+    time_bytes: usize,
+}
+
+impl Layout {
+    /// Most machines with 64 bits keep what those with 32 bits had.
+    const NARROW: Self = Self { bytes: 384, time: 340, time_bytes: 4 };
+    const WIDE: Self = Self { bytes: 400, time: 344, time_bytes: 8 };
+    const OF_THIS_MACHINE: Self = if cfg!(target_arch = "aarch64") { Self::WIDE } else { Self::NARROW };
+    const USER: std::ops::Range<usize> = 44..76;
+    /// The type of a record that stands for a login, in its first two bytes.
+    const USER_PROCESS: i16 = 7;
+}
+
+/// The logins in the contents of utmp.
+fn utmp_logins(contents: &[u8], layout: &Layout) -> Vec<Login> {
+    let number = |bytes: &[u8]| match bytes {
+        [a, b, c, d] => i32::from_ne_bytes([*a, *b, *c, *d]).into(),
+        _ => bytes.try_into().map_or(0, i64::from_ne_bytes),
+    };
+    let login = |record: &[u8]| {
+        let user = record[Layout::USER].split(|byte| *byte == 0).next().filter(|user| !user.is_empty())?;
+        let (seconds, rest) = record[layout.time..].split_at(layout.time_bytes);
+        let time = number(seconds).saturating_mul(1_000_000).saturating_add(number(&rest[..layout.time_bytes]));
+        Some(Login { user: String::from_utf8_lossy(user).into_owned(), time })
+    };
+    let records = contents.chunks_exact(layout.bytes);
+    records
+        .filter(|record| i16::from_ne_bytes([record[0], record[1]]) == Layout::USER_PROCESS)
+        .filter_map(login)
+        .collect()
+}
+
+/// The logins of logind's sessions, the earliest first.
+fn session_logins(root: &Root) -> Vec<Login> {
+    let names = root.names(SESSIONS).unwrap_or_default();
+    let is_session = |name: &&OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_alphanumeric);
+    let sessions = names.iter().map(AsRef::as_ref).filter(is_session);
+    let mut logins: Vec<_> = sessions
+        .filter_map(|name: &OsStr| session_login(&root.read(std::path::Path::new(SESSIONS).join(name)).ok()?))
+        .collect();
+    logins.sort_by(|one, other| (one.time, &one.user).cmp(&(other.time, &other.user)));
+    logins
+}
+
+/// The login of a session, if a user works in it.
+fn session_login(contents: &[u8]) -> Option<Login> {
+    let contents = String::from_utf8_lossy(contents);
+    let value = |name: &str| {
+        let mut lines = contents.lines().filter_map(|line| line.split_once('='));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let is_of_a_user = value("CLASS").is_some_and(|class| USER_CLASSES.contains(&class));
+    if !is_of_a_user || value("STATE") == Some("closing") {
+        return None;
+    }
+    Some(Login { user: value("USER")?.into(), time: value("REALTIME")?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests;

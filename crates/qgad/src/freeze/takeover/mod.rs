@@ -1,0 +1,236 @@
+//! What becomes of a freeze while no host asks.
+//!
+//! An agent that finds the freeze of another one takes over its guard, on a thread of its own: hosts are answered
+//! meanwhile. Where there is no guard it starts one, for whatever is mounted. Where neither can be done, because the other
+//! agent has not quite ended or something does not answer, it tries again every [`RETRY`] until it can, the guard has
+//! thawed, or a host does. A guard that was killed is replaced; one that thawed by itself has ended the freeze.
+//! An agent that finds that freeze hooks were run, and nothing frozen, runs the thaw hooks.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use qga::wire::message::Error;
+
+use super::{Claim, FIND_TIMEOUT, GuardEnd, Held, Inner, Lease, OnEnd, Shared, Stage, TakeoverSocket, Target};
+use crate::util::threads;
+
+/// How long after one attempt to take over a freeze the next one is made: soon enough for a host that waits, and a guard
+/// needs about as long to notice that its agent is gone.
+const RETRY: Duration = Duration::from_secs(3);
+/// Stack of the thread that takes over, which may run the thaw hook.
+const STACK_BYTES: usize = 256 * 1024;
+
+impl Shared {
+    /// Takes over what an earlier agent left, without being waited for.
+    pub(super) fn recover(self: &Arc<Self>) {
+        let is_frozen = matches!(self.inner().stage, Stage::TakingOver);
+        if is_frozen {
+            // The locks of memory did not survive becoming a daemon.
+            self.machine.quiesce();
+        } else if self.marker.is_thaw_hook_pending() {
+            // Commands are served, and a freeze waits.
+            self.inner().stage = Stage::Thawing { are_writers_waiting: false };
+        } else {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let work = move || shared.take_over_or_end(is_frozen);
+        if threads::start("takeover", STACK_BYTES, work).is_err() {
+            self.take_over_or_end(is_frozen);
+        }
+    }
+
+    /// Takes over a freeze, or the hooks of one.
+    pub(super) fn take_over_or_end(self: &Arc<Self>, is_frozen: bool) {
+        if !is_frozen {
+            return self.run_pending_hook();
+        }
+        let held = match self.take_over() {
+            Ok(Some(held)) => held,
+            // Its guard has just thawed everything.
+            Ok(None) => {
+                self.write_again();
+                return self.run_pending_hook();
+            }
+            Err(error) => {
+                log::error!("nobody guards the freeze that an earlier agent left, for now: {}", error.desc);
+                Held::unguarded(Vec::new())
+            }
+        };
+        log::warn!("file systems are frozen since an earlier agent");
+        let freeze = self.inner().freeze;
+        if let Err((held, reason)) = self.settle(held) {
+            log::warn!("the freeze of an earlier agent ends: {reason}");
+            self.release(held);
+            self.end_without_asking();
+        }
+        while self.is_unguarded_for_long(freeze) && self.try_again(freeze).is_continue() {}
+    }
+
+    fn run_pending_hook(&self) {
+        if self.marker.is_thaw_hook_pending() {
+            log::warn!("an earlier agent ended before the thaw hook was run");
+            // A failure is in the log; there is nobody else to tell.
+            let _ = self.end(false);
+        } else {
+            self.become_thawed();
+        }
+    }
+
+    /// The freeze of another agent: its guard's, or whatever is mounted now if there is no guard.
+    fn take_over(self: &Arc<Self>) -> Result<Option<Held>, Error> {
+        match self.machine.claim_guard(self.on_end())? {
+            Some(Claim { guard, targets, lease }) => {
+                // Without them a thaw still finds everything, and the guard does.
+                let workers = self.workers(targets.into_iter().map(Arc::new).collect()).unwrap_or_else(|error| {
+                    log::error!("{}", error.desc);
+                    Vec::new()
+                });
+                Ok(Some(Held { workers, guard: Some(guard), lease, since: Instant::now() }))
+            }
+            None if !self.marker.is_set() => Ok(None),
+            None => {
+                let targets = self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
+                self.hold(targets.into_iter().map(Arc::new).collect(), self.limits.lease).map(Some)
+            }
+        }
+    }
+
+    /// Waits for the time of the next attempt, if it is wanted.
+    fn is_unguarded_for_long(&self, freeze: u64) -> bool {
+        let is_unguarded = |inner: &mut Inner| inner.unguarded(freeze).is_some();
+        let waited = self.changed.wait_timeout_while(self.inner(), RETRY, is_unguarded);
+        let (mut inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        is_unguarded(&mut inner)
+    }
+
+    /// Tries again to take over a freeze that nobody guards.
+    pub(super) fn try_again(self: &Arc<Self>, freeze: u64) -> ControlFlow<()> {
+        match self.take_over() {
+            Ok(Some(found)) => {
+                if let Some(guard) = &found.guard {
+                    guard.complete();
+                }
+                let mut inner = self.inner();
+                match inner.unguarded(freeze) {
+                    Some(held) => {
+                        *held = found;
+                        drop(inner);
+                        log::warn!("the freeze of an earlier agent is guarded");
+                    }
+                    // A host has thawed meanwhile.
+                    None => {
+                        drop(inner);
+                        found.guard.inspect(|guard| guard.leave());
+                    }
+                }
+                ControlFlow::Break(())
+            }
+            // Its guard has thawed everything.
+            Ok(None) => {
+                self.end_by_itself(freeze, None);
+                ControlFlow::Break(())
+            }
+            Err(error) => {
+                log::debug!("nobody guards the freeze yet: {}", error.desc);
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    /// What is told when a guard ends that is started now.
+    pub(super) fn on_end(self: &Arc<Self>) -> OnEnd {
+        let shared: Weak<Self> = Arc::downgrade(self);
+        let freeze = self.inner().freeze;
+        Box::new(move |how| {
+            if let Some(shared) = shared.upgrade() {
+                shared.guard_ended(freeze, how);
+            }
+        })
+    }
+
+    fn guard_ended(self: &Arc<Self>, freeze: u64, how: GuardEnd) {
+        let mut inner = self.inner();
+        if inner.freeze != freeze {
+            return;
+        }
+        match (&mut inner.stage, how) {
+            (Stage::TakingOver | Stage::Freezing, _) => inner.cancelled = Some("its guard ended too early".into()),
+            (Stage::Frozen(held), GuardEnd::Lost) => {
+                let takeover_socket = held.guard.take().and_then(|guard| guard.takeover_socket());
+                let targets: Vec<_> = held.workers.iter().map(|worker| Arc::clone(worker.target())).collect();
+                let lease = held.remaining_lease();
+                drop(inner);
+                self.replace_guard(freeze, &targets, lease, takeover_socket);
+            }
+            (Stage::Frozen(_), GuardEnd::Thawed) => {
+                drop(inner);
+                self.end_by_itself(freeze, None);
+            }
+            _ => {}
+        }
+    }
+
+    /// The guard was killed. Another one takes its place, or the freeze ends.
+    fn replace_guard(
+        self: &Arc<Self>,
+        freeze: u64,
+        targets: &[Arc<Target>],
+        lease: Lease,
+        takeover_socket: Option<TakeoverSocket>,
+    ) {
+        log::warn!("the guard of the freeze was killed and is replaced");
+        match self.machine.start_guard(targets, lease, takeover_socket, self.on_end()) {
+            Ok(guard) => {
+                guard.complete();
+                let mut inner = self.inner();
+                match inner.unguarded(freeze) {
+                    Some(held) => held.guard = Some(guard),
+                    None => {
+                        drop(inner);
+                        guard.leave();
+                    }
+                }
+            }
+            Err(error) => {
+                log::error!("the freeze ends, because nobody would guard it: {}", error.desc);
+                let reason = "the freeze ended by itself because its guard was killed and could not be replaced";
+                self.end_by_itself(freeze, Some(reason));
+            }
+        }
+    }
+
+    /// Frozen to thawed without a host. The guard has left a note, unless there is none to leave it.
+    fn end_by_itself(self: &Arc<Self>, freeze: u64, note: Option<&str>) {
+        let mut inner = self.inner();
+        if inner.freeze != freeze || !matches!(inner.stage, Stage::Frozen(_)) {
+            return;
+        }
+        let stage = std::mem::replace(&mut inner.stage, Stage::Thawing { are_writers_waiting: true });
+        drop(inner);
+        if let Stage::Frozen(held) = stage {
+            self.release(held);
+        }
+        if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
+            log::error!("{error}");
+        }
+        log::warn!("the freeze has ended by itself; the next thaw says why");
+        self.end_without_asking();
+    }
+}
+
+impl Inner {
+    /// What a freeze holds, if it lasts and nobody guards it.
+    fn unguarded(&mut self, freeze: u64) -> Option<&mut Held> {
+        match &mut self.stage {
+            Stage::Frozen(held) if self.freeze == freeze && held.guard.is_none() => Some(held),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! The open files, by handle.
+//!
+//! The table is shared by all connections and outlives them. A file is borrowed from it while a command uses it, so no
+//! lock is held while a disk is slow, and closing frees the handle at once whatever other commands are doing.
+//! The one exception holds the lock for something that never waits, and keeps out who might: [`OpenFiles::with_unused`].
+//! The agent's own descriptors are few and shared with the pipes of programs, hence [`MAX_OPEN_FILES`]. Handles that hosts
+//! have lost do not use them up for ever: where one more is wanted, the file that nobody has used for longest is closed,
+//! if that is [`MAX_IDLE`].
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use qga::wire::message::Error;
+
+/// Most files open at once: a quarter of the 1024 descriptors that a process usually has.
+pub(crate) const MAX_OPEN_FILES: usize = 256;
+
+/// How long a file is unused that may be closed for another one: who moves a file uses it every few seconds.
+pub(crate) const MAX_IDLE: Duration = Duration::from_secs(60 * 60);
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct OpenFiles {
+    by_handle: Mutex<Table>,
+}
+
+type Table = HashMap<i64, Open>;
+
+#[derive(Debug)]
+struct Open {
+    file: Arc<File>,
+    last_used: Instant,
+}
+
+impl OpenFiles {
+    /// Whether one more file may be opened; one that seems to be lost is closed for it.
+    pub(crate) fn make_room(&self, now: Instant) -> bool {
+        let mut table = self.table();
+        if table.len() < MAX_OPEN_FILES {
+            return true;
+        }
+        let unused = table.iter().filter(|(_, open)| Arc::strong_count(&open.file) == 1);
+        let Some((&handle, open)) = unused.min_by_key(|(_, open)| open.last_used) else { return false };
+        if now.saturating_duration_since(open.last_used) < MAX_IDLE {
+            return false;
+        }
+        let lost = table.remove(&handle);
+        // Closing may wait for a disk.
+        drop(table);
+        drop(lost);
+        log::warn!("handle {handle} is closed: {MAX_OPEN_FILES} files are open, and it was not used for {MAX_IDLE:?}");
+        true
+    }
+
+    /// Adds a file.
+    pub(crate) fn insert(&self, handle: i64, file: File) {
+        self.table().insert(handle, Open { file: Arc::new(file), last_used: Instant::now() });
+    }
+
+    /// The file of a handle.
+    pub(crate) fn get(&self, handle: i64) -> Result<Arc<File>, Error> {
+        let mut table = self.table();
+        let open = table.get_mut(&handle).ok_or_else(|| not_found(handle))?;
+        open.last_used = Instant::now();
+        Ok(Arc::clone(&open.file))
+    }
+
+    /// Does something with a file that no other command uses, or begins to use meanwhile; it must not wait for anything.
+    ///
+    /// The kernel locks a file's position while a command reads, however long that takes.
+    pub(crate) fn with_unused<T>(&self, handle: i64, act: impl FnOnce(&File) -> Option<T>) -> Option<T> {
+        let mut table = self.table();
+        let open = table.get_mut(&handle)?;
+        open.last_used = Instant::now();
+        if Arc::strong_count(&open.file) > 1 { None } else { act(&open.file) }
+    }
+
+    /// Takes a file out; it is closed when the last command that uses it is done.
+    pub(crate) fn remove(&self, handle: i64) -> Result<Arc<File>, Error> {
+        self.table().remove(&handle).map(|open| open.file).ok_or_else(|| not_found(handle))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Each change is one step, which a panic elsewhere cannot have left half done.
+        self.by_handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_found(handle: i64) -> Error {
+    Error::generic(format!("handle '{handle}' has not been found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null() -> File {
+        File::open("/dev/null").unwrap()
+    }
+
+    #[test]
+    fn a_file_that_was_long_unused_makes_room_and_no_other() {
+        let files = OpenFiles::default();
+        (0..256).for_each(|handle| files.insert(handle, null()));
+        let later = Instant::now() + MAX_IDLE;
+        assert!(!files.make_room(Instant::now()));
+        // The first one is used again, and the second one by a command that has not ended.
+        files.get(0).unwrap();
+        let _in_use = files.get(1).unwrap();
+        assert!(files.make_room(later));
+        assert!(files.get(2).is_err() && files.get(0).is_ok() && files.get(1).is_ok() && files.get(3).is_ok());
+        files.insert(256, null());
+        assert!(!files.make_room(Instant::now()));
+    }
+}

@@ -1,0 +1,261 @@
+//! Which commands are served: the profile, the allow list, the block list, and the freeze, in one decision.
+//!
+//! Without any of them everything is allowed. The profile offers the commands whose `Spec` puts them there. An allow list
+//! allows its members only, and nothing implicitly; the block list then takes away; no list gives what the profile does not.
+//! While file systems are frozen only the commands made for that are served, and being frozen gives back nothing that is
+//! refused otherwise, save what it takes to see and end the freeze.
+//! Which programs and files a command may use is decided when it names them: [`Policy::program`], [`Policy::place`].
+
+mod places;
+mod programs;
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use qga::{Class, Profile, Spec, command::WhileFrozen, wire::message::Error};
+
+pub(crate) use self::places::Place;
+use crate::{
+    config::settings::{Origin, Settings, Sourced},
+    freeze,
+};
+
+/// What the administrator allows.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    profile: Sourced<Profile>,
+    allowed: HashMap<String, Origin>,
+    blocked: HashMap<String, Origin>,
+    /// Patterns of programs, if not all are allowed.
+    programs: Option<Sourced<Vec<String>>>,
+    /// Where files may be read, if not everywhere.
+    reading: Option<Sourced<Vec<String>>>,
+    /// Where files may be written, if not everywhere.
+    writing: Option<Sourced<Vec<String>>>,
+}
+
+/// Why a command is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal<'a> {
+    /// File systems are frozen, for so long.
+    Frozen(Duration),
+    /// The administrator says so.
+    ByPolicy(Rule<'a>),
+}
+
+/// What the administrator said, and where: `profile=backup in /etc/qemu/qemu-ga.conf`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule<'a> {
+    key: &'static str,
+    value: Option<&'a str>,
+    origin: &'a Origin,
+}
+
+impl Policy {
+    /// The policy that the settings make.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let by_name = |list: &[Sourced<String>]| {
+            list.iter().map(|name| (name.value.clone(), name.origin.clone())).collect::<HashMap<_, _>>()
+        };
+        Self {
+            profile: settings.profile.clone(),
+            allowed: by_name(&settings.allow_rpcs),
+            blocked: by_name(&settings.block_rpcs),
+            programs: settings.exec_allow.clone(),
+            reading: settings.file_read_allow.clone(),
+            writing: settings.file_write_allow.clone(),
+        }
+    }
+
+    /// Whether a command is served now.
+    pub(crate) fn decide(&self, spec: &Spec, frozen_for: Option<Duration>) -> Result<(), Refusal<'_>> {
+        match (spec.while_frozen, frozen_for) {
+            (WhileFrozen::Refused, Some(time)) => return Err(Refusal::Frozen(time)),
+            (WhileFrozen::EvenIfBlocked, Some(_)) => return Ok(()),
+            _ => {}
+        }
+        self.rule_against(spec).map_or(Ok(()), |rule| Err(Refusal::ByPolicy(rule)))
+    }
+
+    /// What restricts a command that is served: the lists of programs or places.
+    pub(crate) fn limits(&self, spec: &Spec) -> impl Iterator<Item = (Rule<'_>, &[String])> {
+        let lists = match spec.class {
+            Class::Exec => [list("exec-allow", self.programs.as_ref()), None],
+            Class::File => {
+                [list("file-read-allow", self.reading.as_ref()), list("file-write-allow", self.writing.as_ref())]
+            }
+            _ => [None, None],
+        };
+        lists.into_iter().flatten()
+    }
+
+    fn rule_against(&self, spec: &Spec) -> Option<Rule<'_>> {
+        if spec.profile > self.profile.value {
+            let value = Some(self.profile.value.name());
+            return Some(Rule { key: "profile", value, origin: &self.profile.origin });
+        }
+        if !self.allowed.is_empty() && !self.allowed.contains_key(spec.name) {
+            let origin = self.allowed.values().find(|origin| matches!(origin, Origin::File(_)));
+            return origin.or(self.allowed.values().next()).map(|origin| Rule {
+                key: "allow-rpcs",
+                value: None,
+                origin,
+            });
+        }
+        if let Some(origin) = self.blocked.get(spec.name) {
+            return Some(Rule { key: "block-rpcs", value: None, origin });
+        }
+        // Lists without members leave nothing for the command to do.
+        let restricts_all = match spec.class {
+            Class::File => self.reading.is_some() && self.writing.is_some(),
+            _ => true,
+        };
+        let allows_any = self.limits(spec).any(|(_, members)| !members.is_empty());
+        self.limits(spec).next().filter(|_| restricts_all && !allows_any).map(|(rule, _)| rule)
+    }
+}
+
+fn list<'a>(key: &'static str, list: Option<&'a Sourced<Vec<String>>>) -> Option<(Rule<'a>, &'a [String])> {
+    list.map(|list| (Rule { key, value: None, origin: &list.origin }, &*list.value))
+}
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value {
+            Some(value) => write!(formatter, "{}={value} {}", self.key, self.origin),
+            None => write!(formatter, "{} {}", self.key, self.origin),
+        }
+    }
+}
+
+impl Refusal<'_> {
+    /// What the peer is told. Hosts take the class for "not supported".
+    pub(crate) fn explain(&self, command: &str) -> Error {
+        match self {
+            Self::Frozen(time) => freeze::refusal(command, *time),
+            Self::ByPolicy(_) => Error::disabled(command, self.reason()),
+        }
+    }
+
+    /// Why, without naming the command.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Frozen(_) => freeze::FROZEN_REASON.into(),
+            Self::ByPolicy(rule) => format!("the command is not allowed ({rule})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qga::commands::SPECS;
+
+    use super::*;
+
+    const PING: Spec = Spec::new("guest-ping", Class::Session).while_frozen(WhileFrozen::Served);
+    const EXEC: Spec = Spec::new("guest-exec", Class::Exec);
+    const FROZEN: &str = "the agent is in frozen state (for 35 s)";
+    const TIME: Option<Duration> = Some(Duration::from_secs(35));
+    const BY_ALLOW: &str = "the command is not allowed (allow-rpcs in /conf)";
+    const BY_BLOCK: &str = "the command is not allowed (block-rpcs on the command line)";
+
+    fn policy(allowed: &[&str], blocked: &[&str], profile: Profile) -> Policy {
+        let names = |list: &[&str], origin: Origin| {
+            list.iter().map(|name| Sourced { value: (*name).into(), origin: origin.clone() }).collect()
+        };
+        let file = Origin::File("/conf".into());
+        Policy::new(&Settings {
+            allow_rpcs: names(allowed, file.clone()),
+            block_rpcs: names(blocked, Origin::CommandLine),
+            profile: Sourced { value: profile, origin: file },
+            ..Settings::default()
+        })
+    }
+
+    fn reason(policy: &Policy, spec: &Spec, frozen_for: Option<Duration>) -> Result<(), String> {
+        policy.decide(spec, frozen_for).map_err(|refusal| {
+            let Error { desc, .. } = refusal.explain(spec.name);
+            let prefix = format!("Command {} has been disabled: ", spec.name);
+            desc.strip_prefix(&prefix).expect("hosts match this").to_owned()
+        })
+    }
+
+    fn check(
+        allowed: &[&str],
+        blocked: &[&str],
+        frozen_for: Option<Duration>,
+        ping: Result<(), &str>,
+        exec: Result<(), &str>,
+    ) {
+        let policy = policy(allowed, blocked, Profile::Full);
+        assert_eq!(reason(&policy, &PING, frozen_for), ping.map_err(Into::into));
+        assert_eq!(reason(&policy, &EXEC, frozen_for), exec.map_err(Into::into));
+    }
+
+    #[test]
+    fn without_lists_everything_is_allowed() {
+        check(&[], &[], None, Ok(()), Ok(()));
+    }
+
+    #[test]
+    fn an_allow_list_has_no_implicit_members() {
+        check(&["guest-exec"], &[], None, Err(BY_ALLOW), Ok(()));
+    }
+
+    #[test]
+    fn the_block_list_takes_away_from_the_allow_list() {
+        check(&["guest-exec", "guest-ping"], &["guest-exec"], None, Ok(()), Err(BY_BLOCK));
+    }
+
+    #[test]
+    fn while_frozen_only_the_commands_made_for_it_are_served() {
+        check(&[], &[], TIME, Ok(()), Err(FROZEN));
+    }
+
+    #[test]
+    fn a_freeze_does_not_give_back_what_a_list_refuses() {
+        check(&[], &["guest-ping"], TIME, Err(BY_BLOCK), Err(FROZEN));
+    }
+
+    #[test]
+    fn a_freeze_can_always_be_ended() {
+        let thaw = Spec::new("guest-fsfreeze-thaw", Class::Control).while_frozen(WhileFrozen::EvenIfBlocked);
+        for policy in [policy(&[], &[thaw.name], Profile::Full), policy(&[], &[], Profile::ReadOnly)] {
+            assert!(matches!(policy.decide(&thaw, None), Err(Refusal::ByPolicy(_))));
+            assert_eq!(policy.decide(&thaw, TIME), Ok(()));
+        }
+    }
+
+    #[test]
+    fn names_match_exactly() {
+        check(&[], &["Guest-Exec", "guest-exe", " guest-exec"], None, Ok(()), Ok(()));
+    }
+
+    #[test]
+    fn a_profile_offers_its_own_commands_and_those_of_smaller_ones_and_no_list_adds_any() {
+        for profile in Profile::ALL {
+            for (allowed, spec) in SPECS.iter().flat_map(|spec| [(vec![], spec), (vec![spec.name], spec)]) {
+                let expected = match spec.profile <= profile {
+                    true => Ok(()),
+                    false => Err(format!("the command is not allowed (profile={} in /conf)", profile.name())),
+                };
+                assert_eq!(reason(&policy(&allowed, &[], profile), spec, None), expected, "{}", spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_programs_or_places_without_members_refuses_the_commands() {
+        let nothing = || Some(Sourced { value: Vec::new(), origin: Origin::File("/conf".into()) });
+        let allowed = |settings: Settings| {
+            let policy = Policy::new(&settings);
+            let names = SPECS.iter().filter(|spec| matches!(spec.class, Class::Exec | Class::File));
+            let allowed = names.filter(|spec| policy.decide(spec, None).is_ok());
+            allowed.filter(|spec| spec.audited).map(|spec| spec.name).collect::<Vec<_>>()
+        };
+        let default = Settings::default;
+        assert_eq!(allowed(Settings { exec_allow: nothing(), ..default() }), ["guest-file-open"]);
+        assert_eq!(allowed(Settings { file_read_allow: nothing(), ..default() }), ["guest-file-open", "guest-exec"]);
+        let no_files = Settings { file_read_allow: nothing(), file_write_allow: nothing(), ..default() };
+        assert_eq!(allowed(no_files), ["guest-exec"]);
+    }
+}

@@ -1,0 +1,331 @@
+//! What is known of each program.
+//!
+//! A program goes from running to ended, and is forgotten when it was collected or grew old. One that left its pipes to
+//! something else stays, without a process id, until these end: its bytes are dropped as they come.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
+    os::fd::AsFd,
+    time::Instant,
+};
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use qga::{
+    commands::exec::{MAX_OUTPUT_BYTES, ProgramStatus},
+    wire::{base64::Base64, message::Error},
+};
+
+use super::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES};
+use crate::process::spawn::{Child, ExitStatus};
+
+/// Most programs whose end nobody has asked about; what was kept of their output counts elsewhere.
+const MAX_ENDED: usize = 4096;
+/// Most programs that have ended and whose pipes something else holds open; beyond that, those of the oldest are closed.
+const MAX_LEFT_OPEN: usize = 64;
+
+/// A program that was just started, with our ends of its pipes.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) child: Child,
+    pub(super) input: Option<(File, Vec<u8>)>,
+    pub(super) output: Option<File>,
+    pub(super) error: Option<File>,
+}
+
+/// Pipes of programs that are still open: those that are read, and those that are written with what is to be.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    pub(super) outputs: Vec<File>,
+    pub(super) inputs: Vec<(File, Vec<u8>)>,
+}
+
+impl Pipes {
+    pub(super) fn are_none(&self) -> bool {
+        self.outputs.is_empty() && self.inputs.is_empty()
+    }
+}
+
+/// All programs.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    programs: HashMap<u64, Entry>,
+    /// Those that can be asked about.
+    by_pid: HashMap<i64, u64>,
+    /// Those that have ended and can be asked about, in the order of their ends.
+    ended: VecDeque<u64>,
+    next_key: u64,
+    running: usize,
+    kept_bytes: usize,
+    waiting_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pid: i64,
+    /// Until it is reaped.
+    child: Option<Child>,
+    input: Option<Input>,
+    streams: [Option<Stream>; 2],
+    ended: Option<(ExitStatus, Instant)>,
+    is_collected: bool,
+}
+
+#[derive(Debug)]
+struct Input {
+    pipe: File,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+#[derive(Debug)]
+struct Stream {
+    /// Until its end.
+    pipe: Option<File>,
+    bytes: Vec<u8>,
+    is_truncated: bool,
+}
+
+/// What of a program an event is about; the low bits of the event's data.
+const SOURCES: u64 = 4;
+const CHILD: u64 = 0;
+const INPUT: u64 = 1;
+const FIRST_STREAM: u64 = 2;
+
+impl Table {
+    /// Whether one more program may be started.
+    pub(super) fn check_room(&self, input_bytes: usize) -> io::Result<()> {
+        if self.running >= MAX_RUNNING {
+            return Err(io::Error::other(format!("{MAX_RUNNING} programs are running already")));
+        }
+        if self.waiting_bytes + input_bytes > MAX_WAITING_BYTES {
+            return Err(io::Error::other(format!("{} bytes of input wait for other programs", self.waiting_bytes)));
+        }
+        Ok(())
+    }
+
+    /// Adds a program.
+    pub(super) fn insert(&mut self, epoll: &Epoll, watched: Watched) -> io::Result<()> {
+        let key = self.next_key;
+        self.next_key += 1;
+        let watch = |source: u64, descriptor: &dyn AsFd, interest: EpollFlags| {
+            epoll.add(descriptor.as_fd(), EpollEvent::new(interest, key * SOURCES + source))
+        };
+        if let Err(error) = watch(CHILD, &watched.child, EpollFlags::EPOLLIN) {
+            watched.child.discard();
+            return Err(error.into());
+        }
+        // Nobody waits for these: what cannot be watched is closed, as if it had ended.
+        let input = watched.input.and_then(|(pipe, bytes)| {
+            watch(INPUT, &pipe, EpollFlags::EPOLLOUT).ok().map(|()| Input { pipe, bytes, written: 0 })
+        });
+        let mut source = FIRST_STREAM;
+        let streams = [watched.output, watched.error].map(|pipe| {
+            let stream = pipe.map(|pipe| Stream {
+                pipe: watch(source, &pipe, EpollFlags::EPOLLIN).ok().map(|()| pipe),
+                bytes: Vec::new(),
+                is_truncated: false,
+            });
+            source += 1;
+            stream
+        });
+        let pid = i64::from(watched.child.pid().as_raw());
+        self.waiting_bytes += input.as_ref().map_or(0, |input| input.bytes.len());
+        self.running += 1;
+        if let Some(earlier) = self.by_pid.insert(pid, key) {
+            // The kernel gave the number of a program that nobody asked about to this one.
+            self.forget(earlier);
+            self.by_pid.insert(pid, key);
+        }
+        self.programs
+            .insert(key, Entry { pid, child: Some(watched.child), input, streams, ended: None, is_collected: false });
+        Ok(())
+    }
+
+    /// Moves what an event is about, at most one piece.
+    pub(super) fn handle(&mut self, event: u64, piece: &mut [u8], now: Instant) {
+        let (key, source) = (event / SOURCES, event % SOURCES);
+        match source {
+            CHILD => self.reap(key, now),
+            INPUT => self.feed(key),
+            _ => self.drain(key, usize::from(source > FIRST_STREAM), piece),
+        }
+    }
+
+    /// Tells how a program is doing, and forgets it when it is over.
+    pub(super) fn collect(&mut self, pid: i64, now: Instant) -> Result<ProgramStatus, Error> {
+        let unknown = || Error::generic(format!("PID {pid} does not exist"));
+        let key = *self.by_pid.get(&pid).ok_or_else(unknown)?;
+        let entry = self.programs.get_mut(&key).ok_or_else(unknown)?;
+        let Some(end) = entry.over(now) else { return Ok(ProgramStatus::default()) };
+        let [(out_data, out_truncated), (err_data, err_truncated)] = entry.streams.each_mut().map(|stream| {
+            let Some(stream) = stream.as_mut().filter(|stream| !stream.bytes.is_empty()) else { return (None, None) };
+            let bytes = std::mem::take(&mut stream.bytes);
+            self.kept_bytes -= bytes.len();
+            (Some(Base64::from(bytes)), Some(stream.is_truncated))
+        });
+        self.forget(key);
+        let (exitcode, signal) = match end {
+            ExitStatus::Code(code) => (Some(code.into()), None),
+            ExitStatus::Signal(signal) => (None, Some(signal.into())),
+        };
+        Ok(ProgramStatus { exited: true, exitcode, signal, out_data, err_data, out_truncated, err_truncated })
+    }
+
+    /// All pipes that are open, from now on somebody else's.
+    pub(super) fn take_pipes(&mut self) -> Pipes {
+        let mut pipes = Pipes::default();
+        for entry in self.programs.values_mut() {
+            pipes.outputs.extend(entry.streams.iter_mut().flatten().filter_map(|stream| stream.pipe.take()));
+            if let Some(Input { pipe, mut bytes, written }) = entry.input.take() {
+                bytes.drain(..written);
+                pipes.inputs.push((pipe, bytes));
+            }
+        }
+        pipes
+    }
+
+    /// When [`Self::forget_old`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let (_, at) = self.programs.get(self.ended.front()?)?.ended?;
+        Some(at + MAX_AGE)
+    }
+
+    /// Forgets programs that nobody asked about for long, and tells whether there were any.
+    pub(super) fn forget_old(&mut self, now: Instant) -> bool {
+        let before = self.ended.len();
+        while self.ended.len() > MAX_ENDED || self.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.forget_oldest();
+        }
+        self.ended.len() < before
+    }
+
+    fn reap(&mut self, key: u64, now: Instant) {
+        let Some(entry) = self.programs.get_mut(&key) else { return };
+        let end = match entry.child.as_ref().map(Child::try_wait) {
+            Some(Ok(Some(end))) => end,
+            Some(Ok(None)) | None => return,
+            Some(Err(error)) => {
+                log::error!("failed to learn how process {} ended: {error}", entry.pid);
+                ExitStatus::Code(-1)
+            }
+        };
+        log::info!("process {} of guest-exec ended: {end:?}", entry.pid);
+        entry.child = None;
+        entry.ended = Some((end, now));
+        self.running -= 1;
+        self.ended.push_back(key);
+        self.close_oldest_left_open();
+    }
+
+    fn feed(&mut self, key: u64) {
+        let Some(entry) = self.programs.get_mut(&key) else { return };
+        let Some(input) = &mut entry.input else { return };
+        let rest = &input.bytes[input.written..];
+        let is_over = match input.pipe.write(&rest[..rest.len().min(super::pump::PIECE_BYTES)]) {
+            Ok(count) => {
+                input.written += count;
+                input.written == input.bytes.len()
+            }
+            Err(error) => !is_temporary(&error),
+        };
+        if is_over {
+            self.waiting_bytes -= input.bytes.len();
+            entry.input = None;
+        }
+    }
+
+    fn drain(&mut self, key: u64, index: usize, piece: &mut [u8]) {
+        let Some(entry) = self.programs.get_mut(&key) else { return };
+        let Some(stream) = &mut entry.streams[index] else { return };
+        let Some(pipe) = &mut stream.pipe else { return };
+        let count = match pipe.read(piece) {
+            Ok(count) => count,
+            Err(error) if is_temporary(&error) => return,
+            Err(_) => 0,
+        };
+        if count == 0 {
+            stream.pipe = None;
+            if entry.is_collected && !entry.has_open_pipes() {
+                self.programs.remove(&key);
+            }
+            return;
+        }
+        if entry.is_collected {
+            return;
+        }
+        let wanted = count.min(MAX_OUTPUT_BYTES - stream.bytes.len());
+        let room = self.make_room(wanted, key);
+        let Some(stream) = self.programs.get_mut(&key).and_then(|entry| entry.streams[index].as_mut()) else { return };
+        stream.bytes.extend_from_slice(&piece[..room]);
+        stream.is_truncated |= room < count;
+        self.kept_bytes += room;
+    }
+
+    /// Forgets what others left until so many bytes can be kept, and returns how many really can.
+    fn make_room(&mut self, wanted: usize, for_key: u64) -> usize {
+        while self.kept_bytes + wanted > MAX_KEPT_BYTES && self.ended.front().is_some_and(|&key| key != for_key) {
+            self.forget_oldest();
+        }
+        wanted.min(MAX_KEPT_BYTES - self.kept_bytes)
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(&key) = self.ended.front() else { return };
+        if let Some(entry) = self.programs.get(&key) {
+            log::info!("nobody asked what became of process {}", entry.pid);
+        }
+        self.forget(key);
+    }
+
+    /// Nobody can ask about a program that has ended any more. Its pipes are drained until they end.
+    fn forget(&mut self, key: u64) {
+        let Some(entry) = self.programs.get_mut(&key) else { return };
+        entry.is_collected = true;
+        self.by_pid.remove(&entry.pid);
+        self.ended.retain(|&ended| ended != key);
+        self.waiting_bytes -= entry.input.take().map_or(0, |input| input.bytes.len());
+        for stream in entry.streams.iter_mut().flatten() {
+            self.kept_bytes -= std::mem::take(&mut stream.bytes).len();
+        }
+        if !entry.has_open_pipes() {
+            self.programs.remove(&key);
+        }
+    }
+
+    fn close_oldest_left_open(&mut self) {
+        let left_open = |entry: &Entry| entry.ended.is_some() && entry.has_open_pipes();
+        if self.programs.values().filter(|entry| left_open(entry)).count() <= MAX_LEFT_OPEN {
+            return;
+        }
+        let oldest = self
+            .programs
+            .iter_mut()
+            .filter(|(_, entry)| left_open(entry))
+            .min_by_key(|(_, entry)| entry.ended.map(|(_, at)| at));
+        let Some((&key, entry)) = oldest else { return };
+        for stream in entry.streams.iter_mut().flatten() {
+            stream.pipe = None;
+        }
+        if entry.is_collected {
+            self.programs.remove(&key);
+        }
+    }
+}
+
+impl Entry {
+    /// How it ended, once nothing more is to be waited for.
+    fn over(&self, now: Instant) -> Option<ExitStatus> {
+        let (end, at) = self.ended?;
+        (!self.has_open_pipes() || now.saturating_duration_since(at) >= GRACE).then_some(end)
+    }
+
+    fn has_open_pipes(&self) -> bool {
+        self.streams.iter().flatten().any(|stream| stream.pipe.is_some())
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,288 @@
+//! The only way to start a program.
+//!
+//! A program gets a session of its own, so that it and all it starts can be signalled as one; three descriptors and no
+//! other; every signal at its default and none blocked; exactly the arguments and environment that are passed.
+//! A name without a slash is looked up in `PATH` of that environment, or in [`DEFAULT_PATH`] where it has none. A file
+//! without a `#!` is run by the shell. Starting does not copy the agent, however large it is at the moment.
+//! Whoever starts a program must also reap it: [`Child::try_wait`]. [`Helper`](super::helper::Helper) does, for a program that is waited for.
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    fs,
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    sync::Once,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    libc,
+    spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
+    sys::{
+        signal::{SigSet, Signal, kill, killpg},
+        stat::stat,
+        wait::{Id, WaitPidFlag, waitid, waitpid},
+    },
+    unistd::{AccessFlags, Pid, access, pipe2},
+};
+
+pub(crate) use crate::sys::pidfd::ExitStatus;
+use crate::{sys, util::threads};
+
+/// Where programs are looked for when the environment does not say.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin:.";
+/// What runs a file that the kernel cannot.
+const SHELL: &CStr = c"/bin/sh";
+/// Enough for a thread that only waits.
+const WATCHER_STACK_BYTES: usize = 64 * 1024;
+
+/// A program, ready to be started.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// As it was asked for; its first element is the program.
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    /// The file to run, if it is not looked for.
+    file: Option<CString>,
+}
+
+/// The descriptors that a program gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stdio<'a> {
+    /// Standard input.
+    pub(crate) input: BorrowedFd<'a>,
+    /// Standard output.
+    pub(crate) output: BorrowedFd<'a>,
+    /// Standard error.
+    pub(crate) error: BorrowedFd<'a>,
+}
+
+/// A program that was started and not reaped yet.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pid: Pid,
+    /// Readable once it has ended.
+    descriptor: OwnedFd,
+}
+
+impl Program {
+    /// A program with its arguments, and its whole environment as `NAME=value`.
+    ///
+    /// # Errors
+    /// When any of it has a NUL in it.
+    pub(crate) fn new<A, E>(path: impl AsRef<OsStr>, arguments: A, environment: E) -> io::Result<Self>
+    where
+        A: IntoIterator<Item: Into<Vec<u8>>>,
+        E: IntoIterator<Item: Into<Vec<u8>>>,
+    {
+        let checked = |what: &'static str, text: Vec<u8>| {
+            CString::new(text).map_err(|_| io::Error::other(format!("{what} has a NUL in it")))
+        };
+        let path = checked("the path", path.as_ref().as_bytes().into());
+        let arguments = arguments.into_iter().map(|argument| checked("an argument", argument.into()));
+        let environment = environment.into_iter().map(|variable| checked("a variable", variable.into()));
+        Ok(Self {
+            arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
+            environment: environment.collect::<Result<_, _>>()?,
+            file: None,
+        })
+    }
+
+    /// Where it would be started from.
+    pub(crate) fn find(&self) -> io::Result<PathBuf> {
+        let name = self.arguments[0].as_bytes();
+        if name.contains(&b'/') {
+            return Ok(self.path().into());
+        }
+        let is_program = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+        let candidates = self.candidates(name).map(|path| PathBuf::from(OsStr::from_bytes(path.as_bytes())));
+        candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
+    }
+
+    /// The same program, started from this file and no other.
+    pub(crate) fn at(self, file: &Path) -> io::Result<Self> {
+        let file = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        Ok(Self { file: Some(file), ..self })
+    }
+
+    /// What it was asked for as.
+    pub(crate) fn path(&self) -> &OsStr {
+        OsStr::from_bytes(self.arguments[0].as_bytes())
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self, stdio: Stdio<'_>) -> io::Result<Child> {
+        static PREPARE: Once = Once::new();
+        PREPARE.call_once(|| {
+            sys::inheritance::keep_descriptors();
+            sys::inheritance::keep_ended_children();
+        });
+        // A program that could not be watched would have to be killed after it has begun.
+        let place = stdio.input.try_clone_to_owned()?;
+        let pid = self.start_first_found(stdio)?;
+        drop(place);
+        match sys::pidfd::open(pid).or_else(|_| watch(pid)) {
+            Ok(descriptor) => Ok(Child { pid, descriptor }),
+            Err(error) => {
+                discard(pid);
+                Err(error)
+            }
+        }
+    }
+
+    fn start_first_found(&self, stdio: Stdio<'_>) -> nix::Result<Pid> {
+        if let Some(file) = &self.file {
+            return self.start_at(file, stdio);
+        }
+        let name = self.arguments[0].as_bytes();
+        if name.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if name.contains(&b'/') {
+            return self.start_at(&self.arguments[0], stdio);
+        }
+        let mut failure = Errno::ENOENT;
+        for path in self.candidates(name) {
+            // Cheaper than starting a process only to learn that there is nothing for it.
+            if stat(path.as_c_str()).is_err_and(|error| error == Errno::ENOENT || error == Errno::ENOTDIR) {
+                continue;
+            }
+            match self.start_at(&path, stdio) {
+                Err(Errno::EACCES) => failure = Errno::EACCES,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {}
+                other => return other,
+            }
+        }
+        Err(failure)
+    }
+
+    fn candidates(&self, name: &[u8]) -> impl Iterator<Item = CString> {
+        let path = self.environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+        path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':').filter_map(move |directory| match directory {
+            b"" => CString::new(name).ok(),
+            _ => CString::new([directory, b"/", name].concat()).ok(),
+        })
+    }
+
+    fn start_at(&self, path: &CStr, stdio: Stdio<'_>) -> nix::Result<Pid> {
+        match spawn(path, &self.arguments, &self.environment, stdio) {
+            Err(Errno::ENOEXEC) => {
+                let arguments: Vec<_> =
+                    [SHELL, path].into_iter().chain(self.arguments[1..].iter().map(CString::as_c_str)).collect();
+                spawn(SHELL, &arguments, &self.environment, stdio)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Child {
+    /// Its process id, which is also that of its session.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// How it ended, if it has; it is reaped then.
+    pub(crate) fn try_wait(&self) -> nix::Result<Option<ExitStatus>> {
+        sys::pidfd::try_wait(self.pid)
+    }
+
+    /// Kills it and all of its session that has not left its process group. To be called before it is reaped.
+    pub(crate) fn kill_session(&self) {
+        // Fails only when there is nobody left.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+    }
+
+    /// Takes from it the protection against running out of memory that the agent may have and has passed on to it.
+    pub(crate) fn unprotect(&self) {
+        let path = format!("/proc/{}/oom_score_adj", self.pid);
+        if fs::read_to_string(&path).is_ok_and(|score| score.starts_with('-')) {
+            // It may have ended.
+            let _ = fs::write(path, "0");
+        }
+    }
+
+    /// Ends it at once, for whoever cannot look after it.
+    pub(crate) fn discard(self) {
+        discard(self.pid);
+    }
+}
+
+/// Has a thread wait for a child's end, on a kernel that has no descriptors of processes.
+fn watch(pid: Pid) -> io::Result<OwnedFd> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    let wait = move || {
+        // It is reaped by whoever is told.
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        // Fails when nobody wants to know.
+        let _ = File::from(write).write_all(b"!");
+    };
+    threads::start("child", WATCHER_STACK_BYTES, wait)?;
+    Ok(read)
+}
+
+fn discard(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
+    let _ = waitpid(pid, None);
+}
+
+/// Readable once it has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The reading end for a child, and ours, which never blocks.
+pub(crate) fn pipe_to_child() -> io::Result<(OwnedFd, File)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write.into()))
+}
+
+/// Our end, which never blocks, and the writing one for a child.
+pub(crate) fn pipe_from_child() -> io::Result<(File, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read.into(), write))
+}
+
+fn spawn<A: AsRef<CStr>>(path: &CStr, arguments: &[A], environment: &[CString], stdio: Stdio<'_>) -> nix::Result<Pid> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    for (number, descriptor) in [stdio.input, stdio.output, stdio.error].iter().enumerate() {
+        actions.add_dup2(descriptor.as_raw_fd(), i32::try_from(number).unwrap_or(i32::MAX))?;
+    }
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    let new_session = PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
+    attributes
+        .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | new_session)?;
+    posix_spawn(path, &actions, &attributes, arguments, environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_child_is_told_without_descriptors_of_processes() {
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let stdio = Stdio { input: null.as_fd(), output: null.as_fd(), error: null.as_fd() };
+        let program = Program::new("/bin/sh", ["-c", "exit 7"], [] as [&str; 0]).unwrap();
+        let Child { pid, .. } = program.start(stdio).unwrap();
+        let child = Child { pid, descriptor: watch(pid).unwrap() };
+        let mut events = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut events, PollTimeout::NONE), Ok(1));
+        assert!(events[0].revents().unwrap().contains(PollFlags::POLLIN));
+        assert_eq!(child.try_wait(), Ok(Some(ExitStatus::Code(7))));
+    }
+}

@@ -1,0 +1,234 @@
+//! From a request to its reply, or to a task that makes the reply.
+//!
+//! The order of checks is the protocol's: the envelope, the command's name, whether it is served, its arguments. All that
+//! applies to every command happens here and nowhere else: policy, audit, deadlines, panics, the form of the reply.
+//! The table of commands is derived from the one list of the contract; a listed command without behaviour does not compile.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use qga::{
+    Spec, for_each_command,
+    wire::{
+        args,
+        message::{self, Envelope, Error, Id},
+        value::Object,
+    },
+};
+
+use crate::{commands::Run, guest::Guest, logging::audit::Entry};
+
+/// Finds commands, and prepares them to run on one guest.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatcher {
+    handlers: &'static [Handler],
+    guest: Arc<Guest>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Dispatched {
+    /// It was carried out or refused. The reply line, or nothing for a silent success.
+    Done(Option<Vec<u8>>),
+    /// It may block: its task is to be run elsewhere.
+    Blocking(Task),
+}
+
+/// A command whose arguments are read, and what its reply needs.
+pub(crate) struct Task {
+    /// The command's name, for errors and the log.
+    pub(crate) name: &'static str,
+    /// The request's id.
+    pub(crate) id: Option<Id>,
+    /// How long it may run.
+    pub(crate) timeout: Duration,
+    /// What the audit is to tell of it.
+    pub(crate) audit: Option<Entry>,
+    /// Its behaviour, arguments included.
+    pub(crate) command: PreparedCommand,
+}
+
+/// A command's behaviour with its arguments.
+pub(crate) type PreparedCommand = Box<dyn FnOnce(&Guest, Option<&Id>) -> Answer + Send>;
+
+/// The end of a command.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The reply line, or nothing for a silent success.
+    pub(crate) line: Option<Vec<u8>>,
+    /// Whether it succeeded.
+    pub(crate) is_success: bool,
+}
+
+/// One row of the table.
+pub(crate) struct Handler {
+    /// What must be known before it runs.
+    pub(crate) spec: Spec,
+    /// What the audit may say of the arguments of a command that is refused.
+    pub(crate) audit_subject: fn(&Object<'_>) -> Option<String>,
+    /// Reads the arguments, and runs the command if that cannot block.
+    pub(crate) prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Prepared, Error>,
+}
+
+/// A command whose arguments are read.
+pub(crate) struct Prepared {
+    /// What the audit may say of them.
+    pub(crate) audit_subject: Option<String>,
+    /// What is left to do.
+    pub(crate) step: Step,
+}
+
+/// What is left to do of a command whose arguments are read.
+pub(crate) enum Step {
+    /// Nothing: it was carried out.
+    Done(Answer),
+    /// All: it is to be run.
+    Run(PreparedCommand),
+}
+
+impl Dispatcher {
+    /// A dispatcher of all commands.
+    pub(crate) fn new(guest: Arc<Guest>) -> Self {
+        Self { handlers: HANDLERS, guest }
+    }
+
+    /// A dispatcher of these commands.
+    #[cfg(test)]
+    pub(crate) fn with_handlers(handlers: &'static [Handler], guest: Arc<Guest>) -> Self {
+        Self { handlers, guest }
+    }
+
+    /// The guest that commands run on.
+    pub(crate) fn guest(&self) -> &Arc<Guest> {
+        &self.guest
+    }
+
+    /// Carries out a request that cannot block, and returns one that can as a task.
+    pub(crate) fn dispatch(&self, text: &[u8]) -> Dispatched {
+        let Envelope { request, id } = Envelope::open(text);
+        let task = request.and_then(|request| {
+            log::debug!("read data, count: {}, data: {}", text.len(), request.execute);
+            let handler = self.find(&request.execute)?;
+            self.check_policy(handler, &request.arguments)?;
+            self.prepare(handler, &request.arguments, id.as_ref())
+        });
+        match task {
+            Ok((_, audit, Step::Done(answer))) => Dispatched::Done(finish(answer, audit.as_ref())),
+            Ok((spec, audit, Step::Run(command))) => {
+                let task = Task { name: spec.name, id, timeout: self.guest.timeout(spec), audit, command };
+                if spec.inline { Dispatched::Done(task.run(&self.guest)) } else { Dispatched::Blocking(task) }
+            }
+            Err(error) => Dispatched::Done(Some(message::refusal(&error, id.as_ref()))),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&Handler, Error> {
+        let unknown = || Error::command_not_found(format!("The command {name} has not been found"));
+        self.handlers.iter().find(|handler| handler.spec.name == name).ok_or_else(unknown)
+    }
+
+    fn check_policy(&self, handler: &Handler, arguments: &Object<'_>) -> Result<(), Error> {
+        let spec = &handler.spec;
+        self.guest.policy.decide(spec, self.guest.freezer.frozen_for()).map_err(|refusal| {
+            if let Some(entry) = Entry::begin(spec, || (handler.audit_subject)(arguments)) {
+                entry.refused(&refusal.reason());
+            }
+            refusal.explain(spec.name)
+        })
+    }
+
+    /// Reads the arguments. From here on the audit tells how the command ended.
+    fn prepare<'a>(
+        &self,
+        handler: &'a Handler,
+        arguments: &Object<'_>,
+        id: Option<&Id>,
+    ) -> Result<(&'a Spec, Option<Entry>, Step), Error> {
+        let spec = &handler.spec;
+        let prepared = (handler.prepare)(arguments, &self.guest, id).inspect_err(|_| {
+            if let Some(entry) = Entry::begin(spec, || None) {
+                entry.ended(false);
+            }
+        })?;
+        log::debug!("{} called", spec.name);
+        Ok((spec, Entry::begin(spec, || prepared.audit_subject), prepared.step))
+    }
+}
+
+impl Task {
+    /// Runs to the end and returns the reply, if there is one.
+    pub(crate) fn run(self, guest: &Guest) -> Option<Vec<u8>> {
+        let Self { name, command, id, audit, .. } = self;
+        let answer = catch_unwind(AssertUnwindSafe(|| command(guest, id.as_ref()))).unwrap_or_else(|_| {
+            let error = Error::generic(format!("{name} failed because of a bug in the agent, which its log describes"));
+            Answer { line: Some(message::refusal(&error, id.as_ref())), is_success: false }
+        });
+        finish(answer, audit.as_ref())
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Task").field(&self.name).finish()
+    }
+}
+
+/// Tells the audit of the end of a command, and returns its reply line.
+fn finish(answer: Answer, audit: Option<&Entry>) -> Option<Vec<u8>> {
+    if let Some(entry) = audit {
+        entry.ended(answer.is_success);
+    }
+    answer.line
+}
+
+impl Handler {
+    /// The row of a command.
+    pub(crate) const fn of<C: Run>() -> Self {
+        Self { spec: C::SPEC, audit_subject: audit_subject::<C>, prepare: prepare::<C> }
+    }
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.spec.name)
+    }
+}
+
+fn audit_subject<C: Run>(arguments: &Object<'_>) -> Option<String> {
+    args::read::<C>(arguments).ok()?.audit_subject()
+}
+
+fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Result<Prepared, Error> {
+    let command: C = args::read(arguments)?;
+    let audit_subject = if C::SPEC.audited { command.audit_subject() } else { None };
+    // One that panics is left to its usual way, where that is answered.
+    let inline = catch_unwind(AssertUnwindSafe(|| command.run_inline(guest)));
+    let step = match inline {
+        Ok(Some(result)) => Step::Done(encode::<C>(result, id)),
+        Ok(None) | Err(_) => Step::Run(Box::new(|guest, id| encode::<C>(command.run(guest), id))),
+    };
+    Ok(Prepared { audit_subject, step })
+}
+
+fn encode<C: Run>(result: Result<C::Reply, Error>, id: Option<&Id>) -> Answer {
+    let is_success = result.is_ok();
+    let line = match result {
+        Ok(_) if C::SPEC.silent => None,
+        Ok(reply) => Some(message::reply(&reply, id, C::SPEC.delimited)),
+        Err(error) => Some(message::refusal(&error, id)),
+    };
+    Answer { line, is_success }
+}
+
+macro_rules! table {
+    ($($command:path),* $(,)?) => {
+        /// Every command, in the protocol's order.
+        pub(crate) static HANDLERS: &[Handler] = &[$(Handler::of::<$command>()),*];
+    };
+}
+
+for_each_command!(table);

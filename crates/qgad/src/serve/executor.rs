@@ -1,0 +1,327 @@
+//! Runs commands off the I/O thread, each with its deadline.
+//!
+//! A command that can block runs on a worker thread. One that passes its deadline is given up: its peer gets an error
+//! now, what it returns later is dropped, and its thread is not used again. Busy threads are bounded by [`MAX_BUSY`];
+//! beyond that, commands that can block are refused until some return. A command that panics is answered with an error
+//! and costs nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+
+use std::{
+    io, mem,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use qga::wire::message::{self, Error, Id};
+
+use crate::{
+    guest::Guest,
+    logging::audit::Entry,
+    serve::{dispatch::Task, server::MAX_CONNECTIONS},
+    util::threads,
+};
+
+/// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or left
+/// behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
+pub(crate) const MAX_BUSY: usize = 3 * MAX_CONNECTIONS;
+/// Threads kept for the next command; a host that polls one guest needs one.
+const MAX_IDLE_WORKERS: usize = 2;
+/// Stack of a worker: name services load modules of their own, which are not modest.
+const WORKER_STACK_BYTES: usize = 1024 * 1024;
+
+/// Identifies a running task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TaskId(u64);
+
+/// The end of a task: by itself, or at its deadline.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    /// Which task.
+    pub(crate) task_id: TaskId,
+    /// The reply line; nothing for a silent success.
+    pub(crate) reply: Option<Vec<u8>>,
+}
+
+/// The worker threads, and the tasks they run.
+#[derive(Debug)]
+pub(crate) struct Executor {
+    guest: Arc<Guest>,
+    running: Vec<Running>,
+    idle: Vec<Worker>,
+    abandoned: usize,
+    next_task_id: u64,
+    returned: Arc<Returned>,
+}
+
+/// The tasks that have returned.
+#[derive(Debug)]
+struct Returned {
+    completions: Mutex<Vec<Completion>>,
+    wake_up: EventFd,
+}
+
+/// A thread's mailbox; dropping it ends the thread once it is done.
+type Worker = Sender<(TaskId, Task)>;
+
+#[derive(Debug)]
+struct Running {
+    task_id: TaskId,
+    name: &'static str,
+    id: Option<Id>,
+    timeout: Duration,
+    deadline: Instant,
+    audit: Option<Entry>,
+    worker: Worker,
+}
+
+impl Executor {
+    /// An executor with no threads yet.
+    pub(crate) fn new(guest: Arc<Guest>) -> nix::Result<Self> {
+        let wake_up = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self {
+            guest,
+            running: Vec::new(),
+            idle: Vec::new(),
+            abandoned: 0,
+            next_task_id: 0,
+            returned: Arc::new(Returned { completions: Mutex::default(), wake_up }),
+        })
+    }
+
+    /// Readable when [`Self::completions`] has something to say.
+    pub(crate) fn wake_up(&self) -> BorrowedFd<'_> {
+        self.returned.wake_up.as_fd()
+    }
+
+    /// When [`Self::completions`] must be called even if nothing wakes the caller.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.running.iter().map(|running| running.deadline).min()
+    }
+
+    /// Starts a task on a thread.
+    ///
+    /// # Errors
+    /// When too many threads are stuck, or the system gives no further one; the task is lost.
+    pub(crate) fn start(&mut self, task: Task) -> Result<TaskId, Error> {
+        let audit = task.audit.clone();
+        self.start_unless_full(task).inspect_err(|_| {
+            if let Some(entry) = audit {
+                entry.ended(false);
+            }
+        })
+    }
+
+    fn start_unless_full(&mut self, task: Task) -> Result<TaskId, Error> {
+        if self.running.len() + self.abandoned >= MAX_BUSY {
+            return Err(Error::generic(format!("{} cannot run: {MAX_BUSY} earlier ones have not ended", task.name)));
+        }
+        let worker = match self.idle.pop() {
+            Some(worker) => worker,
+            None => {
+                self.spawn_worker().map_err(|error| Error::generic(format!("{} cannot run: {error}", task.name)))?
+            }
+        };
+        self.next_task_id += 1;
+        let task_id = TaskId(self.next_task_id);
+        let (name, id, timeout, audit) = (task.name, task.id.clone(), task.timeout, task.audit.clone());
+        worker.send((task_id, task)).map_err(|_| Error::generic(format!("{name} cannot run: its thread is gone")))?;
+        self.running.push(Running { task_id, name, id, timeout, deadline: Instant::now() + timeout, audit, worker });
+        Ok(task_id)
+    }
+
+    /// The tasks that have ended since the last call, and those whose deadline has passed.
+    pub(crate) fn completions(&mut self) -> Vec<Completion> {
+        let mut completions = self.returned.take();
+        completions.retain(|completion| self.take_back(completion.task_id));
+        completions.extend(self.expire(Instant::now()));
+        completions
+    }
+
+    /// Whether anybody still waits for this task; its thread becomes free for the next one.
+    fn take_back(&mut self, task_id: TaskId) -> bool {
+        let Some(index) = self.running.iter().position(|running| running.task_id == task_id) else {
+            self.abandoned -= 1;
+            log::info!("a command that was given up has ended, {} are still stuck", self.abandoned);
+            return false;
+        };
+        let worker = self.running.swap_remove(index).worker;
+        if self.idle.len() < MAX_IDLE_WORKERS {
+            self.idle.push(worker);
+        }
+        true
+    }
+
+    fn expire(&mut self, now: Instant) -> Vec<Completion> {
+        let expired: Vec<_> = self.running.extract_if(.., |running| running.deadline <= now).collect();
+        self.abandoned += expired.len();
+        for running in &expired {
+            if let Some(entry) = &running.audit {
+                entry.timed_out();
+            }
+            log::warn!(
+                "{} was given up after {:?}, {} commands are stuck",
+                running.name,
+                running.timeout,
+                self.abandoned
+            );
+        }
+        expired.iter().map(Running::timed_out).collect()
+    }
+
+    fn spawn_worker(&self) -> io::Result<Worker> {
+        let (worker, tasks) = mpsc::channel::<(TaskId, Task)>();
+        let (guest, returned) = (Arc::clone(&self.guest), Arc::clone(&self.returned));
+        let serve = move || {
+            for (task_id, task) in tasks {
+                let reply = task.run(&guest);
+                returned.add(Completion { task_id, reply });
+            }
+        };
+        threads::start("worker", WORKER_STACK_BYTES, serve)?;
+        Ok(worker)
+    }
+}
+
+impl Returned {
+    fn add(&self, completion: Completion) {
+        self.completions().push(completion);
+        // Fails only when the counter is full, and then the loop is awake anyway.
+        let _ = self.wake_up.write(1);
+    }
+
+    fn take(&self) -> Vec<Completion> {
+        // Reset before looking, so that a task that ends meanwhile wakes the caller again.
+        let _ = self.wake_up.read();
+        mem::take(&mut *self.completions())
+    }
+
+    fn completions(&self) -> MutexGuard<'_, Vec<Completion>> {
+        self.completions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    fn timed_out(&self) -> Completion {
+        let error = Error::generic(format!("{} timed out after {} s", self.name, self.timeout.as_secs_f64()));
+        Completion { task_id: self.task_id, reply: Some(message::refusal(&error, self.id.as_ref())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Condvar;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::{guest, serve::dispatch::Answer};
+
+    /// How long a test waits for what must come.
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    /// Something that commands wait for.
+    #[derive(Default)]
+    struct Gate {
+        is_open: Mutex<bool>,
+        opened: Condvar,
+    }
+
+    impl Gate {
+        fn pass(&self) {
+            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        }
+
+        fn open(&self) {
+            *self.is_open.lock().unwrap() = true;
+            self.opened.notify_all();
+        }
+    }
+
+    fn executor() -> Executor {
+        Executor::new(Arc::new(guest::tests::guest_without_a_machine())).unwrap()
+    }
+
+    fn task(timeout: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Task {
+        let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), is_success: true };
+        Task { name: "test-command", command: Box::new(command), id: None, timeout, audit: None }
+    }
+
+    fn stuck_task(gate: &Arc<Gate>) -> Task {
+        let gate = Arc::clone(gate);
+        task(Duration::ZERO, move || {
+            gate.pass();
+            Some(b"late".to_vec())
+        })
+    }
+
+    /// The next task to end, as the loop would learn of it.
+    fn next(executor: &mut Executor) -> String {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            if let Some(completion) = executor.completions().pop() {
+                return String::from_utf8(completion.reply.unwrap_or_default()).unwrap();
+            }
+            let until = executor.next_deadline().unwrap_or(end).min(end);
+            assert!(Instant::now() < end, "no command ended");
+            let timeout = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap();
+            poll(&mut [PollFd::new(executor.wake_up(), PollFlags::POLLIN)], timeout).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_command_past_its_deadline_is_answered_and_the_next_one_runs() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        executor.start(stuck_task(&gate)).unwrap();
+        assert_eq!(
+            next(&mut executor),
+            "{\"error\": {\"class\": \"GenericError\", \"desc\": \"test-command timed out after 0 s\"}}\n"
+        );
+        executor.start(task(TIMEOUT, || Some(b"done".to_vec()))).unwrap();
+        assert_eq!(next(&mut executor), "done");
+        gate.open();
+    }
+
+    #[test]
+    fn a_result_that_comes_too_late_is_dropped_and_its_place_is_free_again() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        executor.start(stuck_task(&gate)).unwrap();
+        next(&mut executor);
+        assert_eq!(executor.abandoned, 1);
+        gate.open();
+        let end = Instant::now() + TIMEOUT;
+        while executor.abandoned > 0 {
+            assert!(Instant::now() < end, "the late command did not end");
+            poll(&mut [PollFd::new(executor.wake_up(), PollFlags::POLLIN)], 1000_u16).unwrap();
+            assert!(executor.completions().is_empty());
+        }
+    }
+
+    #[test]
+    fn too_many_commands_that_do_not_end_are_refused_whether_given_up_or_not() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        for _ in 0..MAX_BUSY / 2 {
+            executor.start(stuck_task(&gate)).unwrap();
+            next(&mut executor);
+        }
+        for _ in MAX_BUSY / 2..MAX_BUSY {
+            executor.start(Task { timeout: TIMEOUT, ..stuck_task(&gate) }).unwrap();
+        }
+        let refusal = executor.start(stuck_task(&gate)).unwrap_err();
+        assert_eq!(refusal.desc, "test-command cannot run: 48 earlier ones have not ended");
+        gate.open();
+    }
+
+    #[test]
+    fn a_panic_is_answered_and_costs_nothing_else() {
+        let mut executor = executor();
+        executor.start(task(TIMEOUT, || panic!("a bug"))).unwrap();
+        let answer = next(&mut executor);
+        assert!(answer.contains("test-command failed because of a bug in the agent"), "{answer}");
+        executor.start(task(TIMEOUT, || Some(b"done".to_vec()))).unwrap();
+        assert_eq!(next(&mut executor), "done");
+    }
+}

@@ -1,0 +1,211 @@
+//! The agent's start-up, in reading order.
+//!
+//! Settings are read and validated once. What can fail is opened before the agent leaves the foreground, so that
+//! whoever started it learns of it; threads are started after that.
+
+mod check;
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    channel::{Activation, Channel},
+    config::{
+        file::{self, Source},
+        options::Options,
+        settings::Settings,
+    },
+    environment::Environment,
+    freeze::{BoundedCall, Exclude, Freezer, Hooks, Limits, Marker, RealMachine},
+    guest::Guest,
+    logging,
+    open_files::OpenFiles,
+    policy::Policy,
+    process::programs::Programs,
+    root::Root,
+    serve::{
+        dispatch::Dispatcher,
+        server::{Ended, Server},
+    },
+    service::{
+        daemon::{PidFile, daemonize},
+        state::State,
+    },
+    storage::Probes,
+    util::{errno, glob::Globs, keyed_lock::KeyedLock},
+};
+
+/// Runs the agent to its end, or says why it cannot, cause first.
+pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec<String>> {
+    if options.check_config {
+        let (report, mistakes) = check::run(options, &choose_source(options, &environment));
+        print(report.as_bytes())?;
+        return if mistakes { Err(Vec::new()) } else { Ok(()) };
+    }
+    let activation = Activation::take(environment.variable("LISTEN_PID"), environment.variable("LISTEN_FDS"))
+        .map_err(|reason| vec![reason])?;
+    let settings = read_settings(options, &environment, activation.as_ref()).map_err(|reason| vec![reason])?;
+    if options.dump_conf {
+        return print(&settings.dump());
+    }
+    if settings.verbose {
+        logging::be_verbose();
+    }
+    let guest = prepare_guest(&settings, environment)
+        .map_err(|reason| vec![reason, "error initializing guest agent".into()])?;
+    let channel = open_channel(&settings, activation).map_err(|reason| {
+        let consequences = ["failed to create guest agent channel", "failed to initialize guest agent channel"];
+        [reason].into_iter().chain(consequences.map(Into::into)).collect::<Vec<_>>()
+    })?;
+    let _pid_file = match settings.daemon {
+        true => {
+            if settings.logfile.is_none() {
+                log::warn!("a daemon has no standard error, and there is no logfile: nothing will be logged");
+            }
+            Some(become_daemon(&settings.pidfile, &guest.freezer).map_err(|reason| vec![reason])?)
+        }
+        false => None,
+    };
+    log::info!("qgad {} started", env!("CARGO_PKG_VERSION"));
+    let guest = Arc::new(guest);
+    let served = Server::new(channel, settings.retry_path, Dispatcher::new(Arc::clone(&guest))).and_then(|server| {
+        // Both start threads, which must leave signals to the server.
+        logging::write_in_background();
+        guest.freezer.recover();
+        server.run()
+    });
+    guest.programs.hand_over(&guest.environment);
+    match served {
+        Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
+        Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::words(error))]),
+    }
+}
+
+/// Defaults, then the configuration file, then the command line; an inherited socket replaces the channel of all three.
+fn read_settings(
+    options: &Options,
+    environment: &Environment,
+    activation: Option<&Activation>,
+) -> Result<Settings, String> {
+    let mut settings = Settings::default();
+    choose_source(options, environment).load(&mut settings)?;
+    options.apply(&mut settings)?;
+    match activation {
+        Some(activation) => {
+            settings.method = activation.method().into();
+            settings.path = None;
+            Ok(settings)
+        }
+        None => settings.complete(),
+    }
+}
+
+fn choose_source(options: &Options, environment: &Environment) -> Source {
+    Source::choose(options.config.clone(), environment.variable("QGA_CONF"))
+}
+
+fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
+    // A daemon changes its directory.
+    let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
+        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
+    })?;
+    let freezer = prepare_freezer(settings, &environment, &state_directory);
+    if let Some(path) = &settings.logfile {
+        let failed = |error| format!("unable to open specified log file: {}", errno::words(error));
+        open_log(path, &freezer, move |path| logging::append_to(path).map_err(failed))?;
+    }
+    match &settings.audit_file {
+        _ if !settings.audit => {}
+        None => logging::audit_to_log(),
+        Some(path) => {
+            let failed = |error| format!("failed to open the audit's file: {}", errno::words(error));
+            open_log(path, &freezer, move |path| logging::audit_to(path).map_err(failed))?;
+        }
+    }
+    for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
+        if !file::is_command(&name.value) {
+            log::warn!("{}", file::no_command(&name.value));
+        }
+    }
+    Ok(Guest {
+        root: Root::machine(),
+        environment,
+        policy: Policy::new(settings),
+        interfaces_exclude: Globs::new(settings.interfaces_exclude.clone()),
+        command_timeout: settings.command_timeout,
+        state: State::load(&state_directory, !freezer.refuses_commands())?,
+        files: OpenFiles::default(),
+        programs: Programs::new()
+            .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
+        probes: Probes::default(),
+        freezer,
+        trims: Probes::default(),
+        file_locks: KeyedLock::default(),
+    })
+}
+
+fn prepare_freezer(settings: &Settings, environment: &Environment, state_directory: &Path) -> Freezer {
+    let root = Root::machine();
+    let marker = Marker::new(&root, state_directory);
+    let machine = RealMachine {
+        root,
+        environment: environment.clone(),
+        exclude: Exclude::new(settings.fsfreeze_exclude.clone()),
+        hooks: Hooks::new(settings.fsfreeze_hook.clone(), settings.fsfreeze_hook_timeout),
+        marker: marker.clone(),
+        search: BoundedCall::default(),
+        listening: BoundedCall::default(),
+    };
+    let limits = Limits { timeout: settings.fsfreeze_timeout, lease: settings.fsfreeze_lease };
+    Freezer::new(Box::new(machine), marker, limits)
+}
+
+/// A file that may be frozen is opened after the thaw.
+fn open_log(
+    path: &Path,
+    freezer: &Freezer,
+    open: impl Fn(&Path) -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    if !freezer.refuses_commands() {
+        return open(path);
+    }
+    let path = path.to_owned();
+    freezer.when_thawed(move || open(&path).unwrap_or_else(|error| log::error!("{error}")));
+    Ok(())
+}
+
+/// Leaves the foreground. A pid file that may be frozen is written after the thaw.
+fn become_daemon(path: &Path, freezer: &Freezer) -> Result<Arc<Mutex<Option<PidFile>>>, String> {
+    let pid_file = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&pid_file);
+    let keep = move |file| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    if !freezer.refuses_commands() {
+        daemonize(|| PidFile::write(path).map(keep))?;
+        return Ok(pid_file);
+    }
+    daemonize(|| Ok(()))?;
+    let path = path.to_owned();
+    let write = move || PidFile::write(&path).map_or_else(|error| log::error!("{error}"), keep);
+    freezer.when_thawed(write);
+    Ok(pid_file)
+}
+
+fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<Channel, String> {
+    match activation {
+        Some(activation) => Ok(Channel::Listener(activation.into_listener(&settings.vsock_allow))),
+        None => {
+            let path = settings.path.as_deref().unwrap_or(Path::new(""));
+            Channel::open(&settings.method, path, settings.retry_path, &settings.vsock_allow)
+        }
+    }
+}
+
+/// Writes to standard output.
+pub(crate) fn print(text: &[u8]) -> Result<(), Vec<String>> {
+    io::stdout()
+        .write_all(text)
+        .map_err(|error| vec![format!("failed to write to standard output: {}", errno::words(error))])
+}

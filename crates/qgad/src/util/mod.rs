@@ -1,0 +1,9 @@
+//! What has no subject of its own. Imports nothing but `sys`.
+
+pub(crate) mod errno;
+pub(crate) mod file_lock;
+pub(crate) mod glob;
+pub(crate) mod key_file;
+pub(crate) mod keyed_lock;
+pub(crate) mod threads;
+pub(crate) mod timeout;
