@@ -1,4 +1,4 @@
-//! What a command can see and reach: the machine, and the state that outlives a connection.
+//! What commands work on: the machine, and the state of the agent that outlives a connection.
 
 use std::time::Duration;
 
@@ -24,27 +24,27 @@ use crate::{
 pub(crate) struct Guest {
     /// The machine's files.
     pub(crate) root: Root,
-    /// What the agent was started with.
+    /// The environment variables that the agent was started with.
     pub(crate) environment: Environment,
     /// Which commands are served.
     pub(crate) policy: Policy,
-    /// Network interfaces that are not told of.
+    /// Network interfaces that are not reported.
     pub(crate) interfaces_exclude: Globs,
-    /// What the deadline of a query is to be; those of helper programs stay in proportion.
+    /// The timeout of a query. Those of helper programs stay in proportion.
     pub(crate) command_timeout: Duration,
-    /// What outlives the agent.
+    /// The state that outlives the agent.
     pub(crate) state: State,
     /// The open files.
     pub(crate) files: OpenFiles,
     /// The programs that hosts started.
     pub(crate) programs: Programs,
-    /// Questions to devices, some of which may never be answered.
+    /// Questions to devices, which may never answer.
     pub(crate) probes: Probes,
     /// The freeze.
     pub(crate) freezer: Freezer,
-    /// Trims, some of which may never end.
+    /// Trims, which may never end.
     pub(crate) trims: Probes,
-    /// Which of the guest's own files somebody is changing.
+    /// Locks of the guest's own files that commands change.
     pub(crate) file_locks: KeyedLock,
 }
 
@@ -54,7 +54,7 @@ impl Guest {
         Helpers::new(&self.root, &self.environment)
     }
 
-    /// How long a command may run before its peer gets an error instead.
+    /// How long a command may run until its peer gets an error instead.
     pub(crate) fn timeout(&self, spec: &Spec) -> Duration {
         if spec.timeout > HELPER_TIMEOUT {
             return spec.timeout;
@@ -67,12 +67,12 @@ impl Guest {
 pub(crate) mod tests {
     use super::*;
 
-    /// A guest for tests of what lies above the commands.
+    /// A guest for tests that need none of its files.
     pub(crate) fn guest_without_a_machine() -> Guest {
         guest_at(tempfile::tempdir().unwrap().path())
     }
 
-    /// A guest whose root and state directory are one directory.
+    /// A guest whose root and state directory are the same directory.
     pub(crate) fn guest_at(root: &std::path::Path) -> Guest {
         Guest {
             root: Root::at(root),

@@ -1,4 +1,7 @@
-//! One program, run in one of a few ways: the agent, or one of the processes that it starts of itself.
+//! The program runs in one of a few modes: as the agent, or as one of the helper processes that the agent starts.
+//!
+//! The first argument selects a helper process: the guard of a freeze, or the holder of the pipes of running programs.
+//! Everything else is a command line of the agent, which may also print something and exit.
 
 mod accounts;
 mod channel;
@@ -25,7 +28,7 @@ mod util;
 use std::process::ExitCode;
 
 use self::{
-    config::options::{self, Outcome},
+    config::options::{self, Parsed},
     environment::Environment,
     process::programs,
 };
@@ -34,23 +37,19 @@ fn main() -> ExitCode {
     sys::memory::keep();
     let environment = Environment::of_process();
     logging::begin(environment.text("JOURNAL_STREAM"));
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == freeze::GUARD_OPTION) {
+    let mode = std::env::args_os().nth(1);
+    if mode.as_deref().is_some_and(|mode| mode == freeze::GUARD_OPTION) {
         return freeze::run_guard();
     }
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == programs::PIPE_HOLDER_OPTION) {
+    if mode.as_deref().is_some_and(|mode| mode == programs::PIPE_HOLDER_OPTION) {
         return programs::run_pipe_holder();
     }
-    let program = std::env::args_os().next().unwrap_or_default();
-    let done = match options::parse(std::env::args_os()) {
-        Outcome::Print(text) => startup::print(text.as_bytes()),
-        Outcome::Read(options) => startup::run(&options, environment),
-        Outcome::Wrong(reason) => {
-            eprintln!("{reason}");
-            let hint = format!("Unknown option, try '{} --help' for more information.\n", program.display());
-            startup::print(hint.as_bytes()).and(Err(Vec::new()))
-        }
+    let result = match options::parse(std::env::args_os()) {
+        Parsed::Run(options) => startup::run(&options, environment),
+        Parsed::Print(text) => startup::print(text.as_bytes()),
+        Parsed::Invalid(reason) => refuse_command_line(&reason),
     };
-    let code = match done {
+    let exit_status = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
             for reason in reasons {
@@ -60,5 +59,13 @@ fn main() -> ExitCode {
         }
     };
     logging::finish();
-    code
+    exit_status
+}
+
+/// Reports an invalid command line on both streams, as qemu-ga does.
+fn refuse_command_line(reason: &str) -> Result<(), Vec<String>> {
+    eprintln!("{reason}");
+    let program = std::env::args_os().next().unwrap_or_default();
+    let hint = format!("Unknown option, try '{} --help' for more information.\n", program.display());
+    startup::print(hint.as_bytes()).and(Err(Vec::new()))
 }

@@ -1,8 +1,8 @@
 //! The configuration file.
 //!
-//! A key file whose group `general` holds the settings; other groups and unknown keys are passed over, with a warning. The
-//! usual file may be missing, as may the one named by `QGA_CONF`; one named on the command line may not. The first mistake
-//! ends the agent's start; [`Source::check`] tells all of them.
+//! It is a key file whose group `general` holds the settings. Other groups and unknown keys are ignored, with a
+//! warning. The default file may be missing, as may the one named by `QGA_CONF`; one named on the command line must
+//! exist. The first mistake ends the agent's start; [`ConfigFile::check`] reports all of them.
 
 use std::{
     collections::HashMap,
@@ -13,49 +13,50 @@ use std::{
 
 use qga::commands::SPECS;
 
-use crate::{
-    config::settings::{KEYS, Key, Origin, Settings, Takes, split_names},
-    util::{
-        errno,
-        key_file::{KeyFile, Mistake},
-    },
+use super::{
+    settings::{KEYS, Key, Settings},
+    values::{Origin, ValueKind, split_names},
+};
+use crate::util::{
+    errno,
+    key_file::{KeyFile, Mistake},
 };
 
-/// The file that is read where nothing else is said.
-pub(crate) const DEFAULT_FILE: &str = "/etc/qemu/qemu-ga.conf";
+/// The file that is read if no other is named.
+const DEFAULT_FILE: &str = "/etc/qemu/qemu-ga.conf";
 /// The group that holds the settings.
 const GROUP: &str = "general";
-/// The key whose emptiness restricts nothing, as it does not in qemu-ga.
+/// The key that restricts nothing when it is empty, as in qemu-ga.
 const ALLOW_LIST: &str = "allow-rpcs";
-/// Largest file that is read; a configuration with every command in both lists is a few kibibytes.
+/// Largest file that is read, in bytes. A configuration with every command in both lists has a few kibibytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Which file to read, and whether it must be there.
+/// Which file to read, and whether it must exist.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct ConfigFile {
     path: PathBuf,
     is_required: bool,
 }
 
-impl Source {
-    /// The file of the command line, else that of `QGA_CONF`, else the usual one.
-    pub(crate) fn choose(option: Option<OsString>, variable: Option<&OsStr>) -> Self {
+impl ConfigFile {
+    /// The file that the command line names, else the one of `QGA_CONF`, else the default.
+    pub(crate) fn select(option: Option<OsString>, variable: Option<&OsStr>) -> Self {
         let is_required = option.is_some();
         let path = option.or_else(|| variable.map(Into::into)).unwrap_or_else(|| DEFAULT_FILE.into());
         Self { path: path.into(), is_required }
     }
 
-    /// Takes over what the file says.
+    /// Applies the file to the settings.
     pub(crate) fn load(&self, settings: &mut Settings) -> Result<(), String> {
         let Some(contents) = self.contents()? else { return Ok(()) };
-        let file = KeyFile::parse(&contents).map_err(|reason| self.failed(&reason))?;
-        passed_over(&file).iter().for_each(|mistake| log::warn!("{}", self.spell(mistake)));
+        let file = KeyFile::parse(&contents).map_err(|reason| self.load_error(&reason))?;
+        without_effect(&file).iter().for_each(|mistake| log::warn!("{}", self.format(mistake)));
         let mistake = apply(&file, settings, &self.origin()).into_iter().next();
-        mistake.map_or(Ok(()), |(_, reason)| Err(self.failed(&reason)))
+        mistake.map_or(Ok(()), |(_, reason)| Err(self.load_error(&reason)))
     }
 
-    /// Takes over what the file says, and tells all that is wrong with it, `file:line: reason`, also what a start only
-    /// warns of.
+    /// Applies the file to the settings and returns every mistake in it, as `file:line: reason`. Includes what the
+    /// agent's start only warns of.
     pub(crate) fn check(&self, settings: &mut Settings) -> Result<Vec<String>, String> {
         let Some(contents) = self.contents()? else { return Ok(Vec::new()) };
         let (file, mut mistakes) = KeyFile::parse_all(&contents);
@@ -65,18 +66,18 @@ impl Source {
             add(key, reason);
         }
         for (name, _) in file.keys(GROUP) {
-            if key_named(name).is_some_and(|key| key.takes == Takes::Commands) {
+            if find_key(name).is_some_and(|key| key.kind == ValueKind::Commands) {
                 let list = file.text(GROUP, name).ok().flatten().unwrap_or_default();
                 let unknown = split_names(list.as_bytes()).filter(|name| !is_command(name));
-                unknown.for_each(|command| add(name, no_command(&command)));
+                unknown.for_each(|command| add(name, unknown_command(&command)));
             }
         }
-        mistakes.extend(passed_over(&file));
+        mistakes.extend(without_effect(&file));
         mistakes.sort_by_key(|mistake| mistake.line);
-        Ok(mistakes.iter().map(|mistake| self.spell(mistake)).collect())
+        Ok(mistakes.iter().map(|mistake| self.format(mistake)).collect())
     }
 
-    fn spell(&self, Mistake { line, reason }: &Mistake) -> String {
+    fn format(&self, Mistake { line, reason }: &Mistake) -> String {
         format!("{}:{line}: {reason}", self.path.display())
     }
 
@@ -84,11 +85,11 @@ impl Source {
         match read(&self.path) {
             Ok(contents) => Ok(Some(contents)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => Ok(None),
-            Err(error) => Err(self.failed(&errno::words(error))),
+            Err(error) => Err(self.load_error(&errno::words(error))),
         }
     }
 
-    fn failed(&self, reason: &str) -> String {
+    fn load_error(&self, reason: &str) -> String {
         format!("error loading configuration from path: {}, {reason}", self.path.display())
     }
 
@@ -102,8 +103,8 @@ pub(crate) fn is_command(name: &str) -> bool {
     SPECS.iter().any(|spec| spec.name == name)
 }
 
-/// What is said of a list that names one that there is not.
-pub(crate) fn no_command(name: &str) -> String {
+/// The warning about a list that names an unknown command.
+pub(crate) fn unknown_command(name: &str) -> String {
     format!("the block and allow lists name a command that does not exist: '{name}'")
 }
 
@@ -120,11 +121,11 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// What is read and has no effect, which whoever wrote it may not have meant.
-fn passed_over(file: &KeyFile) -> Vec<Mistake> {
+/// The lines that are valid and have no effect, which may not be what their author meant.
+fn without_effect(file: &KeyFile) -> Vec<Mistake> {
     let groups = file.groups().filter(|(name, _)| *name != GROUP);
     let groups = groups.map(|(name, line)| (line, format!("nothing in the group [{name}] is read, only in [{GROUP}]")));
-    let keys = file.keys(GROUP).filter(|(name, _)| key_named(name).is_none());
+    let keys = file.keys(GROUP).filter(|(name, _)| find_key(name).is_none());
     let keys = keys.map(|(name, line)| (line, format!("there is no key '{name}'")));
     let repeated = file.repeated(GROUP);
     let repeated =
@@ -138,20 +139,20 @@ fn passed_over(file: &KeyFile) -> Vec<Mistake> {
     all.map(|(line, reason)| Mistake { line, reason }).collect()
 }
 
-fn key_named(name: &str) -> Option<&'static Key> {
+fn find_key(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.names.contains(&name))
 }
 
-/// Takes over what makes sense, and returns what does not, by key.
+/// Applies the valid values, and returns an error for each key that has an invalid one.
 fn apply(file: &KeyFile, settings: &mut Settings, origin: &Origin) -> Vec<(&'static str, String)> {
     let mut mistakes = Vec::new();
     for key in KEYS {
         for name in key.names {
-            let taken = file.text(GROUP, name).and_then(|value| match value {
+            let result = file.text(GROUP, name).and_then(|value| match value {
                 Some(value) => settings.set(key, value.as_ref(), origin),
                 None => Ok(()),
             });
-            mistakes.extend(taken.err().map(|reason| (*name, reason)));
+            mistakes.extend(result.err().map(|reason| (*name, reason)));
         }
     }
     mistakes
@@ -162,9 +163,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_names_the_file_before_the_environment_does() {
+    fn the_command_line_takes_precedence_over_the_environment() {
         let source = |option: Option<&str>, variable: Option<&str>| {
-            let Source { path, is_required } = Source::choose(option.map(Into::into), variable.map(OsStr::new));
+            let ConfigFile { path, is_required } = ConfigFile::select(option.map(Into::into), variable.map(OsStr::new));
             (path.to_str().unwrap().to_owned(), is_required)
         };
         assert_eq!(source(Some("/a"), Some("/b")), ("/a".into(), true));
@@ -173,8 +174,8 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_of_the_command_line_must_be_there() {
-        let load = |is_required| Source { path: "/nonexistent".into(), is_required }.load(&mut Settings::default());
+    fn only_a_file_named_on_the_command_line_must_exist() {
+        let load = |is_required| ConfigFile { path: "/nonexistent".into(), is_required }.load(&mut Settings::default());
         assert_eq!(load(false), Ok(()));
         assert_eq!(
             load(true),
@@ -184,13 +185,13 @@ mod tests {
 
     #[test]
     fn a_directory_is_refused() {
-        let source = Source { path: "/".into(), is_required: false };
+        let source = ConfigFile { path: "/".into(), is_required: false };
         let refusal = "error loading configuration from path: /, Not a regular file";
         assert_eq!(source.load(&mut Settings::default()), Err(refusal.into()));
     }
 
     #[test]
-    fn keys_of_the_general_group_are_taken_and_others_passed_over() {
+    fn keys_of_the_general_group_are_applied_and_others_ignored() {
         let mut settings = Settings::default();
         let contents =
             b"[general]\ndaemon=true\nmethod=unix-listen\nfoo=bar\n[other]\nverbose=true\nretry-path=maybe\n";

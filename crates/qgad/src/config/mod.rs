@@ -1,7 +1,9 @@
-//! What the agent is told: options and the configuration file, read into settings.
+//! The configuration: defaults, then the configuration file, then the command line.
 //!
-//! Raw text becomes validated settings here, once; whoever uses them checks nothing again.
+//! [`settings`] defines every setting once; [`values`] has the formats of their values; [`file`] and [`options`] are
+//! the two sources. Raw text becomes validated settings here, once; code that uses a setting checks nothing again.
 
 pub(crate) mod file;
 pub(crate) mod options;
 pub(crate) mod settings;
+pub(crate) mod values;

@@ -1,23 +1,26 @@
-//! The command line, as getopt_long reads it.
+//! The command line, as getopt_long(3) parses it.
 //!
-//! Options may be given in any order, glued together or abbreviated as long as they stay unique; words that are no
-//! option are passed over. Options that print something end the reading where they stand. The settings' options are
-//! derived from [`KEYS`]; what is wrong is said in getopt's words.
+//! Options may be in any order, glued together, or abbreviated as long as they stay unique. Arguments that are not
+//! options are ignored. An option that prints something ends the parsing: options behind it are not looked at. The
+//! options of settings come from [`KEYS`]; errors have getopt's words, because hosts and administrators know them.
 
 use std::{ffi::OsString, fmt::Write, os::unix::ffi::OsStrExt, path::Path};
 
 use lexopt::Arg;
 use qga::commands::SPECS;
 
-use crate::config::settings::{KEYS, Key, Origin, Settings, Takes, split_names};
+use super::{
+    settings::{KEYS, Key, KeyOption, Settings},
+    values::{Origin, ValueKind, split_names},
+};
 
-/// Where the help text of an option begins.
+/// The column in which the help text of an option begins.
 const HELP_COLUMN: usize = 20;
 
-/// What the command line asks for.
+/// The options of a command line that runs something.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    /// Settings, in the order given.
+    /// The text for each setting, in the order given.
     settings: Vec<(&'static Key, OsString)>,
     /// The configuration file.
     pub(crate) config: Option<OsString>,
@@ -27,18 +30,18 @@ pub(crate) struct Options {
     pub(crate) check_config: bool,
 }
 
-/// What came of reading the command line.
+/// A command line, parsed.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// To be carried out.
-    Read(Options),
-    /// This was asked for, on standard output.
+pub(crate) enum Parsed {
+    /// Run with these options.
+    Run(Options),
+    /// Print this on standard output.
     Print(String),
-    /// This is wrong, on standard error.
-    Wrong(String),
+    /// The command line is invalid; the reason is for standard error.
+    Invalid(String),
 }
 
-/// An option that is no setting.
+/// An option that is not a setting.
 struct Action {
     short: Option<char>,
     long: &'static str,
@@ -54,7 +57,7 @@ enum ActionKind {
     CheckConfig,
     Version,
     Help,
-    /// Accepted because service files for other systems have it.
+    /// Accepted because command lines written for other systems have it.
     Ignore,
 }
 
@@ -97,67 +100,70 @@ static ACTIONS: &[Action] = &[
     Action { short: Some('s'), long: "", takes_value: true, help: &[], kind: ActionKind::Ignore },
 ];
 
+/// The definition of an option.
 #[derive(Clone, Copy)]
-enum Meaning {
+enum Definition {
     Setting(&'static Key),
     Action(&'static Action),
 }
 
 impl Options {
-    /// The names of commands that the command line puts in lists.
-    pub(crate) fn commands(&self) -> impl Iterator<Item = String> {
-        let lists = self.settings.iter().filter(|(key, _)| key.takes == Takes::Commands);
+    /// The names in the lists of commands.
+    pub(crate) fn command_names(&self) -> impl Iterator<Item = String> {
+        let lists = self.settings.iter().filter(|(key, _)| key.kind == ValueKind::Commands);
         lists.flat_map(|(_, list)| split_names(list.as_bytes()))
     }
 
-    /// Adds what the command line says to what the configuration file said.
+    /// Applies the options to the settings of the configuration file.
     pub(crate) fn apply(&self, settings: &mut Settings) -> Result<(), String> {
         self.settings.iter().try_for_each(|(key, value)| settings.set(key, value, &Origin::CommandLine))
     }
 }
 
-/// Reads the command line; its first word is the program's name.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+/// Parses the command line; its first word is the program's name.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     let mut arguments = arguments.into_iter();
     let program = arguments.next().unwrap_or_default().to_string_lossy().into_owned();
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut options = Options::default();
-    match read(&mut parser, &program, &mut options) {
-        Ok(None) => Outcome::Read(options),
-        Ok(Some(text)) => Outcome::Print(text),
-        Err(reason) => Outcome::Wrong(format!("{program}: {reason}")),
+    match parse_options(&mut parser, &program, &mut options) {
+        Ok(None) => Parsed::Run(options),
+        Ok(Some(text)) => Parsed::Print(text),
+        Err(reason) => Parsed::Invalid(format!("{program}: {reason}")),
     }
 }
 
-fn read(parser: &mut lexopt::Parser, program: &str, options: &mut Options) -> Result<Option<String>, String> {
+/// Adds to the options. Returns the text to print, if an option asks for one.
+fn parse_options(parser: &mut lexopt::Parser, program: &str, options: &mut Options) -> Result<Option<String>, String> {
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        let (meaning, name) = match argument {
+        let (definition, name) = match argument {
             Arg::Value(_) => continue,
             Arg::Short(letter) => {
-                (short(letter).ok_or_else(|| format!("invalid option -- '{letter}'"))?, Name::Short(letter))
+                let definition = find_short(letter).ok_or_else(|| format!("invalid option -- '{letter}'"))?;
+                (definition, Name::Short(letter))
             }
             Arg::Long(text) => {
-                let (meaning, full) = long(text)?;
-                (meaning, Name::Long(full))
+                let (definition, full) = find_long(text)?;
+                (definition, Name::Long(full))
             }
         };
-        match meaning {
-            Meaning::Setting(key) => {
-                let value = match key.takes {
-                    Takes::Flag => name.without_value(parser).map(|()| "true".into())?,
-                    Takes::Value | Takes::Commands => name.value(parser)?,
-                    Takes::ValueOr(default) => parser.optional_value().unwrap_or_else(|| default.into()),
+        match definition {
+            Definition::Setting(key) => {
+                let value = match key.kind {
+                    ValueKind::Flag => name.refuse_value(parser).map(|()| "true".into())?,
+                    ValueKind::Value | ValueKind::Commands => name.take_value(parser)?,
+                    ValueKind::OptionalValue(default) => parser.optional_value().unwrap_or_else(|| default.into()),
                 };
-                if key.takes == Takes::Commands && (value == "help" || value == "?") {
+                if key.kind == ValueKind::Commands && (value == "help" || value == "?") {
                     return Ok(Some(SPECS.iter().map(|spec| format!("{}\n", spec.name)).collect()));
                 }
                 options.settings.push((key, value));
             }
-            Meaning::Action(action) => {
+            Definition::Action(action) => {
                 let value = if action.takes_value {
-                    Some(name.value(parser)?)
+                    Some(name.take_value(parser)?)
                 } else {
-                    name.without_value(parser).map(|()| None)?
+                    name.refuse_value(parser).map(|()| None)?
                 };
                 match action.kind {
                     ActionKind::Config => options.config = value,
@@ -180,14 +186,14 @@ enum Name {
 }
 
 impl Name {
-    fn value(&self, parser: &mut lexopt::Parser) -> Result<OsString, String> {
+    fn take_value(&self, parser: &mut lexopt::Parser) -> Result<OsString, String> {
         parser.value().map_err(|_| match self {
             Self::Short(letter) => format!("option requires an argument -- '{letter}'"),
             Self::Long(name) => format!("option '--{name}' requires an argument"),
         })
     }
 
-    fn without_value(&self, parser: &mut lexopt::Parser) -> Result<(), String> {
+    fn refuse_value(&self, parser: &mut lexopt::Parser) -> Result<(), String> {
         match self {
             Self::Long(name) if parser.optional_value().is_some() => {
                 Err(format!("option '--{name}' doesn't allow an argument"))
@@ -197,15 +203,17 @@ impl Name {
     }
 }
 
-fn short(letter: char) -> Option<Meaning> {
-    let key = KEYS.iter().find(|key| key.short == Some(letter)).map(Meaning::Setting);
-    key.or_else(|| ACTIONS.iter().find(|action| action.short == Some(letter)).map(Meaning::Action))
+fn find_short(letter: char) -> Option<Definition> {
+    let key = key_options().find(|(_, option)| option.short == letter).map(|(key, _)| Definition::Setting(key));
+    key.or_else(|| ACTIONS.iter().find(|action| action.short == Some(letter)).map(Definition::Action))
 }
 
-/// The option of this name, or of the only name that begins with it.
-fn long(text: &str) -> Result<(Meaning, &'static str), String> {
-    let keys = KEYS.iter().flat_map(|key| key.long.iter().map(move |name| (Meaning::Setting(key), *name)));
-    let actions = ACTIONS.iter().map(|action| (Meaning::Action(action), action.long));
+/// The option with this name, or else the only one whose name begins with it.
+fn find_long(text: &str) -> Result<(Definition, &'static str), String> {
+    let names =
+        |(key, option): (_, &'static KeyOption)| option.long.iter().map(move |name| (Definition::Setting(key), *name));
+    let keys = key_options().flat_map(names);
+    let actions = ACTIONS.iter().map(|action| (Definition::Action(action), action.long));
     let candidates: Vec<_> =
         keys.chain(actions).filter(|(_, name)| !name.is_empty() && name.starts_with(text)).collect();
     if let Some(exact) = candidates.iter().find(|(_, name)| *name == text) {
@@ -213,7 +221,7 @@ fn long(text: &str) -> Result<(Meaning, &'static str), String> {
     }
     match candidates.as_slice() {
         [] => Err(format!("unrecognized option '--{text}'")),
-        [first, others @ ..] if others.iter().all(|(meaning, _)| meaning.is_same_as(&first.0)) => Ok(*first),
+        [first, others @ ..] if others.iter().all(|(definition, _)| definition.is_same_as(&first.0)) => Ok(*first),
         several => {
             let names: Vec<_> = several.iter().map(|(_, name)| format!("'--{name}'")).collect();
             Err(format!("option '--{text}' is ambiguous; possibilities: {}", names.join(" ")))
@@ -221,7 +229,11 @@ fn long(text: &str) -> Result<(Meaning, &'static str), String> {
     }
 }
 
-impl Meaning {
+fn key_options() -> impl Iterator<Item = (&'static Key, &'static KeyOption)> {
+    KEYS.iter().filter_map(|key| Some((key, key.option.as_ref()?)))
+}
+
+impl Definition {
     fn is_same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Setting(one), Self::Setting(other)) => std::ptr::eq(*one, *other),
@@ -236,28 +248,32 @@ fn version() -> String {
     format!("QEMU Guest Agent {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// An option as help texts show it.
-pub(crate) struct Documented {
-    /// Its one letter.
+/// An option as the help text and the manual page show it.
+pub(crate) struct DocumentedOption {
+    /// One letter.
     pub(crate) short: Option<char>,
-    /// Its name.
+    /// The long name.
     pub(crate) long: &'static str,
-    /// What it does, a line each.
+    /// The lines of the help text.
     pub(crate) help: &'static [&'static str],
-    /// What it takes.
+    /// What the option takes.
     #[cfg_attr(not(test), expect(dead_code, reason = "the manual page shows it"))]
-    pub(crate) takes: Takes,
+    pub(crate) kind: ValueKind,
 }
 
-/// The options that help texts show, in their order.
-pub(crate) fn documented() -> impl Iterator<Item = Documented> {
-    let keys = KEYS.iter().filter(|key| !key.help.is_empty());
-    let keys = keys.map(|key| Documented { short: key.short, long: key.long[0], help: key.help, takes: key.takes });
-    keys.chain(ACTIONS.iter().filter(|action| !action.help.is_empty()).map(|action| Documented {
+/// The options that are documented, in the order of the help text.
+pub(crate) fn documented_options() -> impl Iterator<Item = DocumentedOption> {
+    let keys = key_options().map(|(key, &KeyOption { short, long, help })| DocumentedOption {
+        short: Some(short),
+        long: long[0],
+        help,
+        kind: key.kind,
+    });
+    keys.chain(ACTIONS.iter().filter(|action| !action.help.is_empty()).map(|action| DocumentedOption {
         short: action.short,
         long: action.long,
         help: action.help,
-        takes: if action.takes_value { Takes::Value } else { Takes::Flag },
+        kind: if action.takes_value { ValueKind::Value } else { ValueKind::Flag },
     }))
 }
 
@@ -265,7 +281,7 @@ fn help(program: &str) -> String {
     let mut text = format!("Usage: {program} [-m <method> -p <path>] [<options>]\n{}", version());
     let name = Path::new(program).file_name().map_or_else(Default::default, |name| name.to_string_lossy());
     let _ = writeln!(text, "{name} answers the commands of this machine's host.\n");
-    for Documented { short, long, help: lines, .. } in documented() {
+    for DocumentedOption { short, long, help: lines, .. } in documented_options() {
         let short = short.map_or_else(|| "    ".into(), |letter| format!("-{letter}, "));
         let option = format!("  {short}--{long}");
         let (mut left, mut lines) = (option.as_str(), lines.iter());
@@ -289,28 +305,28 @@ fn help(program: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The settings that a command line makes, as its configuration would be printed; or what it prints, or is told.
-    fn outcome(words: &[&str]) -> Result<String, String> {
+    /// What a command line prints: the configuration that it makes, if nothing else; or the error.
+    fn output(words: &[&str]) -> Result<String, String> {
         match parse(["qgad"].iter().chain(words).map(Into::into)) {
-            Outcome::Read(options) => {
+            Parsed::Run(options) => {
                 let mut settings = Settings::default();
                 options.apply(&mut settings)?;
                 Ok(String::from_utf8(settings.dump()).unwrap())
             }
-            Outcome::Print(text) => Ok(text),
-            Outcome::Wrong(reason) => Err(reason),
+            Parsed::Print(text) => Ok(text),
+            Parsed::Invalid(reason) => Err(reason),
         }
     }
 
     fn check_contains(words: &[&str], expected: &[&str]) {
-        let text = outcome(words).unwrap();
+        let text = output(words).unwrap();
         for expected in expected {
             assert!(text.lines().any(|line| line == *expected), "{words:?} gives {text}");
         }
     }
 
     #[test]
-    fn options_are_given_in_any_order_glued_or_abbreviated() {
+    fn options_may_be_in_any_order_glued_together_or_abbreviated() {
         check_contains(&["-m", "unix-listen", "-p/x"], &["method=unix-listen", "path=/x"]);
         check_contains(&["stray", "-vdr", "more"], &["verbose=true", "daemon=true", "retry-path=true"]);
         check_contains(&["--meth=x", "--stat", "/s", "--verb"], &["method=x", "statedir=/s", "verbose=true"]);
@@ -326,14 +342,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_grow_under_all_their_names() {
+    fn a_list_grows_by_each_of_its_options() {
         check_contains(&["-b", "a,b", "--blacklist=c", "--bl", "d"], &["block-rpcs=a;b;c;d"]);
         check_contains(&["-a", "a", "--allow", "b"], &["allow-rpcs=a;b"]);
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_getopts_words() {
-        let check = |words: &[&str], reason: &str| assert_eq!(outcome(words), Err(format!("qgad: {reason}")));
+    fn an_invalid_command_line_is_refused_in_getopts_words() {
+        let check = |words: &[&str], reason: &str| assert_eq!(output(words), Err(format!("qgad: {reason}")));
         check(&["-Z"], "invalid option -- 'Z'");
         check(&["--foo"], "unrecognized option '--foo'");
         check(&["--service", "x"], "unrecognized option '--service'");
@@ -344,20 +360,20 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_prints_ends_the_reading_where_it_stands() {
-        assert_eq!(outcome(&["-V", "-Z"]), Ok(version()));
-        assert!(outcome(&["-Z", "-V"]).is_err());
-        assert_eq!(outcome(&["-b", "help"]).unwrap().lines().count(), SPECS.len());
-        assert_eq!(outcome(&["-a", "?"]).unwrap().lines().next(), Some("guest-sync-delimited"));
+    fn an_option_that_prints_ends_the_parsing() {
+        assert_eq!(output(&["-V", "-Z"]), Ok(version()));
+        assert!(output(&["-Z", "-V"]).is_err());
+        assert_eq!(output(&["-b", "help"]).unwrap().lines().count(), SPECS.len());
+        assert_eq!(output(&["-a", "?"]).unwrap().lines().next(), Some("guest-sync-delimited"));
     }
 
     #[test]
     fn the_help_names_every_option() {
-        let text = outcome(&["-h"]).unwrap();
+        let text = output(&["-h"]).unwrap();
         let about_the_hook = text.lines().rfind(|line| line.contains("fsfreeze-hook")).unwrap();
         assert!(about_the_hook.ends_with("/etc/qemu/fsfreeze-hook)"), "hosts' test suites read the default here");
-        for name in KEYS.iter().filter_map(|key| key.long.first()) {
-            assert!(text.contains(&format!("--{name}")), "{name}");
+        for (_, option) in key_options() {
+            assert!(text.contains(&format!("--{}", option.long[0])), "{}", option.long[0]);
         }
     }
 }

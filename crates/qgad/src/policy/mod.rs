@@ -1,48 +1,51 @@
-//! Which commands are served: the profile, the allow list, the block list, and the freeze, in one decision.
+//! Which commands are served: profile, allow list, block list and freeze make one decision.
 //!
-//! Without any of them everything is allowed. The profile offers the commands whose `Spec` puts them there. An allow list
-//! allows its members only, and nothing implicitly; the block list then takes away; no list gives what the profile does not.
-//! While file systems are frozen only the commands made for that are served, and being frozen gives back nothing that is
-//! refused otherwise, save what it takes to see and end the freeze.
-//! Which programs and files a command may use is decided when it names them: [`Policy::program`], [`Policy::place`].
+//! Without any of them every command is allowed. A profile offers the commands that name it or a smaller one in their
+//! `Spec`. An allow list allows its members only, none implicitly. The block list then removes commands. No list adds a
+//! command that the profile does not offer. While file systems are frozen, only the commands made for that are served.
+//! A freeze does not lift another refusal, except for the commands that report and end the freeze.
+//! The programs and paths in a command's arguments are judged when it runs: [`Policy::program`], [`Policy::path`].
 
-mod places;
+mod paths;
 mod programs;
 
 use std::{collections::HashMap, fmt, time::Duration};
 
 use qga::{Class, Profile, Spec, command::WhileFrozen, wire::message::Error};
 
-pub(crate) use self::places::Place;
+pub(crate) use self::paths::AllowedPath;
 use crate::{
-    config::settings::{Origin, Settings, Sourced},
+    config::{
+        settings::Settings,
+        values::{Origin, WithOrigin},
+    },
     freeze,
 };
 
 /// What the administrator allows.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    profile: Sourced<Profile>,
+    profile: WithOrigin<Profile>,
     allowed: HashMap<String, Origin>,
     blocked: HashMap<String, Origin>,
-    /// Patterns of programs, if not all are allowed.
-    programs: Option<Sourced<Vec<String>>>,
-    /// Where files may be read, if not everywhere.
-    reading: Option<Sourced<Vec<String>>>,
-    /// Where files may be written, if not everywhere.
-    writing: Option<Sourced<Vec<String>>>,
+    /// Patterns of the programs that may be started; all if `None`.
+    programs: Option<WithOrigin<Vec<String>>>,
+    /// Paths below which files may be read; all if `None`.
+    reading: Option<WithOrigin<Vec<String>>>,
+    /// Paths below which files may be written; all if `None`.
+    writing: Option<WithOrigin<Vec<String>>>,
 }
 
 /// Why a command is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal<'a> {
-    /// File systems are frozen, for so long.
+    /// File systems have been frozen for this time.
     Frozen(Duration),
-    /// The administrator says so.
+    /// A rule of the configuration refuses it.
     ByPolicy(Rule<'a>),
 }
 
-/// What the administrator said, and where: `profile=backup in /etc/qemu/qemu-ga.conf`.
+/// A rule of the configuration, and where it was set: `profile=backup in /etc/qemu/qemu-ga.conf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule<'a> {
     key: &'static str,
@@ -51,9 +54,9 @@ pub(crate) struct Rule<'a> {
 }
 
 impl Policy {
-    /// The policy that the settings make.
+    /// The policy of the settings.
     pub(crate) fn new(settings: &Settings) -> Self {
-        let by_name = |list: &[Sourced<String>]| {
+        let by_name = |list: &[WithOrigin<String>]| {
             list.iter().map(|name| (name.value.clone(), name.origin.clone())).collect::<HashMap<_, _>>()
         };
         Self {
@@ -76,13 +79,14 @@ impl Policy {
         self.rule_against(spec).map_or(Ok(()), |rule| Err(Refusal::ByPolicy(rule)))
     }
 
-    /// What restricts a command that is served: the lists of programs or places.
+    /// The lists of programs or paths that restrict a command.
     pub(crate) fn limits(&self, spec: &Spec) -> impl Iterator<Item = (Rule<'_>, &[String])> {
         let lists = match spec.class {
-            Class::Exec => [list("exec-allow", self.programs.as_ref()), None],
-            Class::File => {
-                [list("file-read-allow", self.reading.as_ref()), list("file-write-allow", self.writing.as_ref())]
-            }
+            Class::Exec => [rule_with_members("exec-allow", self.programs.as_ref()), None],
+            Class::File => [
+                rule_with_members("file-read-allow", self.reading.as_ref()),
+                rule_with_members("file-write-allow", self.writing.as_ref()),
+            ],
             _ => [None, None],
         };
         lists.into_iter().flatten()
@@ -104,7 +108,7 @@ impl Policy {
         if let Some(origin) = self.blocked.get(spec.name) {
             return Some(Rule { key: "block-rpcs", value: None, origin });
         }
-        // Lists without members leave nothing for the command to do.
+        // A command whose lists are all empty could do nothing.
         let restricts_all = match spec.class {
             Class::File => self.reading.is_some() && self.writing.is_some(),
             _ => true,
@@ -114,7 +118,10 @@ impl Policy {
     }
 }
 
-fn list<'a>(key: &'static str, list: Option<&'a Sourced<Vec<String>>>) -> Option<(Rule<'a>, &'a [String])> {
+fn rule_with_members<'a>(
+    key: &'static str,
+    list: Option<&'a WithOrigin<Vec<String>>>,
+) -> Option<(Rule<'a>, &'a [String])> {
     list.map(|list| (Rule { key, value: None, origin: &list.origin }, &*list.value))
 }
 
@@ -128,7 +135,7 @@ impl fmt::Display for Rule<'_> {
 }
 
 impl Refusal<'_> {
-    /// What the peer is told. Hosts take the class for "not supported".
+    /// The error for the peer. Hosts read its class as "not supported".
     pub(crate) fn explain(&self, command: &str) -> Error {
         match self {
             Self::Frozen(time) => freeze::refusal(command, *time),
@@ -136,7 +143,7 @@ impl Refusal<'_> {
         }
     }
 
-    /// Why, without naming the command.
+    /// The reason, without the command's name.
     pub(crate) fn reason(&self) -> String {
         match self {
             Self::Frozen(_) => freeze::FROZEN_REASON.into(),
@@ -160,13 +167,13 @@ mod tests {
 
     fn policy(allowed: &[&str], blocked: &[&str], profile: Profile) -> Policy {
         let names = |list: &[&str], origin: Origin| {
-            list.iter().map(|name| Sourced { value: (*name).into(), origin: origin.clone() }).collect()
+            list.iter().map(|name| WithOrigin { value: (*name).into(), origin: origin.clone() }).collect()
         };
         let file = Origin::File("/conf".into());
         Policy::new(&Settings {
             allow_rpcs: names(allowed, file.clone()),
             block_rpcs: names(blocked, Origin::CommandLine),
-            profile: Sourced { value: profile, origin: file },
+            profile: WithOrigin { value: profile, origin: file },
             ..Settings::default()
         })
     }
@@ -202,17 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn the_block_list_takes_away_from_the_allow_list() {
+    fn the_block_list_removes_commands_from_the_allow_list() {
         check(&["guest-exec", "guest-ping"], &["guest-exec"], None, Ok(()), Err(BY_BLOCK));
     }
 
     #[test]
-    fn while_frozen_only_the_commands_made_for_it_are_served() {
+    fn only_the_commands_made_for_a_freeze_are_served_during_one() {
         check(&[], &[], TIME, Ok(()), Err(FROZEN));
     }
 
     #[test]
-    fn a_freeze_does_not_give_back_what_a_list_refuses() {
+    fn a_freeze_does_not_lift_the_refusal_of_a_list() {
         check(&[], &["guest-ping"], TIME, Err(BY_BLOCK), Err(FROZEN));
     }
 
@@ -226,12 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn names_match_exactly() {
+    fn names_of_commands_match_exactly() {
         check(&[], &["Guest-Exec", "guest-exe", " guest-exec"], None, Ok(()), Ok(()));
     }
 
     #[test]
-    fn a_profile_offers_its_own_commands_and_those_of_smaller_ones_and_no_list_adds_any() {
+    fn a_profile_offers_its_commands_and_those_of_smaller_profiles_and_no_list_adds_others() {
         for profile in Profile::ALL {
             for (allowed, spec) in SPECS.iter().flat_map(|spec| [(vec![], spec), (vec![spec.name], spec)]) {
                 let expected = match spec.profile <= profile {
@@ -244,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_programs_or_places_without_members_refuses_the_commands() {
-        let nothing = || Some(Sourced { value: Vec::new(), origin: Origin::File("/conf".into()) });
+    fn an_empty_list_of_programs_or_paths_refuses_the_commands_that_need_them() {
+        let no_paths = || Some(WithOrigin { value: Vec::new(), origin: Origin::File("/conf".into()) });
         let allowed = |settings: Settings| {
             let policy = Policy::new(&settings);
             let names = SPECS.iter().filter(|spec| matches!(spec.class, Class::Exec | Class::File));
@@ -253,9 +260,9 @@ mod tests {
             allowed.filter(|spec| spec.audited).map(|spec| spec.name).collect::<Vec<_>>()
         };
         let default = Settings::default;
-        assert_eq!(allowed(Settings { exec_allow: nothing(), ..default() }), ["guest-file-open"]);
-        assert_eq!(allowed(Settings { file_read_allow: nothing(), ..default() }), ["guest-file-open", "guest-exec"]);
-        let no_files = Settings { file_read_allow: nothing(), file_write_allow: nothing(), ..default() };
+        assert_eq!(allowed(Settings { exec_allow: no_paths(), ..default() }), ["guest-file-open"]);
+        assert_eq!(allowed(Settings { file_read_allow: no_paths(), ..default() }), ["guest-file-open", "guest-exec"]);
+        let no_files = Settings { file_read_allow: no_paths(), file_write_allow: no_paths(), ..default() };
         assert_eq!(allowed(no_files), ["guest-exec"]);
     }
 }

@@ -1,11 +1,11 @@
 //! Which programs may be started.
 //!
-//! A pattern is an absolute path in which `*` is anything, further directories included, and `?` one byte. What it is
-//! held against is where the program really is, all links resolved, and that file is then run: a link that matches and
-//! leads elsewhere does not count, and a program with several names by links is allowed by its own name only. The
-//! directory that a pattern begins with may be a link, as `/bin` is.
-//! An environment chosen by the host is refused with it, because many programs run what it says. Arguments are not judged:
-//! a program that runs others is as good as a shell.
+//! A pattern is an absolute path in which `*` matches any bytes, slashes included, and `?` one byte. It is compared
+//! with the program's path after all links are resolved, and the resolved file is the one that runs. A link that
+//! matches and leads elsewhere does not count; a program with several names by links is allowed by its own name only.
+//! The directory that a pattern begins with may be a link, as `/bin` is.
+//! With such a list, the host cannot set a program's environment, because many programs run what it names. Arguments
+//! are not judged: allowing a program that runs others is like allowing a shell.
 
 use std::{
     ffi::OsString,
@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Policy, Rule, list};
+use super::{Policy, Rule, rule_with_members};
 use crate::{root::Root, util::glob::Globs};
 
 impl Policy {
@@ -23,25 +23,27 @@ impl Policy {
         self.programs.is_none()
     }
 
-    /// The file to run instead of a program that was found at this path.
+    /// The file to run for a program that was found at this path.
     ///
     /// # Errors
-    /// When it is none that is allowed.
+    /// When the program is not allowed.
     pub(crate) fn program(&self, root: &Root, path: &Path) -> io::Result<PathBuf> {
-        let Some((rule, patterns)) = list("exec-allow", self.programs.as_ref()) else { return Ok(path.into()) };
+        let Some((rule, patterns)) = rule_with_members("exec-allow", self.programs.as_ref()) else {
+            return Ok(path.into());
+        };
         let file = root.resolve(path)?;
         let patterns = patterns.iter().map(|pattern| with_real_directory(root, pattern)).collect();
         if Globs::new(patterns).matches(file.as_os_str().as_bytes()) { Ok(file) } else { Err(not_allowed(&rule)) }
     }
 
-    /// The refusal of an environment that the host chose.
+    /// The error for a request that sets an environment; `None` if that is allowed.
     pub(crate) fn environment_refusal(&self) -> Option<io::Error> {
-        let (rule, _) = list("exec-allow", self.programs.as_ref())?;
+        let (rule, _) = rule_with_members("exec-allow", self.programs.as_ref())?;
         Some(io::Error::new(io::ErrorKind::PermissionDenied, format!("an environment is not allowed ({rule})")))
     }
 }
 
-/// A pattern in which the directories before its first wildcard, or its last name, are the real ones.
+/// The pattern, with links resolved in the directories before its first wildcard or its last name.
 fn with_real_directory(root: &Root, pattern: &str) -> String {
     let literal = &pattern[..pattern.find(['*', '?']).unwrap_or(pattern.len())];
     let (directory, rest) = pattern.split_at(literal.rfind('/').unwrap_or(0));
@@ -64,7 +66,10 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::config::settings::{Origin, Settings, Sourced};
+    use crate::config::{
+        settings::Settings,
+        values::{Origin, WithOrigin},
+    };
 
     fn check(patterns: &[&str], path: &str, expected: Option<&str>) {
         let directory = tempfile::tempdir().unwrap();
@@ -79,7 +84,7 @@ mod tests {
         symlink("/usr/bin/sh", at("plugins/shell")).unwrap();
         let value = patterns.iter().map(ToString::to_string).collect();
         let policy = Policy::new(&Settings {
-            exec_allow: Some(Sourced { value, origin: Origin::File("/conf".into()) }),
+            exec_allow: Some(WithOrigin { value, origin: Origin::File("/conf".into()) }),
             ..Settings::default()
         });
         let found = policy.program(&Root::at(directory.path()), Path::new(path));
@@ -90,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_allowed_by_where_it_really_is() {
+    fn a_program_is_allowed_by_its_resolved_path() {
         check(&["/usr/bin/date"], "/bin/date", Some("/usr/bin/date"));
         check(&["/bin/date"], "/usr/bin/date", Some("/usr/bin/date"));
         check(&["/never", "/plugins/*"], "/plugins/more/check", Some("/plugins/more/check"));
@@ -98,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_allows_nothing() {
+    fn a_link_that_matches_allows_nothing() {
         check(&["/plugins/*"], "/plugins/shell", None);
         check(&["/plugins/*"], "/plugins/../usr/bin/sh", None);
         check(&["/usr/bin/ls"], "/usr/bin/ls", None);
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pattern_matches_is_refused() {
+    fn a_program_that_no_pattern_matches_is_refused() {
         check(&["/usr/bin/dat"], "/usr/bin/date", None);
         check(&[], "/usr/bin/date", None);
     }

@@ -1,4 +1,4 @@
-//! The limits of what a peer may send, start or hold, for the manual page and the README, from the constants themselves.
+//! The limits of what a peer may send, start or hold, taken from the constants, for the manual page and the README.
 
 use std::time::Duration;
 
@@ -22,36 +22,33 @@ use crate::{
     serve::{executor::MAX_BUSY, server::MAX_CONNECTIONS},
 };
 
-/// What is limited, and to how much.
+/// What is limited, and the limit.
 pub(super) fn limits() -> Vec<(&'static str, String)> {
     vec![
         ("one message", format!("{}, {MAX_TOKENS} tokens, {MAX_DEPTH} levels deep", bytes(MAX_MESSAGE_BYTES + 1))),
-        (
-            "one `guest-file-read`",
-            format!("{}; {} if it does not say", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES)),
-        ),
+        ("one `guest-file-read`", format!("{}; {} by default", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES))),
         (
             "open files",
-            format!("{MAX_OPEN_FILES}; beyond that, one that was not used for {} is closed", duration(MAX_IDLE)),
+            format!("{MAX_OPEN_FILES}; beyond that, one that has not been used for {} is closed", duration(MAX_IDLE)),
         ),
         ("peers at once", format!("{MAX_CONNECTIONS}")),
-        ("commands that have not ended, stuck ones included", format!("{MAX_BUSY}")),
-        ("programs that run", format!("{MAX_RUNNING}")),
+        ("running commands, stuck ones included", format!("{MAX_BUSY}")),
+        ("running programs", format!("{MAX_RUNNING}")),
         (
             "output kept of a program",
             format!(
-                "{} a stream, {} of all; for {}",
+                "{} a stream, {} in all; for {}",
                 bytes(MAX_OUTPUT_BYTES),
                 bytes(MAX_KEPT_BYTES),
                 duration(MAX_AGE)
             ),
         ),
         ("input that programs have not read", bytes(MAX_WAITING_BYTES)),
-        ("output of what a program has left behind", format!("kept for {} after its end", duration(GRACE))),
+        ("output of children that outlive their program", format!("kept for {} after its end", duration(GRACE))),
         (
-            "deadline of a command",
+            "timeout of a command",
             format!(
-                "{}; {} where a program or a file is waited for; {} of a trim",
+                "{}; {} for one that waits for a program or a file; {} for a trim",
                 duration(QUERY_TIMEOUT),
                 duration(HELPER_TIMEOUT),
                 duration(TRIM_TIMEOUT)
@@ -75,13 +72,14 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// In the largest unit that leaves a whole number.
+/// Formats a size in the largest unit that gives a whole number.
 fn bytes(count: usize) -> String {
     const UNITS: [(usize, &str); 2] = [(1024 * 1024, "MiB"), (1024, "KiB")];
     let unit = UNITS.into_iter().find(|(size, _)| count.is_multiple_of(*size));
     unit.map_or_else(|| format!("{count} bytes"), |(size, name)| format!("{} {name}", count / size))
 }
 
+/// Formats a duration in the largest unit that gives a whole number.
 fn duration(time: Duration) -> String {
     const UNITS: [(u64, &str); 2] = [(3600, "h"), (60, "min")];
     let seconds = time.as_secs();

@@ -1,8 +1,8 @@
-//! What is published of the agent and compared with it: the sample configuration, the manual page, and the README's limits.
+//! Tests that the published documents match the agent: the sample configuration, the manual page, the README's limits.
 //!
-//! The sample, `packaging/qemu-ga.conf`, is written by hand and describes each key once. The page, `docs/man/qgad.8`, is
-//! made from the sample, from the options' help and from the limits; `UPDATE_DOCS=1 cargo test -p qgad published` writes
-//! it and the limits anew.
+//! The sample, `packaging/qemu-ga.conf`, is written by hand and describes each key once. The page, `docs/man/qgad.8`,
+//! is generated from the sample, the help text of the options and the limits. `UPDATE_DOCS=1 cargo test -p qgad
+//! published` writes the page and the table of limits anew.
 
 mod limits;
 
@@ -14,19 +14,22 @@ use std::{
 };
 
 use crate::config::{
-    file::Source,
-    options::{Documented, documented},
-    settings::{KEYS, Settings, Takes},
+    file::ConfigFile,
+    options::{DocumentedOption, documented_options},
+    settings::{KEYS, Settings},
+    values::ValueKind,
 };
 
+/// The words in the sample about a key whose line shows an example and not the default.
+const NO_DEFAULT: &str = "Default:";
 const SAMPLE: &str = include_str!("../../../../packaging/qemu-ga.conf");
 
 const DESCRIPTION: &str = "\
 .B qgad
-answers the commands of the host of a virtual machine, over a virtio-serial port, a serial line or a socket. It takes the
+runs commands for the host of a virtual machine, over a virtio-serial port, a serial line or a socket. It uses the
 options, the configuration file and the state directory of
 .BR qemu-ga ,
-and can be used in its place. The host is root in the guest, by design: it may run programs, read and write files and set
+and can replace it. By design the host is root in the guest: it may run programs, read and write files and set
 passwords, unless the keys
 .B block-rpcs
 and
@@ -43,11 +46,12 @@ The configuration file, unless
 names one.
 .TP
 .BR NOTIFY_SOCKET \", \" WATCHDOG_USEC \", \" LISTEN_FDS
-As a service manager sets them: the agent tells when it is ready and what it is doing, gives signs of life in half the time
-in which they are wanted, every five minutes under the units of the packages, and serves a listening socket that it is given.
+Set by a service manager. The agent reports when it is ready and what it is doing, sends two watchdog pings in each
+watchdog timeout (one every five minutes with the units of the packages), and serves the listening socket that it
+inherits.
 .SH SIGNALS
-SIGTERM and SIGINT end the agent at once. File systems that are frozen stay so for 30 seconds, in which another agent may
-take them over; then they are thawed. Programs that hosts have started go on.
+SIGTERM and SIGINT end the agent at once. Frozen file systems stay frozen for 30 seconds, during which another agent can
+take them over; then they are thawed. Programs that hosts have started keep running.
 .SH FILES
 .TP
 .I /etc/qemu/qemu-ga.conf
@@ -61,7 +65,7 @@ enables.
 .I /dev/virtio-ports/org.qemu.guest_agent.0
 The port that hosts create.
 .SH EXIT STATUS
-0 after a signal or when the port went away, 1 for what the agent cannot start or go on without; the log says what.
+0 after a signal or when the port went away; 1 if the agent could not start or go on. The log has the reason.
 .SH SEE ALSO
 .BR qgactl (1)
 ";
@@ -90,7 +94,7 @@ fn sample() -> Vec<Sample> {
 }
 
 #[test]
-fn the_sample_shows_every_key_described() {
+fn the_sample_describes_every_key() {
     let shown: Vec<_> = sample().iter().map(|sample| sample.key).collect();
     let keys: Vec<_> = KEYS.iter().map(|key| key.names[0]).collect();
     assert_eq!(shown, keys);
@@ -100,22 +104,19 @@ fn the_sample_shows_every_key_described() {
 }
 
 #[test]
-fn the_sample_changes_nothing_until_a_line_is_enabled_and_then_every_line_can_be_read() {
+fn the_sample_changes_nothing_and_each_of_its_lines_is_valid_and_shows_the_default_or_an_example() {
     let directory = tempfile::tempdir().unwrap();
     let load = |contents: &str| {
         let path = directory.path().join("config");
         fs::write(&path, contents).unwrap();
         let mut settings = Settings::default();
-        Source::choose(Some(path.into()), None).load(&mut settings).map(|()| settings)
+        ConfigFile::select(Some(path.into()), None).load(&mut settings).map(|()| settings)
     };
     assert_eq!(load(SAMPLE).unwrap(), Settings::default());
     for Sample { key, value, .. } in sample() {
         let settings = load(&format!("[general]\n{key}={value}\n")).unwrap_or_else(|error| panic!("{key}: {error}"));
-        let says_its_value = !description_of(key).contains("unless said") && !["path", "logfile"].contains(&key);
-        if says_its_value {
-            let (shown, without) = (settings.dump(), Settings::default().dump());
-            assert_eq!(shown, without, "the value shown for {key} is not the one without it");
-        }
+        let shows_default = !description_of(key).contains(NO_DEFAULT);
+        assert_eq!(settings.dump() == Settings::default().dump(), shows_default, "{key}");
     }
 }
 
@@ -130,22 +131,22 @@ fn the_manual_page_is_current() {
     page += ".SH SYNOPSIS\n.B qgad\n.RI [ OPTION ...]\n.SH DESCRIPTION\n";
     page += DESCRIPTION;
     page += ".SH OPTIONS\n";
-    for Documented { short, long, help, takes } in documented() {
+    for DocumentedOption { short, long, help, kind } in documented_options() {
         let short = short.map_or_else(String::new, |letter| format!("\\fB\\-{letter}\\fR, "));
-        let value = match takes {
-            Takes::Flag => "",
-            Takes::Value | Takes::Commands => "=\\fIVALUE\\fR",
-            Takes::ValueOr(_) => "[=\\fIVALUE\\fR]",
+        let value = match kind {
+            ValueKind::Flag => "",
+            ValueKind::Value | ValueKind::Commands => "=\\fIVALUE\\fR",
+            ValueKind::OptionalValue(_) => "[=\\fIVALUE\\fR]",
         };
-        writeln!(page, ".TP\n{short}\\fB\\-\\-{}\\fR{value}\n{}", spell(long), spell(&help.join(" "))).unwrap();
+        writeln!(page, ".TP\n{short}\\fB\\-\\-{}\\fR{value}\n{}", roff(long), roff(&help.join(" "))).unwrap();
     }
     page += ".SH CONFIGURATION\nThe file has these keys, in the group\n.BR [general] .\n";
     for Sample { key, value, description } in sample() {
-        writeln!(page, ".TP\n.BR {} = {}\n{}", spell(key), spell(value), spell(&description.join("\n"))).unwrap();
+        writeln!(page, ".TP\n.BR {} = {}\n{}", roff(key), roff(value), roff(&description.join("\n"))).unwrap();
     }
     page += ".SH LIMITS\n";
     for (what, limit) in limits::limits() {
-        writeln!(page, ".TP\n{}\n{}", spell(&what.replace('`', "")), spell(&limit.replace('`', ""))).unwrap();
+        writeln!(page, ".TP\n{}\n{}", roff(&what.replace('`', "")), roff(&limit.replace('`', ""))).unwrap();
     }
     page += REST;
     check("docs/man/qgad.8", &page);
@@ -164,8 +165,8 @@ fn the_limits_in_the_readme_are_current() {
     check("README.md", &format!("{page}\n{behind}"));
 }
 
-/// Text as roff reads it.
-fn spell(text: &str) -> String {
+/// Escapes text for roff.
+fn roff(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 

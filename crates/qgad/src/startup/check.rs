@@ -1,16 +1,19 @@
-//! What `--check-config` tells: every mistake in the configuration, then every command with what becomes of it.
+//! The report of `--check-config`: every mistake in the configuration, then whether each command is allowed.
 //!
-//! A mistake is a line `file:line: reason`. A command's line is its name, `allowed` or `refused`, and why: the rule that
-//! refuses it, or what of it is allowed. The policy is the one that the agent would have, what is mistaken left out.
+//! A mistake is a line `file:line: reason`. A command's line is its name, `allowed` or `refused`, and the rules: the
+//! one that refuses it, or those that restrict it. They are the rules that the agent would run with; mistaken lines
+//! have no effect.
+//! This file belongs to the start-up and not to `config`: it also needs the policy, which imports `config`, and asks
+//! the channel whether it could be opened.
 
-use std::{fmt::Write, path::Path};
+use std::fmt::Write;
 
 use qga::commands::SPECS;
 
 use crate::{
     channel::Channel,
     config::{
-        file::{Source, is_command, no_command},
+        file::{ConfigFile, is_command, unknown_command},
         options::Options,
         settings::Settings,
     },
@@ -18,13 +21,13 @@ use crate::{
 };
 
 /// The report, and whether there are mistakes.
-pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
+pub(super) fn report(options: &Options, file: &ConfigFile) -> (String, bool) {
     let mut settings = Settings::default();
-    let mut mistakes = source.check(&mut settings).unwrap_or_else(|reason| vec![reason]);
+    let mut mistakes = file.check(&mut settings).unwrap_or_else(|reason| vec![reason]);
     mistakes.extend(options.apply(&mut settings).err());
-    let unknown = options.commands().filter(|name| !is_command(name));
-    mistakes.extend(unknown.map(|name| format!("the command line: {}", no_command(&name))));
-    mistakes.extend(cannot_start(&settings));
+    let unknown = options.command_names().filter(|name| !is_command(name));
+    mistakes.extend(unknown.map(|name| format!("the command line: {}", unknown_command(&name))));
+    mistakes.extend(start_failures(&settings));
     let mut report: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let policy = Policy::new(&settings);
     let width = SPECS.iter().map(|spec| spec.name.len()).max().unwrap_or(0);
@@ -49,16 +52,13 @@ pub(crate) fn run(options: &Options, source: &Source) -> (String, bool) {
     (report, !mistakes.is_empty())
 }
 
-/// Why an agent with these settings would not start, as far as can be told without starting it.
-fn cannot_start(settings: &Settings) -> Vec<String> {
-    let channel = settings
-        .clone()
-        .complete()
-        .and_then(|settings| Channel::check(&settings.method, settings.path.as_deref().unwrap_or(Path::new(""))));
+/// The reasons why an agent with these settings would not start, as far as they can be found without starting it.
+fn start_failures(settings: &Settings) -> Vec<String> {
+    let channel = settings.channel_path().and_then(|path| Channel::check(&settings.method, &path));
     let of_files = [&settings.logfile, &settings.audit_file].into_iter().flatten().filter_map(|file| file.parent());
     let pid_file = settings.pidfile.parent().filter(|_| settings.daemon);
     let directories = [&*settings.statedir].into_iter().chain(of_files).chain(pid_file);
-    // A file in the agent's own directory has the empty path for a parent.
+    // The parent of a file in the working directory is the empty path.
     let missing = directories.filter(|directory| !directory.as_os_str().is_empty() && !directory.is_dir());
     let missing = missing.map(|directory| format!("there is no directory {}", directory.display()));
     channel.err().into_iter().chain(missing).collect()

@@ -1,7 +1,8 @@
-//! The agent's start-up, in reading order.
+//! The agent's start-up, from top to bottom.
 //!
-//! Settings are read and validated once. What can fail is opened before the agent leaves the foreground, so that
-//! whoever started it learns of it; threads are started after that.
+//! Settings are read and validated once. Everything whose failure ends the start is opened before the agent leaves the
+//! foreground, so that its parent process gets the exit status. Threads start after that, because a fork would lose
+//! them. While file systems are frozen, files that might be on one of them are opened after the thaw.
 
 mod check;
 
@@ -14,7 +15,7 @@ use std::{
 use crate::{
     channel::{Activation, Channel},
     config::{
-        file::{self, Source},
+        file::{self, ConfigFile},
         options::Options,
         settings::Settings,
     },
@@ -38,16 +39,20 @@ use crate::{
     util::{errno, glob::Globs, keyed_lock::KeyedLock},
 };
 
-/// Runs the agent to its end, or says why it cannot, cause first.
+/// The pid file of a daemon, as soon as it is written. It is removed when this is dropped.
+type HeldPidFile = Arc<Mutex<Option<PidFile>>>;
+
+/// Runs the agent until it ends. The lines of an error begin with the cause; the later ones are its consequences.
 pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec<String>> {
+    let file = ConfigFile::select(options.config.clone(), environment.variable("QGA_CONF"));
     if options.check_config {
-        let (report, mistakes) = check::run(options, &choose_source(options, &environment));
+        let (report, has_mistakes) = check::report(options, &file);
         print(report.as_bytes())?;
-        return if mistakes { Err(Vec::new()) } else { Ok(()) };
+        return if has_mistakes { Err(Vec::new()) } else { Ok(()) };
     }
     let activation = Activation::take(environment.variable("LISTEN_PID"), environment.variable("LISTEN_FDS"))
         .map_err(|reason| vec![reason])?;
-    let settings = read_settings(options, &environment, activation.as_ref()).map_err(|reason| vec![reason])?;
+    let settings = read_settings(&file, options, activation.as_ref()).map_err(|reason| vec![reason])?;
     if options.dump_conf {
         return print(&settings.dump());
     }
@@ -60,19 +65,11 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
         let consequences = ["failed to create guest agent channel", "failed to initialize guest agent channel"];
         [reason].into_iter().chain(consequences.map(Into::into)).collect::<Vec<_>>()
     })?;
-    let _pid_file = match settings.daemon {
-        true => {
-            if settings.logfile.is_none() {
-                log::warn!("a daemon has no standard error, and there is no logfile: nothing will be logged");
-            }
-            Some(become_daemon(&settings.pidfile, &guest.freezer).map_err(|reason| vec![reason])?)
-        }
-        false => None,
-    };
+    let _pid_file = leave_foreground(&settings, &guest.freezer).map_err(|reason| vec![reason])?;
     log::info!("qgad {} started", env!("CARGO_PKG_VERSION"));
     let guest = Arc::new(guest);
     let served = Server::new(channel, settings.retry_path, Dispatcher::new(Arc::clone(&guest))).and_then(|server| {
-        // Both start threads, which must leave signals to the server.
+        // These start threads, which must inherit the signal mask that the server has set.
         logging::write_in_background();
         guest.freezer.recover();
         server.run()
@@ -84,31 +81,23 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
     }
 }
 
-/// Defaults, then the configuration file, then the command line; an inherited socket replaces the channel of all three.
-fn read_settings(
-    options: &Options,
-    environment: &Environment,
-    activation: Option<&Activation>,
-) -> Result<Settings, String> {
+/// Defaults, then the configuration file, then the command line. An inherited socket replaces the channel of all three.
+fn read_settings(file: &ConfigFile, options: &Options, activation: Option<&Activation>) -> Result<Settings, String> {
     let mut settings = Settings::default();
-    choose_source(options, environment).load(&mut settings)?;
+    file.load(&mut settings)?;
     options.apply(&mut settings)?;
     match activation {
         Some(activation) => {
             settings.method = activation.method().into();
             settings.path = None;
-            Ok(settings)
         }
-        None => settings.complete(),
+        None => settings.path = Some(settings.channel_path()?),
     }
-}
-
-fn choose_source(options: &Options, environment: &Environment) -> Source {
-    Source::choose(options.config.clone(), environment.variable("QGA_CONF"))
+    Ok(settings)
 }
 
 fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
-    // A daemon changes its directory.
+    // A daemon changes its working directory.
     let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
         format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
     })?;
@@ -121,13 +110,13 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         _ if !settings.audit => {}
         None => logging::audit_to_log(),
         Some(path) => {
-            let failed = |error| format!("failed to open the audit's file: {}", errno::words(error));
+            let failed = |error| format!("failed to open the audit file: {}", errno::words(error));
             open_log(path, &freezer, move |path| logging::audit_to(path).map_err(failed))?;
         }
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
         if !file::is_command(&name.value) {
-            log::warn!("{}", file::no_command(&name.value));
+            log::warn!("{}", file::unknown_command(&name.value));
         }
     }
     Ok(Guest {
@@ -139,7 +128,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         state: State::load(&state_directory, !freezer.refuses_commands())?,
         files: OpenFiles::default(),
         programs: Programs::new()
-            .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
+            .map_err(|error| format!("failed to prepare for running programs: {}", errno::words(error)))?,
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),
@@ -163,7 +152,7 @@ fn prepare_freezer(settings: &Settings, environment: &Environment, state_directo
     Freezer::new(Box::new(machine), marker, limits)
 }
 
-/// A file that may be frozen is opened after the thaw.
+/// Opens a log file now, or after the thaw if the file may be on a frozen file system.
 fn open_log(
     path: &Path,
     freezer: &Freezer,
@@ -177,9 +166,20 @@ fn open_log(
     Ok(())
 }
 
-/// Leaves the foreground. A pid file that may be frozen is written after the thaw.
-fn become_daemon(path: &Path, freezer: &Freezer) -> Result<Arc<Mutex<Option<PidFile>>>, String> {
-    let pid_file = Arc::new(Mutex::new(None));
+/// Leaves the foreground, if the agent is to be a daemon.
+fn leave_foreground(settings: &Settings, freezer: &Freezer) -> Result<Option<HeldPidFile>, String> {
+    if !settings.daemon {
+        return Ok(None);
+    }
+    if settings.logfile.is_none() {
+        log::warn!("a daemon has no standard error, and there is no logfile: nothing will be logged");
+    }
+    become_daemon(&settings.pidfile, freezer).map(Some)
+}
+
+/// Leaves the foreground. The pid file is written now, or after the thaw if it may be on a frozen file system.
+fn become_daemon(path: &Path, freezer: &Freezer) -> Result<HeldPidFile, String> {
+    let pid_file = HeldPidFile::default();
     let slot = Arc::clone(&pid_file);
     let keep = move |file| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     if !freezer.refuses_commands() {
@@ -197,8 +197,8 @@ fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<C
     match activation {
         Some(activation) => Ok(Channel::Listener(activation.into_listener(&settings.vsock_allow))),
         None => {
-            let path = settings.path.as_deref().unwrap_or(Path::new(""));
-            Channel::open(&settings.method, path, settings.retry_path, &settings.vsock_allow)
+            let path = settings.channel_path()?;
+            Channel::open(&settings.method, &path, settings.retry_path, &settings.vsock_allow)
         }
     }
 }

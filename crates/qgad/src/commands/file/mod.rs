@@ -32,7 +32,7 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::{guest::Guest, open_files::MAX_OPEN_FILES, policy::Place, sys, util::errno};
+use crate::{guest::Guest, open_files::MAX_OPEN_FILES, policy::AllowedPath, sys, util::errno};
 
 /// Most bytes read at once from memory: half a millisecond in which no other peer is served.
 const MAX_READ_AT_ONCE: usize = 1024 * 1024;
@@ -50,7 +50,7 @@ impl Run for FileOpen {
         if !guest.files.make_room(Instant::now()) {
             return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
         }
-        let place = guest.policy.place(&guest.root, Path::new(&self.path), flags);
+        let place = guest.policy.path(&guest.root, Path::new(&self.path), flags);
         let empties = flags.contains(OFlag::O_TRUNC);
         let file = place
             .and_then(|place| open(&place, flags.difference(OFlag::O_TRUNC)))
@@ -143,7 +143,7 @@ fn flags(mode: &str) -> Option<OFlag> {
     })
 }
 
-fn open(place: &Place<'_>, flags: OFlag) -> io::Result<File> {
+fn open(place: &AllowedPath<'_>, flags: OFlag) -> io::Result<File> {
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if flags.contains(OFlag::O_CREAT) {
         // With no permissions at all until they are what they shall be.

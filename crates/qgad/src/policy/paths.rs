@@ -1,11 +1,11 @@
-//! Where files may be opened.
+//! Which files may be opened.
 //!
-//! A list of places is absolute paths, of directories with all below them, or of single files. A path is judged by its
-//! words: the longest place that it begins with decides, and none means no. From that place on the kernel makes sure that
-//! the path stays below it (`RESOLVE_BENEATH`), whatever links, `..` or `/proc` do, also while somebody changes them; a
-//! kernel without openat2(2) cannot, and then nothing is opened. A place itself may be reached over links: it is the
-//! administrator's. A file opened for both reading and writing must be in a place of either kind. Hard links are the one
-//! way to have a file in two places.
+//! A list holds absolute paths of directories, with everything below them, and of single files. The longest member that
+//! a path begins with applies; without one, the path is refused. From that member on, the kernel makes sure that the
+//! path stays below it (`RESOLVE_BENEATH`), in spite of links, `..` and `/proc`, even if they change during the call.
+//! On a kernel without openat2(2) nothing is opened. The member itself may lead through links: the administrator has
+//! written it. A file opened for both reading and writing must be below members of both lists. A file with several hard
+//! links is allowed under each path that is.
 
 use std::{
     ffi::OsStr,
@@ -16,40 +16,41 @@ use std::{
 
 use nix::{errno::Errno, fcntl::OFlag};
 
-use super::{Policy, Rule, list};
+use super::{Policy, Rule, rule_with_members};
 use crate::root::{Beneath, Root};
 
-/// Where a file is to be opened.
+/// A path that a host may use.
 #[derive(Debug)]
-pub(crate) enum Place<'a> {
-    /// Wherever its path leads.
-    Anywhere(&'a Root, &'a Path),
-    /// At this path below a directory, and nowhere else.
+pub(crate) enum AllowedPath<'a> {
+    /// A path without restriction.
+    Any(&'a Root, &'a Path),
+    /// A path that must not leave this directory.
     Below(Beneath, PathBuf, Rule<'a>),
 }
 
 impl Policy {
-    /// Where a file may be opened that a host named.
+    /// The path that a host named, if it may be opened with these flags.
     ///
     /// # Errors
-    /// When it is in no place that is allowed, or that place cannot be opened.
-    pub(crate) fn place<'a>(&'a self, root: &'a Root, path: &'a Path, flags: OFlag) -> io::Result<Place<'a>> {
+    /// When the path is not allowed, or the directory that it must not leave cannot be opened.
+    pub(crate) fn path<'a>(&'a self, root: &'a Root, path: &'a Path, flags: OFlag) -> io::Result<AllowedPath<'a>> {
         let access = flags & OFlag::O_ACCMODE;
-        let reading = if access == OFlag::O_WRONLY { None } else { list("file-read-allow", self.reading.as_ref()) };
-        let writing = if access == OFlag::O_RDONLY { None } else { list("file-write-allow", self.writing.as_ref()) };
-        let mut places = Vec::new();
-        for (rule, members) in [reading, writing].into_iter().flatten() {
+        let reading = self.reading.as_ref().filter(|_| access != OFlag::O_WRONLY);
+        let writing = self.writing.as_ref().filter(|_| access != OFlag::O_RDONLY);
+        let lists = [rule_with_members("file-read-allow", reading), rule_with_members("file-write-allow", writing)];
+        let mut applicable = Vec::new();
+        for (rule, members) in lists.into_iter().flatten() {
             let containing = members.iter().map(Path::new).filter(|member| path.starts_with(member));
             match containing.max_by_key(|member| member.components().count()) {
-                Some(place) => places.push((place, rule)),
+                Some(member) => applicable.push((member, rule)),
                 None => return Err(not_allowed(&rule)),
             }
         }
-        let depth = |(place, _): &&(&Path, _)| place.components().count();
+        let depth = |(member, _): &&(&Path, _)| member.components().count();
         let (Some((narrow, rule)), Some((wide, _))) =
-            (places.iter().max_by_key(depth), places.iter().min_by_key(depth))
+            (applicable.iter().max_by_key(depth), applicable.iter().min_by_key(depth))
         else {
-            return Ok(Place::Anywhere(root, path));
+            return Ok(AllowedPath::Any(root, path));
         };
         let (directory, rest) = match path.strip_prefix(narrow) {
             Ok(rest) if !rest.as_os_str().is_empty() => (*narrow, rest),
@@ -59,30 +60,30 @@ impl Policy {
             Ok(inner) if !inner.as_os_str().is_empty() => root.beneath(wide)?.beneath(inner),
             _ => root.beneath(directory),
         };
-        Ok(Place::Below(beneath.map_err(|error| escape(error, rule))?, rest.into(), rule.clone()))
+        Ok(AllowedPath::Below(beneath.map_err(|error| clarify(error, rule))?, rest.into(), rule.clone()))
     }
 }
 
-impl Place<'_> {
-    /// Opens it; a file that this creates has no permissions.
+impl AllowedPath<'_> {
+    /// Opens the file; one that this creates has mode 0.
     pub(crate) fn open(&self, flags: OFlag) -> io::Result<OwnedFd> {
         match self {
-            Self::Anywhere(root, path) => root.open(path, flags),
-            Self::Below(directory, path, rule) => directory.open(path, flags).map_err(|error| escape(error, rule)),
+            Self::Any(root, path) => root.open(path, flags),
+            Self::Below(directory, path, rule) => directory.open(path, flags).map_err(|error| clarify(error, rule)),
         }
     }
 
-    /// Removes it.
+    /// Removes the file.
     pub(crate) fn remove(&self) -> io::Result<()> {
         match self {
-            Self::Anywhere(root, path) => root.remove_file(path),
+            Self::Any(root, path) => root.remove_file(path),
             Self::Below(directory, path, _) => directory.remove_file(path),
         }
     }
 }
 
-/// What the kernel says of a path that leads out is hard to understand.
-fn escape(error: io::Error, rule: &Rule<'_>) -> io::Error {
+/// The kernel's errors about a path that leaves its directory are hard to understand.
+fn clarify(error: io::Error, rule: &Rule<'_>) -> io::Error {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EXDEV | Errno::ELOOP) => not_allowed(rule),
         _ => error,
@@ -98,14 +99,17 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::config::settings::{Origin, Settings, Sourced};
+    use crate::config::{
+        settings::Settings,
+        values::{Origin, WithOrigin},
+    };
 
     const READ: OFlag = OFlag::O_RDONLY;
     const CREATE: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT);
     const BOTH: OFlag = OFlag::O_RDWR;
 
-    /// Opens a path of a machine whose allowed places are below /logs, /both and /etc/one for reading, and below /both/in
-    /// for writing.
+    /// Opens a path of a machine whose allowed paths are below /logs, /both and /etc/one for reading, and below
+    /// /both/in for writing.
     fn open(path: &str, flags: OFlag) -> Result<(), String> {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -123,17 +127,17 @@ mod tests {
         symlink("/proc/self/root", at("logs/magic")).unwrap();
         symlink("/logs", at("alias")).unwrap();
         symlink("../a", at("both/in/up")).unwrap();
-        let places = |paths: &[&str]| {
+        let allowed = |paths: &[&str]| {
             let value = paths.iter().map(ToString::to_string).collect();
-            Some(Sourced { value, origin: Origin::File("/conf".into()) })
+            Some(WithOrigin { value, origin: Origin::File("/conf".into()) })
         };
         let policy = Policy::new(&Settings {
-            file_read_allow: places(&["/logs", "/both", "/etc/one", "/etc/link", "/alias"]),
-            file_write_allow: places(&["/both/in"]),
+            file_read_allow: allowed(&["/logs", "/both", "/etc/one", "/etc/link", "/alias"]),
+            file_write_allow: allowed(&["/both/in"]),
             ..Settings::default()
         });
         let root = Root::at(directory.path());
-        let opened = policy.place(&root, Path::new(path), flags).and_then(|place| place.open(flags));
+        let opened = policy.path(&root, Path::new(path), flags).and_then(|path| path.open(flags));
         opened.map(drop).map_err(crate::util::errno::words)
     }
 
@@ -148,17 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_place_or_is_one_can_be_read() {
+    fn a_member_of_the_list_and_all_below_it_can_be_read() {
         check(READ, &["/logs/a", "//logs/./deep/b", "/logs/inside", "/logs/deep/../a", "/etc/one", "/alias/a"], &[]);
     }
 
     #[test]
-    fn what_is_elsewhere_cannot() {
+    fn other_paths_cannot_be_read() {
         check(READ, &[], &["/etc/two", "/logsx", "logs/a", "etc/one", "/", "", "/proc/self/root/etc/two"]);
     }
 
     #[test]
-    fn neither_links_nor_dots_lead_out_of_a_place() {
+    fn neither_links_nor_dots_lead_out_of_an_allowed_directory() {
         check(
             READ,
             &[],
@@ -168,23 +172,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_only_where_writing_is_allowed() {
+    fn a_file_is_created_only_where_writing_is_allowed() {
         check(CREATE, &["/both/in/new", "/both/in/a"], &["/both/new", "/logs/a", "/both/in/../new", "/both/in/up"]);
     }
 
     #[test]
-    fn reading_and_writing_at_once_needs_both() {
+    fn opening_for_reading_and_writing_needs_both_lists() {
         check(BOTH, &["/both/in/a"], &["/both/a", "/logs/a", "/both/in/up"]);
     }
 
     #[test]
-    fn a_place_that_is_not_there_is_said() {
+    fn a_missing_member_is_an_error_of_its_own() {
         let policy = Policy::new(&Settings {
-            file_read_allow: Some(Sourced { value: vec!["/gone".into()], origin: Origin::Default }),
+            file_read_allow: Some(WithOrigin { value: vec!["/gone".into()], origin: Origin::Default }),
             ..Settings::default()
         });
         let (root, _directory) = Root::from_text("logs/\n");
-        let error = policy.place(&root, Path::new("/gone/a"), READ).unwrap_err();
+        let error = policy.path(&root, Path::new("/gone/a"), READ).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }
