@@ -1,4 +1,4 @@
-//! Files through the real agent: what needs its wire, its restart or a large amount of bytes.
+//! Files through the real agent: cases that need its wire format, a restart or a large amount of data.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
@@ -15,7 +15,7 @@ use qga::{
 };
 use support::{Agent, deadline, ping, refusal};
 
-/// Bytes in which a misplaced or lost piece shows.
+/// Bytes in which a misplaced or lost piece is visible.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect()
 }
@@ -32,7 +32,7 @@ fn read(client: &mut Client<UnixStream>, handle: i64, count: usize) -> (Vec<u8>,
 }
 
 #[test]
-fn bytes_come_back_as_they_were_written_in_pieces_of_every_size() {
+fn bytes_written_in_pieces_of_any_size_read_back_the_same() {
     let agent = Agent::start();
     let mut client = agent.connect();
     for piece in [1, 3, 4096, 65_537, 1 << 20] {
@@ -59,7 +59,7 @@ fn bytes_come_back_as_they_were_written_in_pieces_of_every_size() {
 }
 
 #[test]
-fn the_largest_read_and_the_largest_write_pass() {
+fn the_largest_read_and_the_largest_write_succeed() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let bytes = pattern(MAX_READ_BYTES);
@@ -69,7 +69,7 @@ fn the_largest_read_and_the_largest_write_pass() {
     assert!(read(&mut client, handle, MAX_READ_BYTES) == (bytes.clone(), false));
     assert_eq!(read(&mut client, handle, MAX_READ_BYTES), (Vec::new(), true));
     let handle = open(&mut client, &agent.path("copy"), "w");
-    // Less the request's other tokens: a message has 64 MiB.
+    // The largest message has 64 MiB, which includes the request's other members.
     let most = bytes[..MAX_READ_BYTES - 128].to_vec();
     let write = FileWrite { handle, buf_b64: most.clone().into(), count: None };
     client.call(&write, deadline()).unwrap();
@@ -78,7 +78,7 @@ fn the_largest_read_and_the_largest_write_pass() {
 }
 
 #[test]
-fn files_of_the_kernel_and_devices_are_read_and_written() {
+fn procfs_files_and_devices_can_be_read_and_written() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let handle = open(&mut client, "/proc/self/comm".as_ref(), "r");
@@ -93,7 +93,7 @@ fn files_of_the_kernel_and_devices_are_read_and_written() {
 }
 
 #[test]
-fn an_open_file_outlives_the_connection_and_its_handle_is_not_used_again_after_a_restart() {
+fn an_open_file_outlives_the_connection_and_a_restart_does_not_reuse_its_handle() {
     let mut agent = Agent::start();
     let path = agent.path("file");
     fs::write(&path, "0123456789").unwrap();
@@ -111,7 +111,7 @@ fn an_open_file_outlives_the_connection_and_its_handle_is_not_used_again_after_a
 }
 
 #[test]
-fn a_peer_that_leaves_in_the_middle_of_a_large_read_or_write_costs_nothing() {
+fn a_peer_that_leaves_during_a_large_read_or_write_leaks_nothing() {
     use std::io::{Read, Write};
     let agent = Agent::start();
     let path = agent.path("file");

@@ -1,11 +1,10 @@
 //! The guest's clock and its time zone.
 //!
-//! The zone is looked up at each call, so that a changed `/etc/localtime` shows at once. It is `TZ` where that is set:
-//! the name of a file of the zone database, or a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. What cannot be understood
-//! is UTC.
-//! Setting the clock keeps nanoseconds, and concerns the hardware clock, too: by `/sbin/hwclock` where it is, which knows
-//! of odd clocks and keeps `/etc/adjtime`, else by itself. A guest without a hardware clock has nothing more to set; when
-//! setting it fails, that is an error although the other clock is set.
+//! Each call reads the zone anew, so that a changed `/etc/localtime` takes effect at once. If `TZ` is set, it is the
+//! zone: the name of a file in the zone database, or a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. An invalid zone is
+//! UTC. Setting the clock keeps nanoseconds and also sets the hardware clock: with `/sbin/hwclock` if it exists,
+//! because it knows unusual clocks and updates `/etc/adjtime`, else directly. A guest without a hardware clock sets the
+//! system clock only. If setting the hardware clock fails, the command fails although the system clock is set.
 
 use std::{
     io,
@@ -35,17 +34,17 @@ use crate::{
     util::errno,
 };
 
-/// The zone where nothing else is said.
+/// The zone if `TZ` is not set.
 const LOCAL_TIME: &str = "/etc/localtime";
-/// Where zones are found by name.
+/// The directory of zones by name.
 const ZONE_DATABASE: &str = "/usr/share/zoneinfo";
-/// The program that looks after the hardware clock.
+/// The program that reads and sets the hardware clock.
 const HWCLOCK: &str = "/sbin/hwclock";
-/// What errors say that it was run for.
+/// The purpose of running it, for error messages.
 const HWCLOCK_ACTION: &str = "set hardware clock to system time";
 const NANOSECONDS: i64 = 1_000_000_000;
-/// The first second of 2070, counted in local time from the beginning of 1970. Hosts' tests know this limit.
-const END_OF_TIME: i64 = 36_525 * 86_400;
+/// The first second of 2070, in seconds since 1970 in local time. Hosts' tests know this limit.
+const MAX_SECONDS: i64 = 36_525 * 86_400;
 
 impl Run for GetTime {
     fn run(self, _: &Guest) -> Result<i64> {
@@ -75,10 +74,10 @@ impl Run for SetTime {
     }
 }
 
-/// The time, if it is one that is taken.
+/// The time, if it is within the limits.
 fn check_time(guest: &Guest, nanoseconds: i64) -> Result<TimeSpec> {
     let (seconds, rest) = (nanoseconds.div_euclid(NANOSECONDS), nanoseconds.rem_euclid(NANOSECONDS));
-    if (0..END_OF_TIME).contains(&(seconds + seconds_east(guest, seconds))) {
+    if (0..MAX_SECONDS).contains(&(seconds + seconds_east(guest, seconds))) {
         Ok(TimeSpec::new(seconds, rest))
     } else {
         Err(Error::generic("Invalid time"))
@@ -119,7 +118,7 @@ fn run_hwclock(guest: &Guest, option: &str) -> Result<()> {
     guest.helpers().run(HWCLOCK, &[option], b"", HWCLOCK_ACTION, timeout).map(drop)
 }
 
-/// How far what the hardware clock shows is from UTC.
+/// The offset from UTC of the time that the hardware clock shows, in seconds.
 fn hardware_seconds_east(guest: &Guest, unix_time: i64) -> i64 {
     if shows_local_time(&guest.root) { seconds_east(guest, unix_time) } else { 0 }
 }
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_from_1970_to_2069_in_the_guests_zone() {
+    fn a_time_must_be_between_1970_and_2069_in_the_guests_zone() {
         check("UTC0", 3_155_759_999_999_999_999, Some((3_155_759_999, 999_999_999)));
         check("UTC0", 3_155_760_000_000_000_000, None);
         check("UTC0", i64::MAX, None);

@@ -1,7 +1,7 @@
-//! Programs: started by one command, watched by another.
+//! Programs: one command starts them, another reports their status.
 //!
-//! A program that was started runs on whatever becomes of the host, the connection or the agent. Arguments, environment
-//! and output are nobody's business but the host's: the log has the program's path, its process id and its end.
+//! A started program keeps running when the host, the connection or the agent goes away. Arguments, environment and
+//! output are for the host only: the log has the program's path, its process id and how it ended.
 
 use std::io;
 
@@ -23,7 +23,7 @@ impl Run for Exec {
             None => guest.environment.for_children(),
         };
         let started = Program::new(&self.path, self.arg.unwrap_or_default(), environment)
-            .and_then(|program| allowed(program, guest, has_environment))
+            .and_then(|program| check_allowed(program, guest, has_environment))
             .and_then(|program| guest.programs.start(&program, input, capture));
         let pid = started.map_err(|error| {
             let reason = errno::words(error);
@@ -38,8 +38,8 @@ impl Run for Exec {
     }
 }
 
-/// The program, if it may be started.
-fn allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
+/// The program, if the policy allows it.
+fn check_allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
     if guest.policy.allows_all_programs() {
         return Ok(program);
     }

@@ -1,4 +1,6 @@
-//! Freezing file systems. What these commands do is the business of `crate::freeze`.
+//! Freezing file systems.
+//!
+//! These commands only check their arguments; `crate::freeze` does the work.
 
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_has_an_end() {
+    fn a_lease_is_limited_to_a_day() {
         assert_eq!(lease(None), Ok(None));
         assert_eq!(lease(Some(1)), Ok(Some(Duration::from_secs(1))));
         for seconds in [0, -1, 86_401, i64::MAX, i64::MIN] {

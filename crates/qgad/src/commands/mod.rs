@@ -1,7 +1,7 @@
-//! The behaviour: the same topics, under the same names, as the contract in `qga::commands`.
+//! The behaviour of the commands, in the same topics and files as the contract in `qga::commands`.
 //!
-//! A command takes values and returns a value. It sees neither socket, frame nor JSON value, and makes no check that
-//! applies to all commands: the dispatcher has made it.
+//! A command takes values and returns a value. It sees no socket, frame or JSON value. A check that applies to all
+//! commands belongs to the dispatcher.
 
 mod clock;
 mod cpu;
@@ -21,20 +21,20 @@ use qga::{Command, wire::message::Error};
 
 use crate::guest::Guest;
 
-/// What every command returns.
+/// The result of every command.
 type Result<T> = std::result::Result<T, Error>;
 
 /// A command's behaviour.
 pub(crate) trait Run: Command {
-    /// Carries the command out.
+    /// Runs the command.
     fn run(self, guest: &Guest) -> Result<Self::Reply>;
 
-    /// What the audit may say of its arguments: a path, a name, a number; never contents or secrets.
+    /// The part of the arguments that the audit may record: a path, a name, a number; never contents or secrets.
     fn audit_subject(&self) -> Option<String> {
         None
     }
 
-    /// Carries it out on the I/O thread, if it is sure not to wait for anything. Otherwise nothing has happened.
+    /// Runs the command on the I/O thread, if it cannot wait for anything. `None` means that it has had no effect.
     fn run_inline(&self, _: &Guest) -> Option<Result<Self::Reply>> {
         None
     }

@@ -1,6 +1,7 @@
-//! Ending the guest, and putting it to sleep.
+//! Shutting the guest down and suspending it.
 //!
-//! The order of the ways is in `power`; here they are given their means, which a fake machine does not have.
+//! `machine::power` knows the methods and their order. These commands give it access to the real machine; a fake
+//! machine has none, so that no test can shut down the machine that it runs on.
 
 use std::time::Duration;
 
@@ -25,11 +26,11 @@ impl Run for Shutdown {
             None | Some("powerdown") => End::PowerOff,
             Some("halt") => End::Halt,
             Some("reboot") => End::Reboot,
-            // The parenthesis has been missing for ever.
+            // Without the closing parenthesis, as in qemu-ga: hosts match this text.
             Some(_) => return Err(Error::generic("mode is invalid (valid values are: halt|powerdown|reboot")),
         };
         log::info!("guest-shutdown called, mode: {}", self.mode.as_deref().unwrap_or("powerdown"));
-        power::end(end, &means(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
+        power::end(end, &real_machine(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
     }
 
     fn audit_subject(&self) -> Option<String> {
@@ -56,10 +57,10 @@ impl Run for SuspendHybrid {
 }
 
 fn suspend(guest: &Guest, sleep: Sleep, timeout: Duration) -> Result<Nothing> {
-    power::suspend(sleep, &means(guest, timeout)?).map(|()| Nothing {})
+    power::suspend(sleep, &real_machine(guest, timeout)?).map(|()| Nothing {})
 }
 
-fn means(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
+fn real_machine(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
     Machine::of(&guest.root, guest.helpers(), timeout)
         .ok_or_else(|| Error::generic("this machine cannot be switched off"))
 }
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fake_machine_does_not_switch_the_real_one_off() {
+    fn a_command_on_a_fake_machine_does_not_shut_down_the_real_one() {
         let guest = guest_without_a_machine();
         for mode in [None, Some("powerdown"), Some("halt"), Some("reboot")] {
             let refusal = Shutdown { mode: mode.map(Into::into) }.run(&guest).unwrap_err();

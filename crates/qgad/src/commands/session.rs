@@ -1,7 +1,7 @@
-//! Keeping the conversation in step.
+//! Synchronizing with a host, and the list of commands.
 //!
-//! `guest-info` lists every command, refused ones included, last of the protocol's order first: hosts take a command
-//! that is not listed for one that does not exist.
+//! `guest-info` lists every command in the reverse of the protocol's order. It includes refused commands, because hosts
+//! conclude that a command that is not listed does not exist.
 
 use qga::commands::{
     SPECS,

@@ -1,8 +1,8 @@
-//! What the guest is: its kernel, its operating system and its name.
+//! The guest's kernel, operating system and host name.
 //!
-//! The operating system is what os-release(5) says, in the file of `QGA_OS_RELEASE` or else in the first of the two
-//! usual ones that exists. A line that is no assignment is skipped and costs its own value only; the kernel's facts are
-//! there in any case.
+//! The operating system comes from os-release(5): from the file that `QGA_OS_RELEASE` names, or else from the first of
+//! the two usual files that exists. A line that is not an assignment is skipped. The kernel's values are always
+//! reported.
 
 use std::{io, path::PathBuf};
 
@@ -15,7 +15,7 @@ use qga::{
 use super::{Result, Run};
 use crate::{guest::Guest, util::errno};
 
-/// Where os-release(5) is looked for; the first that exists counts.
+/// The files of os-release(5); the first that exists counts.
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
 impl Run for GetHostName {
@@ -28,7 +28,7 @@ impl Run for GetHostName {
 
 impl Run for GetOsinfo {
     fn run(self, guest: &Guest) -> Result<OsInfo> {
-        let mut info = os_release(guest).map_or_else(OsInfo::default, |contents| read_os_release(&contents));
+        let mut info = os_release(guest).map_or_else(OsInfo::default, |contents| parse_os_release(&contents));
         if let Ok(kernel) = uname() {
             let text = |value: &std::ffi::OsStr| Some(value.to_string_lossy().into_owned());
             info.kernel_release = text(kernel.release());
@@ -55,8 +55,8 @@ fn os_release(guest: &Guest) -> Option<Vec<u8>> {
     None
 }
 
-/// The fields of an os-release file; of a repeated one the last counts.
-fn read_os_release(contents: &[u8]) -> OsInfo {
+/// Parses an os-release file. The last value of a repeated field counts.
+fn parse_os_release(contents: &[u8]) -> OsInfo {
     let mut info = OsInfo::default();
     for line in String::from_utf8_lossy(contents).lines() {
         let Some((name, value)) = line.split_once('=') else { continue };
@@ -75,7 +75,7 @@ fn read_os_release(contents: &[u8]) -> OsInfo {
     info
 }
 
-/// A value as a shell would read it: quotes removed, and backslashes where they quote something.
+/// A value as a shell would read it: without quotes, and without backslashes that escape something.
 fn unquote(value: &str) -> String {
     match value.chars().next() {
         Some('\'') => value[1..].split('\'').next().unwrap_or_default().into(),
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn check(contents: &str, expected: &OsInfo) {
-        assert_eq!(&read_os_release(contents.as_bytes()), expected);
+        assert_eq!(&parse_os_release(contents.as_bytes()), expected);
     }
 
     fn named(name: &str) -> OsInfo {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_has_its_line() {
+    fn every_field_is_read_from_its_line() {
         check(
             "NAME=n\nID=i\nPRETTY_NAME=p\nVERSION=v\nVERSION_ID=vi\nVARIANT=va\nVARIANT_ID=vai\nHOME_URL=x\n",
             &OsInfo {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_assignment_costs_nothing_else() {
+    fn a_line_that_is_not_an_assignment_is_skipped() {
         check("# comment\ngarbage line\nNAME=Debian\n", &named("Debian"));
     }
 
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_in_double_quotes_quotes_what_a_shell_would_expand() {
+    fn a_backslash_in_double_quotes_escapes_what_a_shell_would_expand() {
         check(r#"NAME="\$\"\\\`\' \n""#, &named(r#"$"\`' \n"#));
     }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repeated_field_the_last_counts() {
+    fn the_last_value_of_a_repeated_field_counts() {
         check("NAME=a\nNAME=b\n", &named("b"));
     }
 }

@@ -1,4 +1,4 @@
-//! What the log and the audit hold, and what becomes of them where nothing can be written.
+//! The contents of the log and the audit, and an agent that cannot write them.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,7 +7,7 @@ use nix::unistd::pipe;
 use super::*;
 
 #[test]
-fn a_log_without_room_is_complained_of_once() {
+fn a_log_on_a_full_disk_is_reported_once() {
     let scene = Scene::new();
     let mut agent = scene.listening(&["-v", "-l", "/dev/full"]);
     for _ in 0..3 {
@@ -21,24 +21,24 @@ fn a_log_without_room_is_complained_of_once() {
 }
 
 #[test]
-fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_secret() {
+fn the_audit_records_commands_that_change_the_guest_and_no_log_has_a_secret() {
     let scene = Scene::new();
     fs::write(scene.path("config"), "[general]\naudit-file=audit\nblock-rpcs=guest-shutdown\n").unwrap();
     let mut agent = scene.listening(&["-v", "-l", "log"]);
-    // The secret as text and as base64, in every argument that may hold one. The user does not exist.
-    let (secret, coded) = ("SECRETsecret", "U0VDUkVUc2VjcmV0");
+    // The secret is in every argument that may have one, as text and as base64. The user does not exist.
+    let (secret, encoded) = ("SECRETsecret", "U0VDUkVUc2VjcmV0");
     let check = |command: &str, arguments: &str| {
         let request = format!(r#"{{"execute":"{command}","arguments":{arguments}}}"#);
         ask(UnixStream::connect(scene.path("socket")).unwrap(), request.as_bytes())
     };
-    let exec = format!(r#"{{"path":"/bin/true","arg":["{secret}"],"env":["A={secret}"],"input-data":"{coded}"}}"#);
+    let exec = format!(r#"{{"path":"/bin/true","arg":["{secret}"],"env":["A={secret}"],"input-data":"{encoded}"}}"#);
     assert!(check("guest-exec", &exec).contains("pid"));
     check("guest-exec", &format!(r#"{{"path":"/no/such","arg":["{secret}"],"unknown":"{secret}"}}"#));
     let file = format!(r#"{{"path":"{}","mode":"w"}}"#, scene.path("file").display());
     assert!(check("guest-file-open", &file).contains("1000"));
-    assert!(check("guest-file-write", &format!(r#"{{"handle":1000,"buf-b64":"{coded}"}}"#)).contains("12"));
+    assert!(check("guest-file-write", &format!(r#"{{"handle":1000,"buf-b64":"{encoded}"}}"#)).contains("12"));
     let nobody = "no-such-user";
-    check("guest-set-user-password", &format!(r#"{{"username":"{nobody}","password":"{coded}","crypted":false}}"#));
+    check("guest-set-user-password", &format!(r#"{{"username":"{nobody}","password":"{encoded}","crypted":false}}"#));
     for command in ["guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys"] {
         check(command, &format!(r##"{{"username":"{nobody}","keys":["#{secret}"]}}"##));
         check(command, &format!(r#"{{"username":"{nobody}","keys":["{secret}"]}}"#));
@@ -48,10 +48,10 @@ fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_se
     agent.end();
     let [log, audit] = ["log", "audit"].map(|name| fs::read_to_string(scene.path(name)).unwrap());
     for text in [&log, &audit] {
-        assert!(!text.is_empty() && !text.contains(secret) && !text.contains(coded), "{text}");
+        assert!(!text.is_empty() && !text.contains(secret) && !text.contains(encoded), "{text}");
     }
     let lines: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told: Vec<_> = lines.iter().map(|line| (line["command"].as_str().unwrap(), &line["outcome"])).collect();
+    let recorded: Vec<_> = lines.iter().map(|line| (line["command"].as_str().unwrap(), &line["outcome"])).collect();
     let key_errors =
         ["guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys"].map(|name| [(name, "error"); 2]);
     let mut expected = vec![
@@ -62,7 +62,7 @@ fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_se
     ];
     expected.extend(key_errors.into_iter().flatten());
     expected.push(("guest-shutdown", "refused"));
-    assert_eq!(told.iter().map(|(name, outcome)| (*name, outcome.as_str().unwrap())).collect::<Vec<_>>(), expected);
+    assert_eq!(recorded.iter().map(|(name, outcome)| (*name, outcome.as_str().unwrap())).collect::<Vec<_>>(), expected);
     assert_eq!(lines[0]["touched"], "/bin/true");
     assert_eq!(lines[0]["class"], "exec");
     let refused = lines.last().unwrap();
@@ -71,7 +71,7 @@ fn the_audit_tells_of_what_changes_the_guest_and_neither_it_nor_the_log_has_a_se
 }
 
 #[test]
-fn the_socket_is_roots_and_the_log_is_not_for_everybody_whatever_the_umask() {
+fn the_modes_of_the_socket_and_the_log_do_not_depend_on_the_umask() {
     let scene = Scene::new();
     let mut command = Command::new("/bin/sh");
     command.args([
@@ -92,7 +92,7 @@ fn the_socket_is_roots_and_the_log_is_not_for_everybody_whatever_the_umask() {
 }
 
 #[test]
-fn the_log_names_commands_and_never_their_arguments() {
+fn the_log_has_the_names_of_commands_and_not_their_arguments() {
     let scene = Scene::new();
     let mut agent = scene.listening(&["-v", "-l", "log"]);
     let stream = UnixStream::connect(scene.path("socket")).unwrap();
@@ -105,9 +105,9 @@ fn the_log_names_commands_and_never_their_arguments() {
 }
 
 #[test]
-fn a_log_that_takes_nothing_keeps_nobody_waiting() {
+fn a_log_that_blocks_does_not_block_replies() {
     let scene = Scene::new();
-    // Nobody reads what the agent logs, which is more than a pipe holds.
+    // Nobody reads the pipe, and the agent logs more than it holds.
     let (_unread, full) = pipe().unwrap();
     let arguments = ["-v", "-m", "unix-listen", "-p", "socket"];
     let mut agent = Running(scene.agent(&arguments).stderr(full).spawn().unwrap());

@@ -1,5 +1,6 @@
-//! The real agent from its command line to its exit status: what becomes of options and configuration, and the process.
-//! What it is told to refuse, to log, and to serve on has files of its own.
+//! The real program, from its command line to its exit status: options, configuration, the daemon and its peers.
+//!
+//! Restrictions, the log and channels have files of their own.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod channels;
@@ -20,12 +21,12 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long a test waits for what must come.
+/// How long a test waits for an event.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const PING: &[u8] = br#"{"execute":"guest-ping"}"#;
 const PONG: &str = "{\"return\": {}}\n";
 
-/// A directory for one test, with the state directory, and the agents started for it.
+/// The directory of one test, which is also the agent's state directory.
 struct Scene {
     directory: tempfile::TempDir,
 }
@@ -39,7 +40,7 @@ impl Scene {
         self.directory.path().join(name)
     }
 
-    /// The agent with nothing in its environment, its state and its pid file in the test's directory.
+    /// An agent with an empty environment, whose state and pid file are in the test's directory.
     fn agent(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qgad"));
         command.env_clear().env("QGA_CONF", self.path("config")).current_dir(self.directory.path());
@@ -47,7 +48,7 @@ impl Scene {
         command
     }
 
-    /// Runs the agent to its end.
+    /// Runs the agent until it ends.
     fn run(&self, arguments: &[&str]) -> Output {
         self.agent(arguments).output().unwrap()
     }
@@ -67,7 +68,7 @@ impl Scene {
     }
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed at the end of its test.
 struct Running(Child);
 
 impl Running {
@@ -75,7 +76,7 @@ impl Running {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Waits for the end: the exit status, and what was written to standard error.
+    /// Waits for the end. Returns the exit status and the text on standard error.
     fn end(&mut self) -> (Option<i32>, String) {
         let status = wait_for("the agent ends", || self.0.try_wait().unwrap());
         let mut errors = String::new();
@@ -94,12 +95,12 @@ impl Drop for Running {
 }
 
 fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(result) = attempt() {
             return result;
         }
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -120,7 +121,7 @@ fn check_refusal(scene: &Scene, arguments: &[&str], reason: &str) {
 }
 
 #[test]
-fn the_command_line_goes_before_the_file_and_lists_grow() {
+fn the_command_line_takes_precedence_over_the_file_and_lists_grow() {
     let scene = Scene::new();
     let config = "[general]\nmethod=unix-listen\npath=/from-file\nverbose=1\nblock-rpcs=guest-a;guest-b\n";
     fs::write(scene.path("config"), config).unwrap();
@@ -135,12 +136,23 @@ fn the_command_line_goes_before_the_file_and_lists_grow() {
 }
 
 #[test]
-fn what_is_printed_reads_back_the_same() {
+fn a_printed_configuration_reads_back_the_same() {
     let scene = Scene::new();
     let first = scene.run(&["-D", "-p", " odd\\path\n", "-F", "-r", "-l", "log", "-b", "a,b", "-a", "c"]).stdout;
     fs::write(scene.path("printed"), &first).unwrap();
     let second = Command::new(env!("CARGO_BIN_EXE_qgad")).arg("-D").arg("-c").arg(scene.path("printed")).output();
     assert_eq!(second.unwrap().stdout, first);
+}
+
+#[test]
+fn the_path_of_a_port_is_the_default_of_its_method() {
+    let scene = Scene::new();
+    for (method, path) in [("virtio-serial", "/dev/virtio-ports/org.qemu.guest_agent.0"), ("isa-serial", "/dev/ttyS0")]
+    {
+        let output = String::from_utf8(scene.run(&["-D", "-m", method]).stdout).unwrap();
+        assert!(output.contains(&format!("\nmethod={method}\npath={path}\n")), "{output}");
+    }
+    check_refusal(&scene, &["-D", "-m", "vsock-listen"], "must specify a path for this channel");
 }
 
 #[test]
@@ -157,7 +169,7 @@ fn a_configuration_that_cannot_be_read_ends_the_start() {
 }
 
 #[test]
-fn an_unknown_option_is_said_on_both_streams() {
+fn an_unknown_option_is_reported_on_both_streams() {
     let output = Scene::new().run(&["-Z"]);
     assert_eq!(output.status.code(), Some(1));
     let program = env!("CARGO_BIN_EXE_qgad");
@@ -181,7 +193,7 @@ fn a_channel_that_cannot_be_opened_ends_the_start_with_its_reason() {
 }
 
 #[test]
-fn a_start_that_fails_while_file_systems_are_frozen_says_why() {
+fn a_start_that_fails_while_file_systems_are_frozen_gives_its_reason_and_writes_no_file() {
     let scene = Scene::new();
     fs::write(scene.path("qga.state.isfrozen"), "").unwrap();
     check_refusal(
@@ -189,7 +201,7 @@ fn a_start_that_fails_while_file_systems_are_frozen_says_why() {
         &["-p", "missing", "-l", "log"],
         "error opening channel 'missing': No such file or directory",
     );
-    assert!(!scene.path("log").exists(), "nothing is written while it might wait for ever");
+    assert!(!scene.path("log").exists(), "a write could block until the thaw");
     assert!(!scene.path("qga.state").exists());
 }
 
@@ -205,7 +217,7 @@ fn a_state_file_of_garbage_is_replaced_with_a_warning() {
 }
 
 #[test]
-fn a_list_with_an_unknown_name_gives_a_warning_and_no_more() {
+fn an_unknown_name_in_a_list_is_only_a_warning() {
     let scene = Scene::new();
     let mut agent = scene.listening(&["-b", "guest-bogus"]);
     agent.signal(Signal::SIGINT);
@@ -215,7 +227,7 @@ fn a_list_with_an_unknown_name_gives_a_warning_and_no_more() {
 }
 
 #[test]
-fn half_a_message_of_one_peer_is_not_completed_by_the_next() {
+fn an_incomplete_message_of_one_peer_is_not_completed_by_the_next() {
     let scene = Scene::new();
     let _agent = scene.listening(&[]);
     let mut first = UnixStream::connect(scene.path("socket")).unwrap();
@@ -225,7 +237,7 @@ fn half_a_message_of_one_peer_is_not_completed_by_the_next() {
 }
 
 #[test]
-fn a_peer_that_ends_its_input_still_gets_its_answers() {
+fn a_peer_that_closes_its_sending_side_still_gets_its_replies() {
     let scene = Scene::new();
     let _agent = scene.listening(&[]);
     let mut peer = UnixStream::connect(scene.path("socket")).unwrap();
@@ -237,7 +249,7 @@ fn a_peer_that_ends_its_input_still_gets_its_answers() {
 }
 
 #[test]
-fn a_daemon_writes_its_pid_file_keeps_others_out_and_removes_it_at_the_end() {
+fn a_daemon_writes_its_pid_file_excludes_others_and_removes_it_at_the_end() {
     let scene = Scene::new();
     let socket = scene.path("socket");
     let arguments = ["-d", "-m", "unix-listen", "-p", socket.to_str().unwrap()];
@@ -252,7 +264,7 @@ fn a_daemon_writes_its_pid_file_keeps_others_out_and_removes_it_at_the_end() {
         "Cannot lock pid file: Resource temporarily unavailable",
     );
     assert_eq!(scene.run(&["-D", "-d"]).status.code(), Some(0));
-    assert!(scene.path("pid").exists(), "printing the configuration touches nothing");
+    assert!(scene.path("pid").exists(), "printing the configuration changes nothing");
 
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     wait_for("the pid file is removed", || (!scene.path("pid").exists()).then_some(()));

@@ -1,9 +1,9 @@
-//! What the configuration allows, and what `--check-config` says of it.
+//! Restrictions by the configuration, and the report of `--check-config`.
 
 use super::*;
 
 #[test]
-fn an_allow_list_allows_its_members_only_and_refusals_go_before_arguments() {
+fn an_allow_list_allows_its_members_only_and_a_refusal_precedes_errors_in_arguments() {
     let scene = Scene::new();
     let _agent = scene.listening(&["-a", "guest-ping"]);
     let stream = UnixStream::connect(scene.path("socket")).unwrap();
@@ -13,7 +13,7 @@ fn an_allow_list_allows_its_members_only_and_refusals_go_before_arguments() {
 }
 
 #[test]
-fn a_profile_refuses_by_name_and_file_and_shows_in_the_list_of_commands() {
+fn a_profile_is_named_in_refusals_and_disables_commands_in_the_list() {
     let scene = Scene::new();
     fs::write(scene.path("config"), "[general]\nprofile=read-only\n").unwrap();
     let _agent = scene.listening(&[]);
@@ -33,7 +33,7 @@ fn a_profile_refuses_by_name_and_file_and_shows_in_the_list_of_commands() {
 }
 
 #[test]
-fn programs_and_files_elsewhere_are_refused_by_the_lists_that_are_set() {
+fn programs_and_files_outside_the_lists_are_refused() {
     let scene = Scene::new();
     let config = format!(
         "[general]\nexec-allow=/bin/true\nfile-read-allow={0}/in\nfile-write-allow=\n",
@@ -63,7 +63,7 @@ fn programs_and_files_elsewhere_are_refused_by_the_lists_that_are_set() {
 }
 
 #[test]
-fn a_checked_configuration_shows_every_command_and_every_mistake_with_its_line() {
+fn the_report_has_every_command_and_every_mistake_with_its_line() {
     let scene = Scene::new();
     let config = "[general]\nprofile=backup\ngarbage\nverbose=maybe\nexec-alow=/x\nblock-rpcs=guest-bogus;guest-ping\n";
     fs::write(scene.path("config"), config).unwrap();
@@ -80,23 +80,23 @@ fn a_checked_configuration_shows_every_command_and_every_mistake_with_its_line()
     ];
     let mut lines = report.lines();
     assert_eq!(lines.by_ref().take(expected.len()).collect::<Vec<_>>(), expected);
-    let becomes: Vec<_> = lines.filter_map(|line| line.split_once(' ')).collect();
-    assert_eq!(becomes.len(), qga::commands::SPECS.len());
-    assert!(becomes.iter().any(|(name, text)| *name == "guest-exec" && text.contains("refused: profile=backup in ")));
+    let commands: Vec<_> = lines.filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(commands.len(), qga::commands::SPECS.len());
+    assert!(commands.iter().any(|(name, text)| *name == "guest-exec" && text.contains("refused: profile=backup in ")));
     assert_eq!(output.status.code(), Some(1));
 
     fs::write(scene.path("config"), "[general]\nexec-allow=/bin/true\nblock-rpcs=guest-ping\n").unwrap();
     let output = scene.run(&["--check-config"]);
     let report = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{report}");
-    let becomes = |name: &str| report.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-    assert_eq!(becomes("guest-ping "), format!("refused: block-rpcs in {file}"));
-    assert_eq!(becomes("guest-exec "), format!("allowed: /bin/true by exec-allow in {file}"));
-    assert_eq!(becomes("guest-info "), "allowed");
+    let decision = |name: &str| report.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(decision("guest-ping "), format!("refused: block-rpcs in {file}"));
+    assert_eq!(decision("guest-exec "), format!("allowed: /bin/true by exec-allow in {file}"));
+    assert_eq!(decision("guest-info "), "allowed");
 }
 
 #[test]
-fn a_checked_configuration_shows_what_has_no_effect_and_what_keeps_the_agent_from_starting() {
+fn the_report_has_lines_without_effect_and_the_reasons_why_the_agent_would_not_start() {
     let scene = Scene::new();
     let file = scene.path("config");
     let check = |config: &str, expected: &[&str]| {
@@ -125,7 +125,7 @@ fn a_checked_configuration_shows_what_has_no_effect_and_what_keeps_the_agent_fro
 }
 
 #[test]
-fn what_has_no_effect_in_the_configuration_is_warned_of() {
+fn a_line_without_effect_is_a_warning_in_the_log() {
     let scene = Scene::new();
     fs::write(scene.path("config"), "[general]\nexec_allow=/bin/true\n[Else]\n").unwrap();
     let output = scene.run(&["--dump-conf"]);

@@ -1,9 +1,10 @@
 //! Logical processors and their load.
 //!
-//! The list is the kernel's, in directory order, and stable between two calls: clients index one answer with another.
-//! Numbers may have gaps. A processor without an `online` file cannot be taken off line; one that was plugged in and is
-//! off line still can be brought on line, and says so by `can-offline`.
-//! `set` stops at the first failure and reports how many it finished; only a failure of the first one is an error.
+//! The list is in the order of the kernel's directory and stable between calls: clients index one reply with another.
+//! Numbers may have gaps. A processor without an `online` file cannot be taken offline. A hot-plugged one that is
+//! offline can be brought online, and has `can-offline` set.
+//! `set` stops at the first failure and returns how many processors it has set. It is an error only if the first one
+//! fails.
 
 use std::io;
 
@@ -26,7 +27,7 @@ use crate::{
 const PROCESSORS: &str = "/sys/devices/system/cpu";
 const STATISTICS: &str = "/proc/stat";
 const LOAD: &str = "/proc/loadavg";
-/// Ticks a second in `/proc/stat`, where the C library does not tell: those of every machine that is sold.
+/// Ticks a second in `/proc/stat` if the C library does not know: the value of all common machines.
 const USUAL_TICKS: u64 = 100;
 
 impl Run for GetVcpus {
@@ -79,8 +80,8 @@ fn processors(root: &Root) -> Result<Vec<LogicalProcessor>> {
     for name in names {
         let Some(logical_id) = name.to_str().and_then(processor_number) else { continue };
         let directory = directory(logical_id);
-        let (online, can_offline) = match read_switch(root, &directory) {
-            Ok(switch) => (switch? != b'0', true),
+        let (online, can_offline) = match read_online_file(root, &directory) {
+            Ok(byte) => (byte? != b'0', true),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(could_not_open(&online_file(&directory), error));
             }
@@ -97,8 +98,8 @@ fn set_processor(root: &Root, processor: &LogicalProcessor) -> Result<()> {
     let directory = directory(logical_id);
     root.open(&directory, OFlag::O_DIRECTORY).map_err(|error| could_not_open(&directory, error))?;
     let file = online_file(&directory);
-    let current = match read_switch(root, &directory) {
-        Ok(switch) => switch? != b'0',
+    let current = match read_online_file(root, &directory) {
+        Ok(byte) => byte? != b'0',
         Err(error) if error.kind() == io::ErrorKind::NotFound && online => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::generic(format!("logical processor #{logical_id} can't be offlined")));
@@ -108,12 +109,12 @@ fn set_processor(root: &Root, processor: &LogicalProcessor) -> Result<()> {
     if current == online {
         return Ok(());
     }
-    let switch: &[u8] = if online { b"1" } else { b"0" };
-    root.write(&file, switch).map_err(|error| Error::generic(format!("pwrite(\"{file}\"): {}", errno::words(error))))
+    let wanted: &[u8] = if online { b"1" } else { b"0" };
+    root.write(&file, wanted).map_err(|error| Error::generic(format!("pwrite(\"{file}\"): {}", errno::words(error))))
 }
 
-/// Reads the first byte of a processor's switch. The outer error says that there is none.
-fn read_switch(root: &Root, directory: &str) -> io::Result<Result<u8>> {
+/// Reads the first byte of a processor's `online` file. The outer error means that the file cannot be opened.
+fn read_online_file(root: &Root, directory: &str) -> io::Result<Result<u8>> {
     let file = online_file(directory);
     let contents = root.read(&file)?;
     Ok(contents.first().copied().ok_or_else(|| Error::generic(format!("pread(\"{file}\"): unexpected EOF"))))
@@ -127,19 +128,19 @@ fn online_file(directory: &str) -> String {
     format!("{directory}/online")
 }
 
-/// The number of a processor by the name of its directory. Other names begin in the same way: `cpufreq`.
+/// The number of a processor, from the name of its directory. Other names begin the same way: `cpufreq`.
 fn processor_number(name: &str) -> Option<i64> {
     let digits = name.strip_prefix("cpu")?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// What each processor has spent its time with, after `/proc/stat`. Columns that are not there are absent.
+/// How each processor has spent its time, from `/proc/stat`. Missing columns are absent.
 fn statistics(contents: &[u8], ticks_per_second: u64) -> Vec<CpuStats> {
     let mut statistics = Vec::new();
     for line in contents.split(|byte| *byte == b'\n') {
         let Some(line) = line.strip_prefix(b"cpu").and_then(|line| str::from_utf8(line).ok()) else { continue };
         let mut words = line.split(' ');
-        // The line of all processors together has no number.
+        // The line for all processors together has no number.
         let Some(cpu) = words.next().and_then(|number| number.parse().ok()) else { continue };
         let times: Vec<u64> = words
             .filter(|word| !word.is_empty())

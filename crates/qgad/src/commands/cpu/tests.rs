@@ -7,7 +7,7 @@ fn processor(logical_id: i64, online: bool, can_offline: bool) -> LogicalProcess
     LogicalProcessor { logical_id, online, can_offline: Some(can_offline) }
 }
 
-/// A processor as hosts name it in a request.
+/// A processor as in a host's request.
 fn wanted(logical_id: i64, online: bool) -> LogicalProcessor {
     LogicalProcessor { logical_id, online, can_offline: None }
 }
@@ -19,14 +19,14 @@ fn check(tree: &str, expected: &[(i64, bool, bool)]) {
     assert_eq!(found, expected.iter().map(|(id, online, can)| processor(*id, *online, *can)).collect::<Vec<_>>());
 }
 
-/// Sets processors, and reads their switches afterwards.
-fn check_set(tree: &str, vcpus: &[(i64, bool)], expected: std::result::Result<i64, &str>, switches: &[(i64, &str)]) {
+/// Sets processors, then checks their `online` files.
+fn check_set(tree: &str, vcpus: &[(i64, bool)], expected: std::result::Result<i64, &str>, files: &[(i64, &str)]) {
     let (root, directory) = Root::from_text(tree);
     let vcpus = vcpus.iter().map(|(id, online)| wanted(*id, *online)).collect();
     let done = SetVcpus { vcpus }.run(&guest_at(directory.path()));
     assert_eq!(done, expected.map_err(Error::generic), "{tree}");
-    for (id, switch) in switches {
-        assert_eq!(root.read(online_file(&super::directory(*id))).unwrap(), switch.as_bytes(), "cpu{id}");
+    for (id, contents) in files {
+        assert_eq!(root.read(online_file(&super::directory(*id))).unwrap(), contents.as_bytes(), "cpu{id}");
     }
 }
 
@@ -43,11 +43,11 @@ fn a_cpu_without_an_online_file_cannot_be_taken_offline() {
 }
 
 #[test]
-fn a_cpu_that_was_plugged_in_and_is_offline_can_be_brought_online() {
+fn a_hot_plugged_cpu_that_is_offline_can_be_brought_online() {
     check(FOUR, &[(0, true, false), (1, true, true), (2, true, true), (3, false, true)]);
 }
 
-/// A VM with three processors, the second of which was taken off line.
+/// A VM with three processors, the second of which is offline.
 const CAPTURED: &str = include_str!("../../../tests/roots/plugged.root");
 
 #[test]
@@ -58,7 +58,7 @@ fn the_processors_of_a_captured_machine_are_found() {
 }
 
 #[test]
-fn the_times_of_a_captured_machine_are_those_of_processors_on_line() {
+fn a_captured_machine_has_times_of_its_online_processors_only() {
     let (root, _directory) = Root::from_text(CAPTURED);
     let found = statistics(&root.read(STATISTICS).unwrap(), 100);
     let found: Vec<_> = found.iter().map(|one| (one.cpu, one.user, one.idle, one.softirq)).collect();
@@ -66,10 +66,11 @@ fn the_times_of_a_captured_machine_are_those_of_processors_on_line() {
 }
 
 #[test]
-fn numbers_may_have_gaps_and_other_names_are_no_processors() {
+fn numbers_may_have_gaps_and_other_names_are_skipped() {
     check(
-        "sys/devices/system/cpu/cpufreq/online: 1\nsys/devices/system/cpu/cpuidle/\nsys/devices/system/cpu/online: 0-2\n\
-         sys/devices/system/cpu/cpu/\nsys/devices/system/cpu/cpu1x/\nsys/devices/system/cpu/cpu-1/\n\
+        "sys/devices/system/cpu/cpufreq/online: 1\nsys/devices/system/cpu/cpuidle/\n\
+         sys/devices/system/cpu/online: 0-2\nsys/devices/system/cpu/cpu/\nsys/devices/system/cpu/cpu1x/\n\
+         sys/devices/system/cpu/cpu-1/\n\
          sys/devices/system/cpu/cpu7/online: 1\nsys/devices/system/cpu/cpu300/online: 0\n",
         &[(7, true, true), (300, false, true)],
     );
@@ -88,7 +89,7 @@ fn a_thousand_processors_are_each_opened_once_and_stay_in_order() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn an_error_names_the_file_that_cannot_be_read() {
     let check = |tree, expected| {
         let (root, _directory) = Root::from_text(tree);
         assert_eq!(processors(&root), Err(Error::generic(expected)));
@@ -99,14 +100,14 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_processor_is_switched_only_when_it_is_not_as_wanted() {
+fn a_processor_is_written_to_only_if_its_state_differs() {
     let all = [(0, true), (1, false), (2, true), (3, true)];
     check_set(FOUR, &all, Ok(4), &[(1, "0\n"), (2, "1\n"), (3, "1\n")]);
     check_set(FOUR, &[], Ok(0), &[(1, "1\n"), (3, "0\n")]);
 }
 
 #[test]
-fn a_failure_of_the_first_is_an_error_and_of_another_one_a_smaller_count() {
+fn a_failure_of_the_first_is_an_error_and_of_a_later_one_a_smaller_count() {
     let cannot = "logical processor #0 can't be offlined";
     check_set(FOUR, &[(0, false), (1, false)], Err(cannot), &[(1, "1\n")]);
     check_set(FOUR, &[(1, false), (0, false), (2, false)], Ok(1), &[(1, "0\n"), (2, "1\n")]);
@@ -135,7 +136,7 @@ fn check_statistics(contents: &str, expected: &[(i64, [Option<u64>; 10])]) {
 }
 
 #[test]
-fn times_are_milliseconds_of_each_processor_and_not_of_all_together() {
+fn times_are_in_milliseconds_for_each_processor() {
     check_statistics(
         "cpu  10 20 30 40 50 60 70 80 90 100\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu7 0 0 0 1 0 0 0 0 0 0\nintr 1 2\nctxt 3\n",
         &[(0, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100].map(Some)), (7, [0, 0, 0, 10, 0, 0, 0, 0, 0, 0].map(Some))],
@@ -143,7 +144,7 @@ fn times_are_milliseconds_of_each_processor_and_not_of_all_together() {
 }
 
 #[test]
-fn what_the_kernel_does_not_count_is_absent() {
+fn a_column_that_the_kernel_does_not_have_is_absent() {
     for columns in 4..10 {
         let line = format!("cpu3{}\n", " 1".repeat(columns));
         let expected = std::array::from_fn(|column| (column < columns).then_some(10));
@@ -153,7 +154,7 @@ fn what_the_kernel_does_not_count_is_absent() {
 }
 
 #[test]
-fn a_time_beyond_all_bounds_is_the_largest_one() {
+fn a_time_that_overflows_is_the_largest_one() {
     let huge = format!("cpu0 {} 0 0 0\n", u64::MAX);
     let mut expected = [None; 10];
     expected[..4].copy_from_slice(&[Some(u64::MAX / 100), Some(0), Some(0), Some(0)]);
@@ -171,7 +172,7 @@ fn the_load_is_three_numbers() {
 }
 
 #[test]
-fn a_machine_without_the_files_says_so() {
+fn a_missing_file_is_an_error() {
     let (_, directory) = Root::from_text("");
     let guest = guest_at(directory.path());
     let missing = "Could not open '/proc/stat': No such file or directory";

@@ -1,11 +1,11 @@
 //! Files, by handles.
 //!
-//! Everything is opened non-blocking: where there is no data or no room, a command says so at once, and what was read
-//! or written until then counts. Nothing is kept back: what a write reports as written is with the kernel, and reading,
-//! writing and seeking share one position, so that changing between them needs no flush.
-//! A new file has mode 0644 whatever the agent's umask is, and nobody can open it before it has.
-//! An open that fails leaves a file's contents as they were.
-//! A write that fails half-way reports the failure, not the half: the file's position tells how far it got.
+//! Everything is opened non-blocking. Without data or room, a command returns at once, with what it has read or written
+//! until then. Nothing is buffered: bytes that a write reports are with the kernel. Reading, writing and seeking share
+//! one position, so that changing between them needs no flush.
+//! A new file has mode 0644, independent of the agent's umask, and nobody can open it before it has.
+//! An open that fails leaves a file's contents unchanged.
+//! A write that fails half-way reports the failure, not the part; the file's position shows how far it got.
 
 use std::{
     fs::File,
@@ -34,8 +34,8 @@ use qga::{
 use super::{Result, Run};
 use crate::{guest::Guest, open_files::MAX_OPEN_FILES, policy::AllowedPath, sys, util::errno};
 
-/// Most bytes read at once from memory: half a millisecond in which no other peer is served.
-const MAX_READ_AT_ONCE: usize = 1024 * 1024;
+/// Most bytes that the I/O thread reads from the page cache: half a millisecond in which no other peer is served.
+const MAX_INLINE_READ_BYTES: usize = 1024 * 1024;
 /// Permissions of a new file.
 const NEW_FILE_MODE: u32 = 0o644;
 
@@ -50,14 +50,15 @@ impl Run for FileOpen {
         if !guest.files.make_room(Instant::now()) {
             return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
         }
-        let place = guest.policy.path(&guest.root, Path::new(&self.path), flags);
-        let empties = flags.contains(OFlag::O_TRUNC);
-        let file = place
-            .and_then(|place| open(&place, flags.difference(OFlag::O_TRUNC)))
+        let path = guest.policy.path(&guest.root, Path::new(&self.path), flags);
+        // Truncated after a handle is certain, so that an open that fails leaves the contents.
+        let truncates = flags.contains(OFlag::O_TRUNC);
+        let file = path
+            .and_then(|path| open(&path, flags.difference(OFlag::O_TRUNC)))
             .map_err(|error| failed(&errno::words(error)))?;
         let handle = guest.state.take_handle()?;
-        if empties {
-            empty(&file).map_err(|error| failed(&errno::words(error)))?;
+        if truncates {
+            truncate(&file).map_err(|error| failed(&errno::words(error)))?;
         }
         guest.files.insert(handle, file);
         Ok(handle)
@@ -71,7 +72,7 @@ impl Run for FileOpen {
 impl Run for FileClose {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         let file = guest.files.remove(self.handle)?;
-        // A command that still uses the file closes it when it is done, and nobody is there to hear of a failure.
+        // If another command still uses the file, that one closes it, and a failure cannot be reported.
         if let Some(file) = Arc::into_inner(file) {
             unistd::close(file).map_err(|error| failure("failed to close handle", error))?;
         }
@@ -89,9 +90,9 @@ impl Run for FileRead {
         read(&file, count).map_err(|error| failure("failed to read file", error))
     }
 
-    /// Nearly all that is read is in memory already, and taking a small piece from there is quicker than a detour.
+    /// Most reads are served from the page cache, where a small piece takes less time than a switch of threads.
     fn run_inline(&self, guest: &Guest) -> Option<Result<ReadBytes>> {
-        let count = checked_count(self.count.unwrap_or(signed(DEFAULT_READ_BYTES)), MAX_READ_AT_ONCE).ok()?;
+        let count = checked_count(self.count.unwrap_or(signed(DEFAULT_READ_BYTES)), MAX_INLINE_READ_BYTES).ok()?;
         guest.files.with_unused(self.handle, |file| read_cached(file, count)).map(Ok)
     }
 }
@@ -130,7 +131,7 @@ impl Run for FileFlush {
     }
 }
 
-/// What fopen(3) makes of a mode.
+/// The flags of a mode of fopen(3).
 fn flags(mode: &str) -> Option<OFlag> {
     Some(match mode {
         "r" | "rb" => OFlag::O_RDONLY,
@@ -143,14 +144,14 @@ fn flags(mode: &str) -> Option<OFlag> {
     })
 }
 
-fn open(place: &AllowedPath<'_>, flags: OFlag) -> io::Result<File> {
+fn open(path: &AllowedPath<'_>, flags: OFlag) -> io::Result<File> {
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     if flags.contains(OFlag::O_CREAT) {
-        // With no permissions at all until they are what they shall be.
-        match place.open(flags | OFlag::O_EXCL) {
+        // Created with mode 0, so that nobody opens it before it has its mode.
+        match path.open(flags | OFlag::O_EXCL) {
             Ok(file) => {
                 if let Err(error) = fchmod(&file, Mode::from_bits_truncate(NEW_FILE_MODE)) {
-                    place.remove()?;
+                    path.remove()?;
                     return Err(error.into());
                 }
                 return Ok(file.into());
@@ -159,24 +160,24 @@ fn open(place: &AllowedPath<'_>, flags: OFlag) -> io::Result<File> {
             Err(_) => {}
         }
     }
-    place.open(flags.difference(OFlag::O_CREAT)).map(File::from)
+    path.open(flags.difference(OFlag::O_CREAT)).map(File::from)
 }
 
-/// As opening with `O_TRUNC` does.
-fn empty(file: &File) -> io::Result<()> {
+/// Does what `O_TRUNC` does.
+fn truncate(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
 }
 
-/// Reads until there are `count` bytes, or the end is met.
+/// Reads `count` bytes, or fewer at the end of the file.
 fn read(file: &File, count: usize) -> io::Result<ReadBytes> {
-    // A large buffer costs memory only where it is read into.
+    // The pages of a large buffer cost memory only when bytes are read into them.
     let mut bytes = Vec::with_capacity(count);
     let mut eof = false;
     while bytes.len() < count && !eof {
         match sys::read::append(file, &mut bytes) {
             Ok(read) => eof = read == 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What was read is delivered, and the next read meets the failure.
+            // The bytes read until now are returned, and the next read fails.
             Err(_) if !bytes.is_empty() => break,
             Err(error) => return Err(error),
         }
@@ -184,9 +185,9 @@ fn read(file: &File, count: usize) -> io::Result<ReadBytes> {
     Ok(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof })
 }
 
-/// As [`read`], if all of it is in memory. Otherwise the position is where it was.
+/// As [`read`], if all bytes are in the page cache. Otherwise the file's position is unchanged.
 fn read_cached(file: &File, count: usize) -> Option<ReadBytes> {
-    // What has no position cannot be put back where it was.
+    // Without a position, bytes that were read could not be put back.
     unistd::lseek64(file, 0, unistd::Whence::SeekCur).ok()?;
     let mut bytes = Vec::with_capacity(count);
     while bytes.len() < count {
@@ -203,7 +204,7 @@ fn read_cached(file: &File, count: usize) -> Option<ReadBytes> {
     Some(ReadBytes { count: signed(count), buf_b64: bytes.into(), eof: false })
 }
 
-/// Writes all, or as much as there is room for if that is not nothing.
+/// Writes all bytes, or as many as there is room for; an error if there is room for none.
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {

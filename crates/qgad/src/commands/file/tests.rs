@@ -5,7 +5,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use super::*;
 use crate::guest::tests::guest_at;
 
-/// A guest whose root is a directory of its own, with a file `file` of ten digits.
+/// A guest with its own root directory, in which the file `file` has ten digits.
 struct Machine {
     guest: Guest,
     directory: tempfile::TempDir,
@@ -50,7 +50,7 @@ impl Machine {
 }
 
 #[test]
-fn handles_count_from_a_thousand_and_are_not_used_again() {
+fn handles_count_from_a_thousand_and_are_not_reused() {
     let machine = Machine::new();
     assert_eq!(machine.open("/file", "r"), Ok(1000));
     assert_eq!(machine.close(1000), Ok(Nothing {}));
@@ -64,7 +64,7 @@ fn handles_count_from_a_thousand_and_are_not_used_again() {
 }
 
 #[test]
-fn a_file_that_is_not_opened_for_want_of_a_handle_keeps_its_contents() {
+fn a_file_that_gets_no_handle_keeps_its_contents() {
     let machine = Machine::new();
     let blocker = machine.path("qga.state.new");
     fs::create_dir(&blocker).unwrap();
@@ -92,7 +92,7 @@ fn modes_are_those_of_fopen() {
 }
 
 #[test]
-fn what_cannot_be_opened_says_why() {
+fn an_open_that_fails_gives_the_reason() {
     let machine = Machine::new();
     let check = |path: &str, mode: &str, why: &str| {
         let expected = format!("failed to open file '{path}' (mode: '{mode}'): {why}");
@@ -124,7 +124,7 @@ fn a_new_file_is_0644_and_an_old_one_keeps_its_permissions() {
 }
 
 #[test]
-fn the_end_is_told_by_the_read_that_came_up_short() {
+fn the_read_that_reaches_the_end_reports_it() {
     let machine = Machine::new();
     let handle = machine.open("/file", "r").unwrap();
     assert_eq!(machine.read(handle, 4), Ok((b"0123".into(), false)));
@@ -156,7 +156,7 @@ fn counts_are_within_their_limits() {
 }
 
 #[test]
-fn text_that_is_no_base64_is_reported_before_a_wrong_count() {
+fn invalid_base64_is_reported_before_an_invalid_count() {
     let machine = Machine::new();
     let handle = machine.open("/file", "w").unwrap();
     let write = FileWrite { handle, buf_b64: qga::wire::base64::Base64::decode(b"YWJj\r\n"), count: Some(-1) };
@@ -175,7 +175,7 @@ fn reading_and_writing_share_one_position() {
 }
 
 #[test]
-fn appending_moves_to_the_end_and_only_for_writing() {
+fn appending_moves_the_position_to_the_end_for_writes_only() {
     let machine = Machine::new();
     let handle = machine.open("/file", "a+").unwrap();
     assert_eq!(machine.read(handle, 3), Ok((b"012".into(), false)));
@@ -187,7 +187,7 @@ fn appending_moves_to_the_end_and_only_for_writing() {
 }
 
 #[test]
-fn a_file_that_is_not_open_for_it_says_so() {
+fn reading_or_writing_a_file_not_opened_for_it_is_an_error() {
     let machine = Machine::new();
     let handle = machine.open("/file", "r").unwrap();
     assert_eq!(machine.write(handle, b"x"), Err("failed to write to file: Bad file descriptor".into()));
@@ -228,7 +228,7 @@ fn a_pipe_without_data_loses_nothing() {
 }
 
 #[test]
-fn a_full_pipe_takes_what_it_has_room_for() {
+fn a_write_to_a_pipe_is_as_long_as_there_is_room() {
     let machine = Machine::new();
     mkfifo(&machine.path("pipe"), Mode::S_IRWXU).unwrap();
     let reader = machine.open("/pipe", "r").unwrap();
@@ -243,7 +243,7 @@ fn a_full_pipe_takes_what_it_has_room_for() {
 }
 
 #[test]
-fn a_bounded_number_of_files_is_open_at_once() {
+fn the_number_of_open_files_is_bounded() {
     let machine = Machine::new();
     let handles: Vec<_> = (0..MAX_OPEN_FILES).map(|_| machine.open("/file", "r").unwrap()).collect();
     let refused = "failed to open file '/new' (mode: 'w'): 256 files are open already";

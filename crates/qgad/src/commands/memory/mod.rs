@@ -1,9 +1,9 @@
 //! Memory blocks.
 //!
-//! The list is the kernel's, in directory order, and stable between two calls. A block counts as on line only when the
-//! kernel says so: one that is on its way is not. A kernel without memory blocks has an empty list; one that has the
+//! The list is in the order of the kernel's directory and stable between calls. A block is online only if the kernel
+//! says so: one that is about to go offline is not. A kernel without memory blocks has an empty list; one that has the
 //! directory and no blocks is an error.
-//! `set` answers for every block it was given, in that order, whatever became of the others.
+//! `set` returns a result for every block in the request, in its order; a failure does not stop it.
 
 use std::io;
 
@@ -79,7 +79,7 @@ fn blocks(root: &Root) -> Result<Vec<MemoryBlock>> {
     Ok(blocks)
 }
 
-/// A block as it is now, unless it is gone.
+/// A block's current state, or `None` if the block is gone.
 fn read_block(root: &Root, phys_index: u64) -> Result<Option<MemoryBlock>> {
     let directory = directory(phys_index);
     let (online, can_offline) = match root.read(format!("{directory}state")) {
@@ -106,7 +106,7 @@ fn is_online(state: &[u8]) -> Result<bool> {
     Ok(state.starts_with(b"online"))
 }
 
-/// Brings a block into the wanted state. With the outcome comes the kernel's number for what went wrong.
+/// Sets a block's state. Returns the outcome, with the kernel's error number if it failed.
 fn set_block(root: &Root, block: &MemoryBlock) -> (MemoryBlockOutcome, Option<i32>) {
     let directory = directory(block.phys_index);
     if let Err(error) = root.open(&directory, OFlag::O_DIRECTORY) {
@@ -137,13 +137,13 @@ fn directory(phys_index: u64) -> String {
     format!("{BLOCKS}memory{phys_index}/")
 }
 
-/// The number of a block by the name of its directory.
+/// The number of a block, from the name of its directory.
 fn block_number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("memory")?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// The size that the kernel prints in hexadecimal; 0 when that makes no sense.
+/// The size in bytes, which the kernel prints in hexadecimal; 0 if it cannot be parsed.
 fn block_size(contents: &[u8]) -> u64 {
     let text = str::from_utf8(contents).unwrap_or_default().trim();
     u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap_or(0)

@@ -22,7 +22,7 @@ fn check_refused(tree: &str, expected: &str) {
     assert_eq!(blocks(&root), Err(Error::generic(expected)), "{tree}");
 }
 
-/// Sets a block, and reads its state afterwards.
+/// Sets a block, then checks its state.
 fn check_set(tree: &str, block: (u64, bool), expected: (MemoryBlockOutcome, Option<Errno>), state: Option<&str>) {
     let (root, directory) = Root::from_text(tree);
     let (phys_index, online) = block;
@@ -47,11 +47,11 @@ sys/devices/system/memory/memory40/removable: 1
 ";
 
 #[test]
-fn a_block_is_online_or_not_and_removable_or_not() {
+fn a_block_has_its_state_and_whether_it_is_removable() {
     check(THREE, &[(0, true, false), (1, true, true), (40, false, true)]);
 }
 
-/// A VM with 256 MiB, and as much that was plugged in and is off line.
+/// A VM with 256 MiB, and 256 MiB hot-plugged memory that is offline.
 const CAPTURED: &str = include_str!("../../../tests/roots/plugged.root");
 
 #[test]
@@ -64,17 +64,17 @@ fn the_blocks_of_a_captured_machine_are_found() {
 }
 
 #[test]
-fn a_block_on_its_way_is_not_online() {
+fn a_block_that_is_going_offline_is_not_online() {
     check("sys/devices/system/memory/memory3/state: going-offline\n", &[(3, false, false)]);
 }
 
 #[test]
-fn a_block_without_state_is_online_for_good() {
+fn a_block_without_a_state_file_is_online_and_cannot_be_taken_offline() {
     check("sys/devices/system/memory/memory3/removable: 1\n", &[(3, true, false)]);
 }
 
 #[test]
-fn a_kernel_without_blocks_has_none_and_a_directory_without_blocks_is_an_error() {
+fn a_missing_directory_is_an_empty_list_and_an_empty_directory_is_an_error() {
     check("", &[]);
     let other = "sys/devices/system/memory/memory/state: online\nsys/devices/system/memory/memory1a/state: online\n";
     check_refused(other, "guest reported zero memory blocks!");
@@ -103,17 +103,17 @@ fn a_thousand_blocks_are_each_read_once_and_stay_in_order() {
 }
 
 #[test]
-fn a_block_is_switched_only_when_it_is_not_as_wanted() {
+fn a_block_is_written_to_only_if_its_state_differs() {
     let success = (MemoryBlockOutcome::Success, None);
     check_set(THREE, (1, false), success, Some("offline"));
     check_set(THREE, (1, true), success, Some("online\n"));
     check_set(THREE, (40, false), success, Some("offline\n"));
-    // The kernel's file is a switch; a plain one keeps what is behind the word that is written.
+    // A regular file, unlike the kernel's, keeps the bytes behind the word that is written.
     check_set(THREE, (40, true), success, Some("onlinee\n"));
 }
 
 #[test]
-fn a_block_that_cannot_be_switched_says_why() {
+fn a_block_that_cannot_be_set_has_the_reason() {
     let not_supported = (MemoryBlockOutcome::OperationNotSupported, Some(Errno::ENOENT));
     check_set(THREE, (7, true), (MemoryBlockOutcome::NotFound, Some(Errno::ENOENT)), None);
     check_set("", (0, false), not_supported, None);
@@ -125,7 +125,7 @@ fn a_block_that_cannot_be_switched_says_why() {
 }
 
 #[test]
-fn every_block_is_answered_for_in_the_order_given() {
+fn every_block_has_a_result_in_the_order_of_the_request() {
     let (_, directory) = Root::from_text(THREE);
     let mem_blks = [(9, true), (1, false), (0, true)].map(|(phys_index, online)| MemoryBlock {
         phys_index,

@@ -1,12 +1,12 @@
 //! Network interfaces and routes.
 //!
-//! Interfaces are the kernel's, in its order, each once. An IPv4 address whose label is not its interface's name stands in
-//! an element of that label's name, behind the interfaces, with the interface's hardware address and without statistics.
-//! Statistics are there only for an interface with an address. What comes or goes during the call is reported or not,
-//! and never an error. All is read once and joined by tables, so that the time grows with the number of interfaces and
-//! no faster. Interfaces that `interfaces-exclude` names are left out, with their labels.
+//! Each interface of the kernel is reported once, in the kernel's order. An IPv4 address whose label differs from its
+//! interface's name gets an element with the label as its name, behind the interfaces, with the interface's hardware
+//! address and without statistics. Only an interface with an address has statistics. An interface that comes or goes
+//! during the call is not an error. Everything is read once and joined by tables, so that the time grows linearly.
+//! Interfaces that `interfaces-exclude` names are left out, with their labels.
 //!
-//! Routes are those of both families, or of the one that the kernel has. Lines that make no sense are skipped.
+//! Routes are those of both address families, or of the only one that the kernel has. Invalid lines are skipped.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ const STATISTICS: &str = "/proc/net/dev";
 const IPV4_ROUTES: &str = "/proc/net/route";
 const IPV6_ROUTES: &str = "/proc/net/ipv6_route";
 
-/// How many bytes of a link-level address are shown, and how many zeros stand for none.
+/// How many bytes of a hardware address are reported. A missing one is reported as zeros.
 const HARDWARE_ADDRESS_BYTES: usize = 6;
 
 impl Run for GetInterfaces {
@@ -39,7 +39,7 @@ impl Run for GetInterfaces {
         let failed = |what, error| Error::generic(format!("failed to list {what}: {}", errno::words(error)));
         let links = netlink::links().map_err(|error| failed("network interfaces", error))?;
         let addresses = netlink::addresses().map_err(|error| failed("network addresses", error))?;
-        // Without the file there are no statistics.
+        // Without the file, interfaces have no statistics.
         let statistics = guest.root.read(STATISTICS).unwrap_or_default();
         Ok(interfaces(&links, &addresses, &statistics, &guest.interfaces_exclude))
     }
@@ -54,10 +54,10 @@ impl Run for GetRoute {
 fn interfaces(links: &[Link], addresses: &[Address], statistics: &[u8], exclude: &Globs) -> Vec<Interface> {
     let links: Vec<_> = links.iter().filter(|link| !exclude.matches(&link.name)).collect();
     let by_index: HashMap<u32, &Link> = links.iter().map(|link| (link.index, *link)).collect();
-    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    let mut positions: HashMap<&[u8], usize> = HashMap::new();
     let mut interfaces = Vec::new();
     for link in links {
-        places.entry(&link.name).or_insert_with(|| add_interface(&mut interfaces, &link.name, link));
+        positions.entry(&link.name).or_insert_with(|| add_interface(&mut interfaces, &link.name, link));
     }
     for address in addresses {
         let Some(link) = by_index.get(&address.link) else { continue };
@@ -65,28 +65,28 @@ fn interfaces(links: &[Link], addresses: &[Address], statistics: &[u8], exclude:
         if exclude.matches(name) {
             continue;
         }
-        let place = *places.entry(name).or_insert_with(|| add_interface(&mut interfaces, name, link));
-        interfaces[place].ip_addresses.get_or_insert_default().push(ip_address(address));
+        let position = *positions.entry(name).or_insert_with(|| add_interface(&mut interfaces, name, link));
+        interfaces[position].ip_addresses.get_or_insert_default().push(ip_address(address));
     }
     for (name, statistics) in read_statistics(statistics) {
-        if let Some(interface) = places.get(name).map(|place| &mut interfaces[*place]) {
+        if let Some(interface) = positions.get(name).map(|position| &mut interfaces[*position]) {
             interface.statistics = interface.ip_addresses.is_some().then_some(statistics);
         }
     }
     interfaces
 }
 
-/// Adds an interface without addresses, and says where it is.
+/// Adds an interface without addresses, and returns its position.
 fn add_interface(interfaces: &mut Vec<Interface>, name: &[u8], link: &Link) -> usize {
     interfaces.push(Interface {
         name: String::from_utf8_lossy(name).into_owned(),
-        hardware_address: Some(spell_hardware_address(&link.hardware_address)),
+        hardware_address: Some(format_hardware_address(&link.hardware_address)),
         ..Interface::default()
     });
     interfaces.len() - 1
 }
 
-fn spell_hardware_address(address: &[u8]) -> String {
+fn format_hardware_address(address: &[u8]) -> String {
     let zeros = std::iter::repeat(&0);
     let bytes = address.iter().chain(zeros).take(HARDWARE_ADDRESS_BYTES).map(|byte| format!("{byte:02x}"));
     bytes.collect::<Vec<_>>().join(":")
@@ -96,7 +96,7 @@ fn ip_address(address: &Address) -> IpAddress {
     IpAddress {
         ip_address: match address.address {
             IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => spell_ipv6(address),
+            IpAddr::V6(address) => format_ipv6(address),
         },
         ip_address_type: match address.address {
             IpAddr::V4(_) => IpAddressType::Ipv4,
@@ -106,8 +106,8 @@ fn ip_address(address: &Address) -> IpAddress {
     }
 }
 
-/// As the C library spells it: an address of IPv4 that stands in an otherwise empty one keeps its dots.
-fn spell_ipv6(address: Ipv6Addr) -> String {
+/// Formats as the C library does: an IPv4-compatible address ends in dotted decimals.
+fn format_ipv6(address: Ipv6Addr) -> String {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 1..=u16::MAX, _] => {
             let [.., a, b, c, d] = address.octets();
@@ -117,7 +117,7 @@ fn spell_ipv6(address: Ipv6Addr) -> String {
     }
 }
 
-/// The lines of `/proc/net/dev`: eight numbers for what was received, then eight for what was sent.
+/// The lines of `/proc/net/dev`: eight counters of received data, then eight of sent data.
 fn read_statistics(contents: &[u8]) -> impl Iterator<Item = (&[u8], InterfaceStatistics)> {
     contents.split(|byte| *byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -153,7 +153,7 @@ fn routes(root: &Root) -> Result<Vec<Route>> {
     Ok(routes)
 }
 
-/// A line of `/proc/net/route`; that of the heads of columns is none.
+/// A line of `/proc/net/route`. The line with the column names is not a route.
 fn ipv4_route(line: &[u8]) -> Option<Route> {
     let columns: Vec<_> = fields(line).collect();
     let [iface, destination, gateway, flags, refcnt, lookups, metric, mask, mtu, window, irtt] = columns[..] else {
@@ -181,7 +181,7 @@ fn ipv4_route(line: &[u8]) -> Option<Route> {
     })
 }
 
-/// A line of `/proc/net/ipv6_route`, where all numbers are hexadecimal.
+/// A line of `/proc/net/ipv6_route`, in which all numbers are hexadecimal.
 fn ipv6_route(line: &[u8]) -> Option<Route> {
     let columns: Vec<_> = fields(line).collect();
     let [destination, length, source, source_length, nexthop, metric, refcnt, lookups, flags, iface] = columns[..]
@@ -190,7 +190,7 @@ fn ipv6_route(line: &[u8]) -> Option<Route> {
     };
     let address = |field| {
         let bits = u128::from_str_radix(str::from_utf8(field).ok()?, 16).ok()?;
-        Some(spell_ipv6(Ipv6Addr::from_bits(bits)))
+        Some(format_ipv6(Ipv6Addr::from_bits(bits)))
     };
     let hexadecimal = |field| u32::try_from(number(field, 16)?).ok().map(i64::from);
     Some(Route {
@@ -217,7 +217,7 @@ fn number(field: &[u8], radix: u32) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(field).ok()?, radix).ok()
 }
 
-/// A number of 32 bits without a sign that the kernel may have printed with one.
+/// An unsigned 32-bit number, which the kernel may have printed as a signed one.
 fn unsigned(field: &[u8]) -> Option<i64> {
     let printed: i64 = str::from_utf8(field).ok()?.parse().ok()?;
     match i32::try_from(printed) {

@@ -1,4 +1,4 @@
-//! Interfaces and routes of made-up kernels.
+//! Interfaces and routes of fake machines.
 
 use super::*;
 
@@ -13,11 +13,11 @@ fn address(link: u32, label: Option<&str>, address: &str, prefix: u8) -> Address
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0xAB, 0xCD, 0xEF];
 
 const STATISTICS_TEXT: &str = "\
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:    3193      29    0    0    0     0          0         0     3193      29    0    0    0     0       0          0
-  eth0:       1       2    3    4   91    92         93        94        5       6    7    8   95    96      97         98
-  idle:       1       2    3    4    0     0          0         0        5       6    7    8    0     0       0          0
+Inter-|   Receive                                              |  Transmit
+ face |bytes  packets errs drop fifo frame compressed multicast|bytes  packets errs drop fifo colls carrier compressed
+    lo:  3193      29    0    0    0     0          0         0   3193      29    0    0    0     0       0          0
+  eth0:     1       2    3    4   91    92         93        94      5       6    7    8   95    96      97         98
+  idle:     1       2    3    4    0     0          0         0      5       6    7    8    0     0       0          0
 ";
 
 /// Interfaces as text: the name, whether there are statistics, the hardware address, the addresses.
@@ -49,7 +49,7 @@ fn usual() -> (Vec<Link>, Vec<Address>) {
 }
 
 #[test]
-fn interfaces_stand_in_the_kernels_order_and_labels_behind_them_without_statistics() {
+fn interfaces_are_in_the_kernels_order_and_labels_follow_without_statistics() {
     let (links, addresses) = usual();
     check(
         &links,
@@ -65,7 +65,7 @@ fn interfaces_stand_in_the_kernels_order_and_labels_behind_them_without_statisti
 }
 
 #[test]
-fn what_is_excluded_is_left_out_with_its_labels() {
+fn an_excluded_interface_is_left_out_with_its_labels() {
     let (links, addresses) = usual();
     let lo = "lo 00:00:00:00:00:00 Ipv4:127.0.0.1/8 Ipv6:::1/128 counted";
     check(&links, &addresses, &["eth?", "id*"], &[lo]);
@@ -84,14 +84,14 @@ fn a_hardware_address_has_six_bytes() {
 }
 
 #[test]
-fn addresses_are_spelled_as_the_c_library_does() {
+fn addresses_are_formatted_as_by_the_c_library() {
     for text in ["::", "::1", "::1.2.3.4", "::0.1.0.0", "::ffff:1.2.3.4", "::ffff", "1::", "2001:db8::1:0:0:1"] {
-        assert_eq!(spell_ipv6(text.parse().unwrap()), text);
+        assert_eq!(format_ipv6(text.parse().unwrap()), text);
     }
 }
 
 #[test]
-fn an_address_of_an_interface_that_came_meanwhile_is_left_out() {
+fn an_address_of_an_unknown_interface_is_left_out() {
     let links = [link(1, "new0", &MAC)];
     check(&links, &[address(9, Some("gone0"), "10.0.0.1", 8)], &[], &["new0 52:54:00:ab:cd:ef"]);
     check(&links, &[address(1, None, "::2", 8)], &[], &["new0 52:54:00:ab:cd:ef Ipv6:::2/8"]);
@@ -126,8 +126,10 @@ eth0\t000200C0\t00000000\t0001\t1\t2\t-16769024\t00FFFFFF\t1500\t3\t4
 ";
 
 const IPV6: &str = "\
-fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000002 00000001     eth0
-00000000000000000000000000000000 00 20010db8000000000000000000000000 20 fe800000000000000000000000000001 ffffffff 00000002 00000000 80200001       lo
+fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 \
+    00000100 00000001 00000002 00000001     eth0
+00000000000000000000000000000000 00 20010db8000000000000000000000000 20 fe800000000000000000000000000001 \
+    ffffffff 00000002 00000000 80200001       lo
 ";
 
 fn tree(ipv4: Option<&str>, ipv6: Option<&str>) -> String {
@@ -191,7 +193,7 @@ fn a_route_of_ipv6_has_lengths_that_are_strings_and_flags_of_32_bits() {
 }
 
 #[test]
-fn routes_of_one_family_are_complete_without_the_other() {
+fn routes_of_one_family_do_not_need_the_other() {
     let versions = |tree: &str| found_routes(tree).iter().map(|route| route.version).collect::<Vec<_>>();
     assert_eq!(versions(&tree(Some(IPV4), Some(IPV6))), [4, 4, 6, 6]);
     assert_eq!(versions(&tree(Some(IPV4), None)), [4, 4]);
@@ -200,7 +202,7 @@ fn routes_of_one_family_are_complete_without_the_other() {
 }
 
 #[test]
-fn a_line_that_makes_no_sense_is_skipped() {
+fn an_invalid_line_is_skipped() {
     for line in ["", "eth0 0 0", "eth0 XXXXXXXX 0 1 0 0 0 0 0 0 0", "eth0 123456789 0 1 0 0 0 0 0 0 0"] {
         assert_eq!(ipv4_route(line.as_bytes()), None, "{line}");
         assert_eq!(ipv6_route(line.as_bytes()), None, "{line}");

@@ -1,10 +1,10 @@
-//! The keys that let somebody in as a user, over SSH.
+//! The authorized SSH keys of users.
 //!
-//! They are in `.ssh/authorized_keys` below the user's home. Everything there is done with the user's rights, so that a
-//! link that the user has planted leads nowhere the user cannot go. A file is replaced as a whole, belongs to the user
-//! and has mode 0600; lines that are not concerned stay byte for byte, and a file that changes nothing is not written.
-//! A file that is there and cannot be read is an error: replacing it would lose the keys in it. So is one that is larger
-//! than [`MAX_KEYS_BYTES`], or would become so.
+//! They are in `.ssh/authorized_keys` below the user's home directory. The commands use that directory with the user's
+//! rights, so that a link made by the user leads nowhere that the user has no access to. A file is replaced as a whole,
+//! belongs to the user and has mode 0600. Other lines stay byte for byte, and an unchanged file is not written.
+//! A file that exists and cannot be read is an error: replacing it would lose its keys. A file that is larger than
+//! [`MAX_KEYS_BYTES`], or would be, is an error, too.
 
 use std::{
     collections::HashSet,
@@ -28,12 +28,13 @@ use qga::{
 use super::{Result, Run};
 use crate::{accounts::Account, guest::Guest, root::Root, util::errno};
 
-/// Largest file of keys: some thousand keys. What a user has put there may not cost the agent more.
+/// Largest file of keys, in bytes: some thousand keys. A user controls the file, and must not exhaust the agent's
+/// memory.
 const MAX_KEYS_BYTES: usize = 1024 * 1024;
 
-/// Nobody but the user looks into the directory.
+/// Only the user may list the directory.
 const DIRECTORY_MODE: Mode = Mode::S_IRWXU;
-/// Nobody but the user reads or writes the file.
+/// Only the user may read or write the file.
 const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 impl Run for GetAuthorizedKeys {
@@ -49,10 +50,10 @@ impl Run for AddAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
         let keys = Keys::of(&guest.root, &self.username)?;
-        let _claim = guest.file_locks.take(keys.file());
+        let _lock = guest.file_locks.take(keys.file());
         keys.act(|keys| {
             let existing = if self.reset == Some(true) { None } else { keys.read()? };
-            let contents = with(existing.as_deref().unwrap_or_default(), &self.keys);
+            let contents = with_keys(existing.as_deref().unwrap_or_default(), &self.keys);
             if existing.as_ref() == Some(&contents) { Ok(()) } else { keys.write(&contents) }
         })?;
         Ok(Nothing {})
@@ -67,10 +68,10 @@ impl Run for RemoveAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
         let keys = Keys::of(&guest.root, &self.username)?;
-        let _claim = guest.file_locks.take(keys.file());
+        let _lock = guest.file_locks.take(keys.file());
         keys.act(|keys| {
             let Some(existing) = keys.read()? else { return Ok(()) };
-            let contents = without(&existing, &self.keys);
+            let contents = without_keys(&existing, &self.keys);
             if existing == contents { Ok(()) } else { keys.write(&contents) }
         })?;
         Ok(Nothing {})
@@ -88,25 +89,25 @@ fn check_keys(keys: &[String]) -> Result<()> {
     }
 }
 
-/// The lines of a file, without their ends.
+/// The lines of a file, without line feeds.
 fn lines(contents: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     contents.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line))
 }
 
-/// What a host may call the key of a line: the line, and what it is told, which has no blanks around it.
-fn spellings(line: &[u8]) -> [&[u8]; 2] {
+/// The ways in which a host may write the key of a line: the line itself, or without the blanks around it, as reported.
+fn accepted_forms(line: &[u8]) -> [&[u8]; 2] {
     [line, line.trim_ascii()]
 }
 
-/// The contents with these keys at the end, each on a line of its own, and none of them twice.
-fn with(contents: &[u8], keys: &[String]) -> Vec<u8> {
-    let mut known: HashSet<_> = lines(contents).flat_map(spellings).collect();
+/// The contents with these keys added at the end, one a line. A key that is there already is not added again.
+fn with_keys(contents: &[u8], keys: &[String]) -> Vec<u8> {
+    let mut known: HashSet<_> = lines(contents).flat_map(accepted_forms).collect();
     let mut contents = contents.to_vec();
     for key in keys.iter().map(String::as_bytes).filter(|key| !key.is_empty()) {
         if known.contains(key) {
             continue;
         }
-        known.extend(spellings(key));
+        known.extend(accepted_forms(key));
         if !contents.is_empty() && !contents.ends_with(b"\n") {
             contents.push(b'\n');
         }
@@ -116,16 +117,16 @@ fn with(contents: &[u8], keys: &[String]) -> Vec<u8> {
     contents
 }
 
-fn without(contents: &[u8], keys: &[String]) -> Vec<u8> {
+fn without_keys(contents: &[u8], keys: &[String]) -> Vec<u8> {
     let keys: HashSet<_> = keys.iter().map(String::as_bytes).filter(|key| !key.is_empty()).collect();
     let is_kept = |line: &&[u8]| {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        !spellings(line).iter().any(|spelling| keys.contains(spelling))
+        !accepted_forms(line).iter().any(|form| keys.contains(form))
     };
     contents.split_inclusive(|byte| *byte == b'\n').filter(is_kept).collect::<Vec<_>>().concat()
 }
 
-/// A user's keys, where they are.
+/// A user's keys file.
 struct Keys<'a> {
     root: &'a Root,
     account: Account,
@@ -150,7 +151,7 @@ impl<'a> Keys<'a> {
         self.directory.join("authorized_keys")
     }
 
-    /// Does something with the user's rights.
+    /// Runs an action with the user's rights.
     fn act<T: Send>(&self, action: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
         self.account.act(|| action(self)).unwrap_or_else(|error| {
             let (name, cause) = (&self.account.name, errno::words(error));
@@ -158,7 +159,7 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// The file's contents, if there is a file.
+    /// The file's contents, if the file exists.
     fn read(&self) -> Result<Option<Vec<u8>>> {
         match read_regular(self.root, &self.path()) {
             Ok(contents) => Ok(Some(contents)),
@@ -192,7 +193,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Reads what is a file: anything else that a user may have put there could be waited for in vain, or never end.
+/// Reads a regular file. Reading anything else that a user may have put there could block or never end.
 fn read_regular(root: &Root, path: &Path) -> io::Result<Vec<u8>> {
     let file = File::from(root.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     if !file.metadata()?.is_file() {
@@ -206,7 +207,7 @@ fn read_regular(root: &Root, path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// As [`errno::words`], of an error that may have been made here.
+/// As [`errno::words`], also for errors without an error number.
 fn words_for(error: io::Error) -> String {
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, None) => errno::words(nix::errno::Errno::ENOENT),

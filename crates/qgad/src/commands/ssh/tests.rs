@@ -1,4 +1,4 @@
-//! Keys in the home of a user who is whoever runs the tests: other users' rights are for the VM lane.
+//! Keys in the home directory of the user who runs the tests. The VM lane tests the rights of other users.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use nix::unistd::{getegid, geteuid};
 use super::*;
 use crate::guest::{Guest, tests::guest_at};
 
-/// A machine with the user `ann`, and in her home this file, if any.
+/// A machine with the user `ann`, and with this keys file in her home directory, if any.
 fn machine(contents: Option<&str>) -> (Guest, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory.path().join("home/ann")).unwrap();
@@ -48,7 +48,7 @@ fn check_added(before: Option<&str>, keys: &[&str], reset: Option<bool>, after: 
 }
 
 fn check_removed(before: &[u8], keys: &[&str], after: &[u8]) {
-    assert_eq!(String::from_utf8_lossy(&without(before, &strings(keys))), String::from_utf8_lossy(after));
+    assert_eq!(String::from_utf8_lossy(&without_keys(before, &strings(keys))), String::from_utf8_lossy(after));
 }
 
 fn check_refused<T: std::fmt::Debug>(result: Result<T>, desc: &str) {
@@ -56,13 +56,13 @@ fn check_refused<T: std::fmt::Debug>(result: Result<T>, desc: &str) {
 }
 
 #[test]
-fn keys_are_told_without_blanks_and_comments_and_the_last_line_first() {
+fn keys_are_reported_without_blanks_and_comments_in_reverse_order() {
     let (guest, _directory) = machine(Some("a 1\n\n  # comment\n\tb 2 \r\n#c\nd"));
     assert_eq!(get(&guest, "ann").unwrap().keys, ["d", "b 2", "a 1"]);
 }
 
 #[test]
-fn keys_are_added_at_the_end_each_on_a_line() {
+fn keys_are_added_at_the_end_one_a_line() {
     check_added(None, &["a", "b"], None, "a\nb\n");
     check_added(Some("# mine\nx\n"), &["a"], None, "# mine\nx\na\n");
     check_added(Some("x"), &["a"], Some(false), "x\na\n");
@@ -70,7 +70,7 @@ fn keys_are_added_at_the_end_each_on_a_line() {
 }
 
 #[test]
-fn a_key_that_is_there_is_not_added_again() {
+fn a_key_that_exists_is_not_added_again() {
     check_added(Some("a\nb"), &["b", "c", "c", "a"], None, "a\nb\nc\n");
     check_added(Some("b \n"), &["b"], None, "b \n");
     check_added(Some("a"), &["", "a"], None, "a");
@@ -83,7 +83,7 @@ fn a_reset_leaves_the_new_keys_only() {
 }
 
 #[test]
-fn what_is_removed_goes_and_the_rest_stays_byte_for_byte() {
+fn removing_keys_leaves_the_other_lines_byte_for_byte() {
     check_removed(b"# c\r\na\n\n b\xFF\nc", &["a", "nobody's"], b"# c\r\n\n b\xFF\nc");
     check_removed(b"a\nb\na\n", &["a"], b"b\n");
     check_removed(b"a\nb", &["b"], b"a\n");
@@ -92,7 +92,7 @@ fn what_is_removed_goes_and_the_rest_stays_byte_for_byte() {
 }
 
 #[test]
-fn what_is_told_can_be_removed() {
+fn a_key_as_reported_can_be_removed() {
     let (guest, directory) = machine(Some(" a 1\r\nb 2\n"));
     let keys = get(&guest, "ann").unwrap().keys;
     RemoveAuthorizedKeys { username: "ann".into(), keys }.run(&guest).unwrap();
@@ -100,7 +100,7 @@ fn what_is_told_can_be_removed() {
 }
 
 #[test]
-fn an_absent_file_has_nothing_to_remove_and_is_not_made() {
+fn removing_keys_from_an_absent_file_does_not_create_it() {
     let (guest, directory) = machine(None);
     remove(&guest, "ann", &["a"]).unwrap();
     remove(&guest, "bob", &["a"]).unwrap();
@@ -108,7 +108,7 @@ fn an_absent_file_has_nothing_to_remove_and_is_not_made() {
 }
 
 #[test]
-fn only_the_user_reads_what_is_made() {
+fn a_new_file_and_directory_are_accessible_to_the_user_only() {
     let (guest, directory) = machine(None);
     add(&guest, "ann", &["a"], None).unwrap();
     for (path, mode) in [("home/ann/.ssh", 0o700), ("home/ann/.ssh/authorized_keys", 0o600)] {
@@ -120,7 +120,7 @@ fn only_the_user_reads_what_is_made() {
 }
 
 #[test]
-fn a_file_that_others_could_write_is_so_no_longer_and_one_that_stays_is_not_touched() {
+fn a_changed_file_loses_the_access_of_others_and_an_unchanged_one_is_not_written() {
     let (guest, directory) = machine(Some("a\n"));
     let path = directory.path().join("home/ann/.ssh/authorized_keys");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -133,7 +133,7 @@ fn a_file_that_others_could_write_is_so_no_longer_and_one_that_stays_is_not_touc
 }
 
 #[test]
-fn a_link_in_place_of_the_file_is_replaced_and_its_target_stays() {
+fn a_link_instead_of_the_file_is_replaced_and_its_target_is_unchanged() {
     let (guest, directory) = machine(None);
     fs::create_dir(directory.path().join("home/ann/.ssh")).unwrap();
     fs::write(directory.path().join("etc/other"), "x\n").unwrap();
@@ -146,7 +146,7 @@ fn a_link_in_place_of_the_file_is_replaced_and_its_target_stays() {
 }
 
 #[test]
-fn each_failure_says_what_it_is() {
+fn each_failure_has_its_own_error() {
     let (guest, directory) = machine(None);
     check_refused(get(&guest, "eve"), "failed to lookup user 'eve': no such user");
     check_refused(add(&guest, "eve", &[], None), "failed to lookup user 'eve': no such user");
@@ -173,7 +173,7 @@ fn each_failure_says_what_it_is() {
 }
 
 #[test]
-fn what_cannot_be_a_line_of_keys_is_refused_before_anything_else() {
+fn an_invalid_key_is_refused_before_anything_else() {
     let (guest, _directory) = machine(None);
     for key in ["#a", "a\nb"] {
         let desc = format!("invalid OpenSSH public key: '{key}'");
@@ -183,7 +183,7 @@ fn what_cannot_be_a_line_of_keys_is_refused_before_anything_else() {
 }
 
 #[test]
-fn a_file_that_is_too_large_is_neither_read_nor_made() {
+fn a_file_that_is_too_large_is_neither_read_nor_written() {
     let (guest, directory) = machine(Some(&"a\n".repeat(MAX_KEYS_BYTES / 2 + 1)));
     let file = "/home/ann/.ssh/authorized_keys";
     let words = format!("failed to read '{file}': Failed to open file \u{201C}{file}\u{201D}: File too large");

@@ -1,8 +1,9 @@
 //! File systems and disks.
 //!
-//! The mounted file systems are those of [`mounts`], last mounted first, each with its size and the disks beneath it. A
-//! device that is odd, suspended or dead costs its own facts only: hosts throw away a whole answer for one bad entry.
-//! Disks are listed in the reverse of the kernel's order, partitions before their disk; empty ones are left out.
+//! The mounted file systems are those of [`mounts`], last mounted first, each with its size and the disks beneath it.
+//! If a device is unusual, suspended or dead, only its own members are absent: hosts discard a whole reply for one bad
+//! entry. Disks are listed in the reverse of the kernel's order, partitions before their disk; empty disks are left
+//! out.
 
 mod trim;
 
@@ -23,9 +24,9 @@ use crate::{
     util::errno,
 };
 
-/// Where the kernel lists disks.
+/// The kernel's list of disks.
 const DISKS: &str = "/sys/block";
-/// Where the kernel counts.
+/// The kernel's counters of disks.
 const STATISTICS: &str = "/proc/diskstats";
 
 impl Run for GetFsinfo {
@@ -62,7 +63,7 @@ impl Run for GetDisks {
     }
 }
 
-/// All disks with their partitions, without what they say themselves.
+/// All disks with their partitions, without SMART data.
 fn disks(root: &Root) -> Result<Vec<Disk>> {
     let names = root
         .names(DISKS)
@@ -106,14 +107,14 @@ impl Run for GetDiskstats {
     }
 }
 
-/// A line of diskstats, which has grown over the years: how many counters there are tells what they mean.
+/// A line of diskstats. Newer kernels have more counters, and their number determines their meaning.
 fn read_statistics(line: &str) -> Option<DiskStatsInfo> {
     let mut columns = line.split_ascii_whitespace();
     let (major, minor) = (columns.next()?.parse().ok()?, columns.next()?.parse().ok()?);
     let name = columns.next()?.into();
     let counters: Vec<u64> = columns.map_while(|column| column.parse().ok()).collect();
     let stats = match counters[..] {
-        // A partition on an old kernel.
+        // A partition in an old kernel.
         [read_ios, read_sectors, write_ios, write_sectors] => DiskStats {
             read_ios: Some(read_ios),
             read_sectors: Some(read_sectors),
@@ -128,7 +129,7 @@ fn read_statistics(line: &str) -> Option<DiskStatsInfo> {
 }
 
 fn read_counters(counters: &[u64]) -> DiskStats {
-    // They came in groups; half a group means something else.
+    // Kernels added counters in groups; a part of a group means something else.
     let of_group = |end: usize, index: usize| if counters.len() < end { None } else { counters.get(index).copied() };
     let (basic, discard, flush) =
         (|index| of_group(11, index), |index| of_group(15, index), |index| of_group(17, index));

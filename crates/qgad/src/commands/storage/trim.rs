@@ -1,8 +1,8 @@
 //! Trimming file systems.
 //!
-//! The file systems are those of [`mounts`], last mounted first, each trimmed once. What goes wrong with one is told in
-//! its entry and costs no other one anything. One that takes long is trimmed on while the next ones have their turn; one
-//! that does not end shortly before the command's deadline has an error in its entry, so that the host gets the others.
+//! The file systems are those of [`mounts`], last mounted first, each trimmed once. An error of one is in its own entry
+//! and does not affect the others. A trim that takes long continues while the next ones start. If it has not ended
+//! shortly before the command's timeout, its entry has an error, so that the host gets the other entries.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -28,17 +28,17 @@ use crate::{
     util::errno,
 };
 
-/// When the next file system has its turn beside one that takes long: most are done by then, so that a disk with several
-/// is not kept busy by all of them at once.
+/// How long a trim runs before the next one starts beside it. Most end sooner, so that a disk with several file systems
+/// is not busy with all of them at once.
 const STALL: Duration = Duration::from_secs(60);
-/// How much of the command's deadline trims may take.
+/// The part of the command's timeout that trims may take.
 const SHARE_OF_TIMEOUT: f64 = 0.9;
 
 impl Run for Fstrim {
     fn run(self, guest: &Guest) -> Result<TrimReport> {
         let in_all = guest.timeout(&Self::SPEC).mul_f64(SHARE_OF_TIMEOUT);
         let limits = Limits { stall: STALL.min(in_all), patience: in_all, in_all };
-        // A negative one is as large as the kernel takes it: more than there is.
+        // The kernel reads a negative number as a large one: larger than any free extent.
         let minimum = self.minimum.unwrap_or(0).cast_unsigned();
         report(guest, limits, move |file| trim(file, minimum))
     }
@@ -69,7 +69,7 @@ fn trim_at(
     place: &Path,
     trim: impl Fn(BorrowedFd<'_>) -> nix::Result<Trimmed>,
 ) -> std::result::Result<Trimmed, String> {
-    // A pipe that something is mounted on would be waited for.
+    // Opening a pipe that something is mounted on would block.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::words(error)))?;
     trim(file.as_fd()).map_err(|error| match error {
@@ -108,7 +108,7 @@ a b/
         (Guest { root, ..guest::tests::guest_at(directory.path()) }, directory)
     }
 
-    /// Trims the fake machine with what the kernel is to say of the file system with this place.
+    /// Trims the fake machine, with this result of the kernel for the file system at this path.
     fn check(
         limits: Limits,
         place: &str,

@@ -1,11 +1,11 @@
-//! Users: who is logged in, and what their passwords are to be.
+//! Users who are logged in, and passwords.
 //!
-//! Login programs note it in utmp. Some distributions have given that up: where utmp names nobody, the sessions of
-//! logind are looked at, those of users that are not about to end. Each user is told once, with the earliest login, in
-//! the order in which they were found: utmp's own, or that of the logins.
-//! What makes no sense is left out; a guest that keeps neither has nobody logged in.
-//! A password is set by the guest's chpasswd(8), which knows of the guest's own rules and directories. Where there is
-//! none, it is written into the files. It is in no log, no error and no program's arguments.
+//! Logins come from utmp. Some distributions do not write it any more: if utmp has no login, they come from logind's
+//! sessions, except for sessions that are closing. Each user is reported once, with the earliest login, in the order of
+//! utmp or of the login times. Invalid records are skipped. A guest that has neither source has no logins.
+//! The guest's chpasswd(8) sets a password, because it knows the guest's own rules and directories. In a guest without
+//! it, the agent writes the password files itself. A password never appears in a log, an error or a program's
+//! arguments.
 
 use std::{
     ffi::OsStr,
@@ -32,16 +32,16 @@ use crate::{
 };
 
 const UTMP: &str = "/var/run/utmp";
-/// A file a session, of lines such as `USER=ann`; what else is there has a dot in its name.
+/// One file a session, with lines such as `USER=ann`. Other files there have a dot in their names.
 const SESSIONS: &str = "/run/systemd/sessions";
 /// Classes of sessions in which a user works, rather than a greeter or a service manager.
 const USER_CLASSES: [&str; 4] = ["user", "user-early", "user-light", "user-early-light"];
 
 /// The program that sets passwords.
 const CHPASSWD: &str = "chpasswd";
-/// What errors say that it was run for; hosts match the words.
+/// The purpose of running it, for error messages; hosts match the words.
 const PASSWORD_ACTION: &str = "set user password";
-/// Where random bytes are had.
+/// The source of random bytes.
 const RANDOM: &str = "/dev/urandom";
 
 impl Run for SetUserPassword {
@@ -70,7 +70,7 @@ impl Run for SetUserPassword {
     }
 }
 
-/// Refuses what would be more than a password in a line of a file.
+/// Refuses characters that would add fields or lines to the password files.
 fn check_password(username: &str, password: &[u8], crypted: bool) -> Result<()> {
     let forbidden = |what| Err(Error::generic(format!("forbidden characters in {what}")));
     if password.iter().any(|byte| matches!(byte, b'\n' | 0)) {
@@ -101,19 +101,19 @@ impl Run for GetUsers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::generic(format!("failed to read {UTMP}: {}", errno::words(error)))),
         };
-        Ok(first_of_each(if logins.is_empty() { session_logins(&guest.root) } else { logins }))
+        Ok(earliest_of_each(if logins.is_empty() { session_logins(&guest.root) } else { logins }))
     }
 }
 
-/// A login: who, and when in microseconds since the epoch.
+/// A login: the user, and the time in microseconds since the epoch.
 #[derive(Debug, PartialEq, Eq)]
 struct Login {
     user: String,
     time: i64,
 }
 
-/// Each user once, in the order of their first mention, with the earliest login.
-fn first_of_each(logins: Vec<Login>) -> Vec<LoggedInUser> {
+/// Each user once, in the order of the first login in the list, with the earliest time.
+fn earliest_of_each(logins: Vec<Login>) -> Vec<LoggedInUser> {
     let mut users: Vec<Login> = Vec::new();
     for login in logins {
         match users.iter_mut().find(|known| known.user == login.user) {
@@ -127,27 +127,27 @@ fn first_of_each(logins: Vec<Login>) -> Vec<LoggedInUser> {
         .collect()
 }
 
-/// As seconds: hosts were always told the sum of these two, rounded once.
+/// The time in seconds, computed as qemu-ga does: hosts compare the number.
 #[expect(clippy::cast_precision_loss, reason = "seconds stay exact for longer than there will be logins")]
 fn seconds(microseconds: i64) -> f64 {
     microseconds.div_euclid(1_000_000) as f64 + microseconds.rem_euclid(1_000_000) as f64 / 1e6
 }
 
-/// Where things stand in a record of utmp(5), as GNU's C library writes it.
+/// The layout of a record of utmp(5), as the GNU C library writes it. Offsets and sizes are in bytes.
 struct Layout {
     bytes: usize,
     time: usize,
-    /// Bytes of the seconds, and of the microseconds behind them.
+    /// The size of the seconds, and of the microseconds behind them.
     time_bytes: usize,
 }
 
 impl Layout {
-    /// Most machines with 64 bits keep what those with 32 bits had.
+    /// The layout of 32-bit machines and, for compatibility, of most 64-bit machines.
     const NARROW: Self = Self { bytes: 384, time: 340, time_bytes: 4 };
     const WIDE: Self = Self { bytes: 400, time: 344, time_bytes: 8 };
     const OF_THIS_MACHINE: Self = if cfg!(target_arch = "aarch64") { Self::WIDE } else { Self::NARROW };
     const USER: std::ops::Range<usize> = 44..76;
-    /// The type of a record that stands for a login, in its first two bytes.
+    /// The type of a record of a login, in its first two bytes.
     const USER_PROCESS: i16 = 7;
 }
 
@@ -170,7 +170,7 @@ fn utmp_logins(contents: &[u8], layout: &Layout) -> Vec<Login> {
         .collect()
 }
 
-/// The logins of logind's sessions, the earliest first.
+/// The logins of logind's sessions, in the order of time.
 fn session_logins(root: &Root) -> Vec<Login> {
     let names = root.names(SESSIONS).unwrap_or_default();
     let is_session = |name: &&OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_alphanumeric);
@@ -182,7 +182,7 @@ fn session_logins(root: &Root) -> Vec<Login> {
     logins
 }
 
-/// The login of a session, if a user works in it.
+/// The login of a session, if it is a user's.
 fn session_login(contents: &[u8]) -> Option<Login> {
     let contents = String::from_utf8_lossy(contents);
     let value = |name: &str| {

@@ -1,3 +1,5 @@
+//! Logins from the files of fake machines, and passwords in them.
+
 use super::*;
 
 /// A record of utmp in a layout.
@@ -5,12 +7,12 @@ fn record(layout: &Layout, kind: i16, user: &str, seconds: i64, microseconds: i6
     let mut record = vec![0; layout.bytes];
     record[..2].copy_from_slice(&kind.to_ne_bytes());
     record[Layout::USER][..user.len()].copy_from_slice(user.as_bytes());
-    for (place, number) in [(layout.time, seconds), (layout.time + layout.time_bytes, microseconds)] {
+    for (offset, number) in [(layout.time, seconds), (layout.time + layout.time_bytes, microseconds)] {
         let bytes = match layout.time_bytes {
             4 => i32::try_from(number).unwrap().to_ne_bytes().to_vec(),
             _ => number.to_ne_bytes().to_vec(),
         };
-        record[place..place + layout.time_bytes].copy_from_slice(&bytes);
+        record[offset..offset + layout.time_bytes].copy_from_slice(&bytes);
     }
     record
 }
@@ -41,7 +43,7 @@ run/systemd/sessions/12:
 ";
 
 #[test]
-fn users_of_utmp_are_told_once_with_their_earliest_login() {
+fn each_user_of_utmp_is_reported_once_with_the_earliest_login() {
     let here = |kind, user, seconds, microseconds| record(&Layout::OF_THIS_MACHINE, kind, user, seconds, microseconds);
     let records = [
         here(2, "reboot", 1_700_000_000, 0),
@@ -56,14 +58,14 @@ fn users_of_utmp_are_told_once_with_their_earliest_login() {
 }
 
 #[test]
-fn a_record_that_is_not_whole_is_none() {
+fn an_incomplete_record_is_skipped() {
     let mut torn = record(&Layout::OF_THIS_MACHINE, 7, "ann", 5, 0);
     torn.pop();
     check("", &[record(&Layout::OF_THIS_MACHINE, 7, "bob", 4, 0), torn], &[("bob", 4.0)]);
 }
 
 #[test]
-fn a_name_may_fill_its_place_and_need_not_be_text() {
+fn a_name_may_fill_its_field_and_need_not_be_utf8() {
     let mut contents = record(&Layout::NARROW, 7, &"x".repeat(32), 5, 0);
     contents[Layout::USER.start] = 0xFF;
     let logins = utmp_logins(&contents, &Layout::NARROW);
@@ -87,20 +89,20 @@ fn a_time_is_the_sum_of_seconds_and_their_fraction() {
 }
 
 #[test]
-fn sessions_of_logind_stand_in_where_utmp_names_nobody() {
+fn sessions_of_logind_are_reported_if_utmp_has_no_login() {
     check(SESSION, &[], &[("ann", 1_700_000_000.25)]);
     check(SESSION, &[record(&Layout::OF_THIS_MACHINE, 2, "reboot", 1, 0)], &[("ann", 1_700_000_000.25)]);
 }
 
 #[test]
-fn sessions_are_told_in_the_order_of_the_logins() {
+fn sessions_are_reported_in_the_order_of_their_logins() {
     let further = "run/systemd/sessions/c1:\n| USER=root\n| STATE=online\n| CLASS=user-early\n| REALTIME=1000000\n\
                    run/systemd/sessions/2:\n| USER=ann\n| STATE=online\n| CLASS=user\n| REALTIME=2000000\n";
     check(&format!("{SESSION}{further}"), &[], &[("root", 1.0), ("ann", 2.0)]);
 }
 
 #[test]
-fn sessions_in_which_nobody_works_are_left_out() {
+fn sessions_of_greeters_and_closing_ones_are_left_out() {
     let sessions = SESSION.replace("CLASS=user", "CLASS=greeter")
         + &SESSION.replace("sessions/12", "sessions/13").replace("STATE=active", "STATE=closing")
         + &SESSION.replace("sessions/12", "sessions/14").replace("REALTIME=", "X=")
@@ -109,7 +111,7 @@ fn sessions_in_which_nobody_works_are_left_out() {
 }
 
 #[test]
-fn a_guest_that_keeps_nothing_has_nobody_logged_in() {
+fn a_guest_without_utmp_and_sessions_has_no_logins() {
     check("", &[], &[]);
 }
 
@@ -128,14 +130,14 @@ fn check_password_set(username: &str, password: &[u8], crypted: bool, expected: 
 }
 
 #[test]
-fn a_password_is_hashed_with_a_salt_and_a_hash_is_taken_as_it_is() {
+fn a_password_is_hashed_with_a_salt_and_a_hash_is_stored_unchanged() {
     check_password_set("ann", b"secret: \xFF", false, Ok("$6$klmnopqrstVWXYZa$"));
     check_password_set("ann", b"$y$anything", true, Ok("$y$anything"));
     check_password_set("ann", b"", false, Ok("$6$"));
 }
 
 #[test]
-fn what_would_be_more_than_a_password_is_refused() {
+fn characters_that_would_add_fields_or_lines_are_refused() {
     for password in [b"a\nroot:x".as_slice(), b"a\n", b"a\0b"] {
         check_password_set("ann", password, false, Err("forbidden characters in raw password"));
         check_password_set("a:nn", password, true, Err("forbidden characters in raw password"));
@@ -147,15 +149,15 @@ fn what_would_be_more_than_a_password_is_refused() {
 }
 
 #[test]
-fn an_unknown_user_is_refused_with_the_words_that_hosts_match() {
+fn an_unknown_user_is_refused_with_the_text_that_hosts_match() {
     let desc = "child process has failed to set user password: user 'eve' is not in /etc/passwd";
     check_password_set("eve", b"a", false, Err(desc));
     check_password_set("eve", b"a", true, Err(desc));
 }
 
 #[test]
-fn the_guests_own_program_comes_first_where_it_has_one() {
-    // Earlier in PATH there is one that nobody may execute.
+fn a_guest_with_chpasswd_uses_it() {
+    // The one earlier in PATH is not executable.
     let (root, directory) =
         Root::from_text("usr/local/sbin/chpasswd:\nusr/sbin/chpasswd:\netc/passwd: ann:x:1:1::/:\n");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
