@@ -2,9 +2,10 @@
 //!
 //! Each call reads the zone anew, so that a changed `/etc/localtime` takes effect at once. If `TZ` is set, it is the
 //! zone: the name of a file in the zone database, or a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`. An invalid zone is
-//! UTC. Setting the clock keeps nanoseconds and also sets the hardware clock: with `/sbin/hwclock` if it exists,
-//! because it knows unusual clocks and updates `/etc/adjtime`, else directly. A guest without a hardware clock sets the
-//! system clock only. If setting the hardware clock fails, the command fails although the system clock is set.
+//! UTC.
+//! Setting the clock keeps nanoseconds and also sets the hardware clock: with `/sbin/hwclock` if it exists, because it
+//! knows unusual clocks and updates `/etc/adjtime`, else directly. A guest without a hardware clock sets the system
+//! clock only. If setting the hardware clock fails, the command fails although the system clock is set.
 
 use std::{
     io,

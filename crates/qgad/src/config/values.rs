@@ -1,8 +1,8 @@
 //! The types of settings: how text becomes a value, and how a value becomes text again.
 //!
-//! These are constants and no trait of the Rust types, because two settings may hold the same Rust type and be written
-//! differently: `daemon` is `true` or `false`, `audit` is `on` or `off`. Text is validated here, once; code that uses a
-//! setting checks nothing again.
+//! They are constants and not a trait of the Rust types, because settings of one Rust type may be written differently:
+//! `daemon` is `true` or `false`, `audit` is `on` or `off`. Text is validated here, once; code that uses a setting
+//! checks nothing again.
 
 use std::{
     ffi::{OsStr, OsString},

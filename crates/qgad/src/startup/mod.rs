@@ -181,14 +181,14 @@ fn leave_foreground(settings: &Settings, freezer: &Freezer) -> Result<Option<Hel
 fn become_daemon(path: &Path, freezer: &Freezer) -> Result<HeldPidFile, String> {
     let pid_file = HeldPidFile::default();
     let slot = Arc::clone(&pid_file);
-    let keep = move |file| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    let hold = move |file| *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     if !freezer.refuses_commands() {
-        daemonize(|| PidFile::write(path).map(keep))?;
+        daemonize(|| PidFile::write(path).map(hold))?;
         return Ok(pid_file);
     }
     daemonize(|| Ok(()))?;
     let path = path.to_owned();
-    let write = move || PidFile::write(&path).map_or_else(|error| log::error!("{error}"), keep);
+    let write = move || PidFile::write(&path).map_or_else(|error| log::error!("{error}"), hold);
     freezer.when_thawed(write);
     Ok(pid_file)
 }

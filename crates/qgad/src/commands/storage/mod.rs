@@ -2,8 +2,8 @@
 //!
 //! The mounted file systems are those of [`mounts`], last mounted first, each with its size and the disks beneath it.
 //! If a device is unusual, suspended or dead, only its own members are absent: hosts discard a whole reply for one bad
-//! entry. Disks are listed in the reverse of the kernel's order, partitions before their disk; empty disks are left
-//! out.
+//! entry.
+//! Disks are listed in the reverse of the kernel's order, partitions before their disk; empty disks are left out.
 
 mod trim;
 

@@ -127,7 +127,7 @@ fn earliest_of_each(logins: Vec<Login>) -> Vec<LoggedInUser> {
         .collect()
 }
 
-/// The time in seconds, computed as qemu-ga does: hosts compare the number.
+/// The time in seconds, computed as by qemu-ga, so that it is rounded in the same way.
 #[expect(clippy::cast_precision_loss, reason = "seconds stay exact for longer than there will be logins")]
 fn seconds(microseconds: i64) -> f64 {
     microseconds.div_euclid(1_000_000) as f64 + microseconds.rem_euclid(1_000_000) as f64 / 1e6
