@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::commands::Listed;
-
 /// One command of the protocol. The implementing type holds the command's arguments.
 ///
 /// Only types named in the one list of [`crate::commands`] can implement it.
@@ -20,7 +18,10 @@ pub trait Command: Listed + Serialize + DeserializeOwned + Send + 'static {
     type Reply: Serialize + DeserializeOwned + Send + 'static;
 }
 
-/// What a command is about; policy, audit and default deadlines key on it.
+/// Marks the types in the one list of [`crate::commands`], which implements it and nothing else does.
+pub trait Listed {}
+
+/// What a command is about. Policy and audit depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Keeps the conversation going: sync, ping, info.

@@ -18,7 +18,7 @@ pub mod storage;
 pub mod system;
 pub mod users;
 
-use crate::command::{Command, Spec};
+use crate::command::{Command, Listed, Spec};
 
 /// Applies a macro to the types of all commands, in the protocol's order: `apply! { A, B, C }`.
 ///
@@ -73,9 +73,6 @@ macro_rules! for_each_command {
         }
     };
 }
-
-/// Marks the types of the one list; implemented nowhere else.
-pub trait Listed {}
 
 macro_rules! list {
     ($($command:path),* $(,)?) => {

@@ -17,7 +17,7 @@ use serde::{
 };
 
 use super::{
-    message::Error,
+    error::Error,
     value::{Object, Value},
 };
 

@@ -18,7 +18,7 @@ use serde::{
     de::{self, Visitor},
 };
 
-use super::{json::PLAIN_TEXT, message::Error};
+use super::{error::Error, json::PLAIN_TEXT};
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 type Codec = base64::engine::Simd;

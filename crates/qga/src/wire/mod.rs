@@ -7,9 +7,11 @@
 
 pub mod args;
 pub mod base64;
+pub mod error;
 pub mod frame;
 pub mod json;
 pub mod message;
+mod number;
 pub mod parse;
 mod scan;
 mod text;

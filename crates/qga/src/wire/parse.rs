@@ -9,8 +9,8 @@ use std::{borrow::Cow, collections::btree_map::Entry};
 use memchr::memchr2;
 
 use super::{
-    frame::{Number, Step},
-    message::Error,
+    error::Error,
+    number::{Number, Step},
     text::is_character,
     value::{Object, Value},
 };
