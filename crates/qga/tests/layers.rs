@@ -2,6 +2,8 @@
 //!
 //! So [`qga::wire`] knows no command, and the contract knows no client.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
 use std::{fs, path::Path};
 
 /// The crate's modules, from the top to the bottom.

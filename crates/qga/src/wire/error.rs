@@ -1,4 +1,4 @@
-//! Why a message or a request is refused, in the protocol's classes and texts.
+//! Refusals, in the protocol's classes and texts: why a message cannot be read, or a request fails.
 
 use std::fmt;
 

@@ -2,9 +2,9 @@
 //!
 //! A message ends at its outermost closing bracket; no newline is needed, and white space between tokens is dropped.
 //! A byte that cannot begin or continue a token, 0xFF above all, makes the framer report it, forget the half message
-//! and skip to the next structural or control character: that is how a host brings a stream of unknown state in step.
-//! Everything held is bounded by [`MAX_MESSAGE_BYTES`], [`MAX_TOKENS`] and [`MAX_DEPTH`]. A message beyond a limit gives
-//! one error and the rest of it is skipped, never read as if it were a message of its own: it may hold anything.
+//! and skip to the next structural or control character. This is how a host synchronizes a stream of unknown state.
+//! Memory is bounded by [`MAX_MESSAGE_BYTES`], [`MAX_TOKENS`] and [`MAX_DEPTH`]. A message beyond a limit gives one
+//! error. The rest of it is skipped and never read as a message of its own: it may hold anything.
 //! How the input is cut into pieces changes nothing, and no byte is looked at more than a constant number of times.
 
 use memchr::memchr2;
@@ -27,7 +27,7 @@ pub const MAX_DEPTH: i64 = 1024;
 pub enum Frame {
     /// A complete value: its tokens, lexically sound, at most one blank between two of them.
     Message(Vec<u8>),
-    /// Bytes that are no message; the peer is owed this error.
+    /// Bytes that are no message. The peer gets this error.
     Invalid(Error),
 }
 
@@ -268,11 +268,11 @@ mod tests {
 
     /// All frames of a stream: a message as its text, an error as `! ` and its text.
     fn frames(framer: &mut Framer, mut input: &[u8]) -> Vec<String> {
-        let spell = |frame| match frame {
+        let describe = |frame| match frame {
             Frame::Message(text) => String::from_utf8_lossy(&text).into_owned(),
             Frame::Invalid(error) => format!("! {}", error.desc),
         };
-        std::iter::from_fn(|| framer.next(&mut input)).map(spell).collect()
+        std::iter::from_fn(|| framer.next(&mut input)).map(describe).collect()
     }
 
     /// Whole and byte by byte, the stream gives these frames.
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_spelled_as_rfc_8259_has_them() {
+    fn numbers_have_the_syntax_of_rfc_8259() {
         check("007 ", &["! JSON parse error, stray '00'"]);
         check("-07\n", &["! JSON parse error, stray '-07'"]);
         check("+7\n", &["! JSON parse error, stray '+'"]);
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_message_beyond_a_limit_is_never_obeyed() {
+    fn the_rest_of_a_message_beyond_a_limit_is_never_run() {
         let smuggled = format!("{}{{\"execute\":\"guest-ping\"}}{}", "[".repeat(1025), "]".repeat(1025));
         check(format!("{smuggled}{{}}"), &["! JSON nesting depth limit exceeded", "{}"]);
     }

@@ -18,7 +18,7 @@ pub use super::error::{Error, ErrorClass};
 /// The byte that resets a peer's reader; never part of JSON text.
 pub const SENTINEL: u8 = 0xFF;
 
-/// The value of a request's `id`, spelled as it will be echoed.
+/// The value of a request's `id`, encoded as it will be echoed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Id(Vec<u8>);
 
@@ -73,7 +73,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Spells the reply to a request that succeeded.
+/// Encodes the reply to a request that succeeded.
 pub fn reply<T: Serialize + ?Sized>(value: &T, id: Option<&Id>, delimited: bool) -> Vec<u8> {
     let mut line = Vec::with_capacity(64);
     if delimited {
@@ -89,7 +89,7 @@ pub fn reply<T: Serialize + ?Sized>(value: &T, id: Option<&Id>, delimited: bool)
     line
 }
 
-/// Spells the reply to a request that failed.
+/// Encodes the reply to a request that failed.
 pub fn refusal(error: &Error, id: Option<&Id>) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_any_value_and_is_echoed_in_the_protocols_spelling() {
+    fn an_id_is_any_value_and_is_echoed_in_the_protocols_format() {
         for (id, echoed) in [
             ("null", "null"),
             ("-0", "0"),
@@ -189,13 +189,13 @@ mod tests {
     #[test]
     fn a_refusal_puts_id_before_error() {
         let id = Id(b"7".to_vec());
-        let spell = |error: &Error, id| String::from_utf8(refusal(error, id)).unwrap();
+        let encode = |error: &Error, id| String::from_utf8(refusal(error, id)).unwrap();
         assert_eq!(
-            spell(&Error::generic("it's é"), None),
+            encode(&Error::generic("it's é"), None),
             "{\"error\": {\"class\": \"GenericError\", \"desc\": \"it's \\u00E9\"}}\n"
         );
         assert_eq!(
-            spell(&Error::command_not_found("no"), Some(&id)),
+            encode(&Error::command_not_found("no"), Some(&id)),
             "{\"id\": 7, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no\"}}\n"
         );
     }
