@@ -50,7 +50,7 @@ fn the_first_part_of_a_path_that_is_missing_is_named() {
 }
 
 #[test]
-fn what_is_no_socket_or_has_no_listener_is_told_apart() {
+fn a_file_that_is_no_socket_differs_from_a_socket_without_listener() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     std::fs::write(&path, "").unwrap();
@@ -80,7 +80,7 @@ fn an_agent_that_is_well_is_said_to_be_and_what_it_is_too_old_for_is_listed() {
 }
 
 #[test]
-fn a_command_that_is_refused_is_told_in_the_agents_words() {
+fn a_command_that_is_refused_is_reported_in_the_agents_words() {
     let words = "Command guest-exec has been disabled: the command is not allowed";
     let outcome = agent_with(THAWED, false, words).qgactl(&["doctor"]);
     let expected = "refused     guest-exec\n            has been disabled: the command is not allowed\n";
