@@ -17,8 +17,10 @@ use support::{Agent, HANG_UP, Outcome, finish, start, start_through};
 
 /// How long a test waits for what must come.
 const TIMEOUT: Duration = Duration::from_secs(60);
-const LEASE_ENDED: &str = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"the freeze ended by itself after 600 s: \
-                           what was copied since then may be inconsistent\"}}";
+const LEASE_ENDED: &str = concat!(
+    r#"{"error": {"class": "GenericError", "desc": "the freeze ended by itself after 600 s: "#,
+    r#"what was copied since then may be inconsistent"}}"#
+);
 
 /// A guest that notes what it is asked for.
 struct Guest {

@@ -137,7 +137,7 @@ impl<T: Transport> Client<T> {
         Ok(())
     }
 
-    /// Waits until the stream ends, as it does when the guest is switched off or restarted by its own means.
+    /// Waits until the stream ends, as it does when the guest shuts down or reboots.
     ///
     /// # Errors
     /// When a failure of an earlier command comes first, or the deadline passes.
@@ -237,7 +237,7 @@ struct Failure {
 }
 
 fn is_sync_reply(line: &[u8], id: i64) -> bool {
-    // An agent that was ended within a line leaves its beginning; the next one's sentinel stands in the middle then.
+    // An agent that was killed within a line leaves its beginning, so that the next one's sentinel is inside a line.
     let line = memrchr(SENTINEL, line).map_or(line, |sentinel| &line[sentinel + 1..]);
     serde_json::from_slice(line).is_ok_and(|reply: Reply<i64>| reply.success == Some(id))
 }

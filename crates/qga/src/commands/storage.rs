@@ -40,7 +40,7 @@ pub struct FileSystem {
     /// Bytes in total, including those reserved for the administrator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes_privileged: Option<u64>,
-    /// The disks beneath it; none where that cannot be told.
+    /// The disks beneath it; empty if they are unknown.
     pub disk: Vec<DiskAddress>,
 }
 

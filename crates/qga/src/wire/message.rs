@@ -1,6 +1,6 @@
 //! The envelope: requests in, replies and refusals out.
 //!
-//! A request's members are checked here in the protocol's order; its arguments are the command's business.
+//! A request's members are checked here in the protocol's order; its arguments are checked by [`super::args`].
 //! Replies are complete lines. A success puts `return` before `id`, an error `id` before `error`.
 
 use std::borrow::Cow;

@@ -61,7 +61,7 @@ impl Subcommand for Doctor {
         let info = match agent.call(&session::Info {}) {
             Ok(info) => info,
             Err(Failure::Command { error: Error::Refused { desc, .. }, .. }) => {
-                print(&format!("commands    cannot be told: {}\n", piece(&desc)))?;
+                print(&format!("commands    cannot be listed: {}\n", piece(&desc)))?;
                 return Ok(ExitCode::FAILURE);
             }
             Err(failure) => return Err(failure.into()),
@@ -88,17 +88,17 @@ fn describe_socket(path: &Path) -> String {
     match path.metadata() {
         Ok(found) if found.file_type().is_socket() => {
             let (owner, mode) = (found.uid(), found.mode() & 0o777);
-            format!("socket      {place} is there, of user {owner} with mode {mode:04o}; this is user {us}\n")
+            format!("socket      {place} exists, owner {owner}, mode {mode:04o}; qgactl runs as user {us}\n")
         }
-        Ok(_) => format!("socket      {place} is there, and is no socket\n"),
+        Ok(_) => format!("socket      {place} exists, but is not a socket\n"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let missing = path.ancestors().filter(|part| part.symlink_metadata().is_err()).last().unwrap_or(path);
             let leads_nowhere = path.symlink_metadata().is_ok();
             let what = if leads_nowhere { path } else { missing };
-            let why = if leads_nowhere { "is a link that leads nowhere" } else { "does not exist" };
+            let why = if leads_nowhere { "is a dangling symbolic link" } else { "does not exist" };
             format!("socket      {} {why}\n", what.display())
         }
-        Err(error) => format!("socket      {place} cannot be looked at by user {us}: {error}\n"),
+        Err(error) => format!("socket      {place} cannot be examined by user {us}: {error}\n"),
     }
 }
 
@@ -131,7 +131,7 @@ fn refusals(agent: &mut Agent, info: &AgentInfo) -> Result<Refusals, Failure> {
 fn describe_freeze(refusals: &Refusals) -> String {
     let mut times = refusals.keys().filter_map(|why| why.split_once(FROZEN)?.1.strip_prefix(" (")?.strip_suffix(')'));
     let time = times.next().map_or_else(String::new, |time| format!(" {time}"));
-    format!("frozen      file systems are frozen{time}: whoever writes to them waits; `qgactl thaw` thaws them\n")
+    format!("frozen      file systems are frozen{time}: writes to them block; `qgactl thaw` thaws them\n")
 }
 
 fn describe_refusals(refusals: &Refusals) -> String {

@@ -79,7 +79,7 @@ fn read_line(from: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
     BufReader::new(from.take(MAX_PASSWORD_BYTES + 1)).read_until(b'\n', &mut line)?;
     match line.last() {
-        None => bail!("there is no password"),
+        None => bail!("no password was given"),
         Some(b'\n') => drop(line.pop()),
         Some(_) if line.len() as u64 > MAX_PASSWORD_BYTES => bail!("a line of more than {MAX_PASSWORD_BYTES} bytes"),
         Some(_) => {}

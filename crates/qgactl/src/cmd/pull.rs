@@ -58,7 +58,7 @@ impl AgentSubcommand for Pull {
         half.as_file().sync_all().with_context(|| format!("failed to write {}", local.display()))?;
         half.persist(&local)
             .map_err(|error| error.error)
-            .with_context(|| format!("failed to name {}", local.display()))?;
+            .with_context(|| format!("failed to rename the copy to {}", local.display()))?;
         say(&format!("pulled {bytes} bytes; {comparison}"));
         Ok(())
     }
@@ -99,7 +99,7 @@ fn destination(local: &Path, remote: &str) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(&path) {
         // A link stays, and leads to the copy.
         Ok(existing) if existing.is_file() => Ok(existing),
-        Ok(_) => bail!("{} is there and no ordinary file", path.display()),
+        Ok(_) => bail!("{} exists and is not a regular file", path.display()),
         Err(_) => Ok(path),
     }
 }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ordinary_file_is_not_replaced() {
+    fn what_is_not_a_regular_file_is_not_replaced() {
         assert!(destination(Path::new("/dev/null"), "/etc/hostname").is_err());
     }
 

@@ -67,7 +67,7 @@ impl Freeze {
 
 fn check(count: i64) -> anyhow::Result<()> {
     if count < 1 {
-        bail!("nothing was frozen: none of the guest's file systems can be, or none is mounted where it was said");
+        bail!("nothing was frozen: no file system of the guest supports it, or none is mounted at the given paths");
     }
     Ok(())
 }
