@@ -1,6 +1,6 @@
-//! Any arguments are read or refused by every command, with a text; none is read that spells what it does not mean.
+//! Any arguments are read or refused by every command, with a text. None is read as something else than it says.
 //!
-//! What a command reads is spelled and read again, and must be the same.
+//! What a command reads is encoded and read again, and must be the same.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     macro_rules! check {
         ($($command:path),* $(,)?) => {
             $(match args::read::<$command>(&arguments) {
-                Ok(command) => check_spelling(&json::to_vec(&command), |again| {
+                Ok(command) => check_round_trip(&json::to_vec(&command), |again| {
                     args::read::<$command>(again).map(|again| json::to_vec(&again)).map_err(|error| error.desc)
                 }),
                 Err(error) => assert!(!error.desc.is_empty()),
@@ -24,9 +24,9 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     for_each_command!(check);
 });
 
-fn check_spelling(text: &[u8], read: impl Fn(&qga::wire::value::Object<'_>) -> Result<Vec<u8>, String>) {
+fn check_round_trip(text: &[u8], read: impl Fn(&qga::wire::value::Object<'_>) -> Result<Vec<u8>, String>) {
     match parse(text) {
         Ok(Value::Object(arguments)) => assert_eq!(read(&arguments).as_deref(), Ok(text)),
-        other => panic!("arguments are spelled as an object: {other:?}"),
+        other => panic!("arguments are encoded as an object: {other:?}"),
     }
 }

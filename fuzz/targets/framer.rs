@@ -1,4 +1,5 @@
-//! Any bytes, cut anywhere, give the same frames, and each frame is owed one line of ASCII that is a JSON object.
+//! Any bytes, cut anywhere, give the same frames, and each frame is answered by one line of ASCII that is a JSON
+//! object.
 //!
 //! The first byte of the input says how long the pieces are.
 

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::commands::Listed;
-
 /// One command of the protocol. The implementing type holds the command's arguments.
 ///
 /// Only types named in the one list of [`crate::commands`] can implement it.
@@ -20,7 +18,10 @@ pub trait Command: Listed + Serialize + DeserializeOwned + Send + 'static {
     type Reply: Serialize + DeserializeOwned + Send + 'static;
 }
 
-/// What a command is about; policy, audit and default deadlines key on it.
+/// Marks the types in the one list of [`crate::commands`], which implements it and nothing else does.
+pub trait Listed {}
+
+/// What a command is about. Policy and audit depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Keeps the conversation going: sync, ping, info.
@@ -42,11 +43,11 @@ pub enum Class {
 pub enum Profile {
     /// Facts about the guest.
     ReadOnly,
-    /// What a backup needs beside: freeze, thaw and trim.
+    /// Also what a backup needs: freeze, thaw and trim.
     Backup,
-    /// What running the machine needs: power, clock, processors, memory. Nothing that lets a host in.
+    /// Also what running the machine needs: power, clock, processors, memory. Nothing that gives a host access.
     Manage,
-    /// All there is. Files, programs, passwords and keys are here, since each of them gives all the others.
+    /// Everything. Files, programs, passwords and keys are here, because each of them gives access to all the others.
     Full,
 }
 
@@ -54,7 +55,7 @@ impl Profile {
     /// All of them, each including those before it.
     pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Backup, Self::Manage, Self::Full];
 
-    /// The word for it in a configuration file.
+    /// Its name in a configuration file.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ReadOnly => "read-only",
@@ -66,7 +67,7 @@ impl Profile {
 }
 
 impl Class {
-    /// The word for it, in documentation and in the audit.
+    /// Its name in documentation and in the audit log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Session => "session",
@@ -88,19 +89,19 @@ impl Class {
     }
 }
 
-/// Longest a query may take: a host that polls gives up after five seconds, an administrator's patience ends here.
+/// Longest that a query may take. A host that polls gives up after five seconds, an administrator a little later.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Longest a program that the agent runs for a command may take. Deadlines up to this one are a matter of patience and can
-/// be scaled; longer ones bound work that depends on disks.
+/// Longest that a program may take which the agent runs for a command. The agent's `command-timeout` scales timeouts up
+/// to this one. Longer ones bound work that depends on disks, and are not scaled.
 pub const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What becomes of a command while file systems are frozen.
+/// How a command is treated while file systems are frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhileFrozen {
-    /// It is refused: it might write, and wait for ever.
+    /// It is refused: it might write, and block until the thaw.
     Refused,
-    /// It is served as ever.
+    /// It is served as usual.
     Served,
     /// It is served even if the administrator blocks it: a freeze that nobody may end would be worse.
     EvenIfBlocked,
@@ -115,7 +116,7 @@ pub struct Spec {
     pub class: Class,
     /// The smallest profile that offers it.
     pub profile: Profile,
-    /// Whether the agent's audit tells of it.
+    /// Whether the agent's audit log records it.
     pub audited: bool,
     /// Whether it is served while file systems are frozen.
     pub while_frozen: WhileFrozen,
@@ -125,14 +126,14 @@ pub struct Spec {
     pub delimited: bool,
     /// Whether it can never block, and so runs on the agent's I/O thread.
     pub inline: bool,
-    /// How long it may run before the host gets an error instead; scaled by the agent's `command-timeout`,
+    /// How long it may run before the host gets an error instead. The agent's `command-timeout` scales it,
     /// up to [`HELPER_TIMEOUT`].
     pub timeout: Duration,
 }
 
 impl Spec {
-    /// A command that replies, is refused while frozen, may block, and has the default deadline. It is in its class's
-    /// profile, and audited unless the class changes nothing.
+    /// A command that replies, is refused while frozen, may block, and has the default timeout. It is in its
+    /// class's profile, and audited unless the class changes nothing.
     pub const fn new(name: &'static str, class: Class) -> Self {
         Self {
             name,
@@ -153,7 +154,7 @@ impl Spec {
         Self { profile, ..self }
     }
 
-    /// The audit need not tell of it: it changes nothing, or what an audited command has opened.
+    /// Not recorded by the audit log: it changes nothing, or only what an audited command has opened.
     #[must_use]
     pub const fn unaudited(self) -> Self {
         Self { audited: false, ..self }
@@ -165,7 +166,7 @@ impl Spec {
         Self { timeout, ..self }
     }
 
-    /// What becomes of it while file systems are frozen.
+    /// How it is treated while file systems are frozen.
     #[must_use]
     pub const fn while_frozen(self, while_frozen: WhileFrozen) -> Self {
         Self { while_frozen, ..self }

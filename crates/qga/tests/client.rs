@@ -23,7 +23,7 @@ use serde_json::json;
 /// Longest a conversation that works may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client waits for an agent that will not answer.
-const IMPATIENCE: Duration = Duration::from_millis(50);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// What the agent does next.
 enum Step {
@@ -204,7 +204,7 @@ fn a_silent_agent_costs_no_more_than_the_deadline_and_its_late_reply_reaches_nob
     let late = Answer(b"{\"return\": {\"host-name\": \"late\"}}\n\xFF{\"return\": $ID}\n".to_vec());
     let (mut client, agent) = connect(vec![synced(), Ignore, late, answer("{\"return\": {}}\n")]);
     client.sync(soon()).unwrap();
-    let found = client.call(&GetHostName {}, Instant::now() + IMPATIENCE);
+    let found = client.call(&GetHostName {}, Instant::now() + SHORT_TIMEOUT);
     assert!(matches!(found, Err(Error::TimedOut)), "{found:?}");
     client.call(&Ping {}, soon()).expect("the late reply is skipped");
     agent.join().unwrap();
@@ -223,7 +223,7 @@ fn check_silent(step: Step, deadline: Instant, expected: Result<(), &str>) {
 
 #[test]
 fn a_command_whose_success_is_silent_has_succeeded_when_nothing_is_heard() {
-    check_silent(Ignore, Instant::now() + IMPATIENCE, Ok(()));
+    check_silent(Ignore, Instant::now() + SHORT_TIMEOUT, Ok(()));
     check_silent(answer("{\"return\": {}}\n"), soon(), Ok(()));
     check_silent(answer("{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n"), soon(), Err("no"));
 }
@@ -260,7 +260,7 @@ fn a_deadline_that_has_passed_sends_nothing() {
 fn an_agent_that_is_not_read_from_costs_no_more_than_the_deadline() {
     let (host, _guest) = UnixStream::pair().unwrap();
     let large = json!({ "text": "x".repeat(16 * 1024 * 1024) });
-    let found = Client::new(host).call_raw("guest-x", large.as_object().unwrap(), Instant::now() + IMPATIENCE);
+    let found = Client::new(host).call_raw("guest-x", large.as_object().unwrap(), Instant::now() + SHORT_TIMEOUT);
     assert!(matches!(found, Err(Error::TimedOut)), "{found:?}");
 }
 

@@ -96,9 +96,10 @@ fn the_readable_contract_is_current() {
         writeln!(text, "\n## {}\n\n{}\n", spec.name, description(&entry.arguments)).unwrap();
         let frozen = if spec.while_frozen != WhileFrozen::Refused { ", served while frozen" } else { "" };
         let silent = if spec.silent { ", answers failures only" } else { "" };
+        let audited = if spec.audited { ", audited" } else { "" };
         writeln!(
             text,
-            "Class {}, profile {}, at most {} s{frozen}{silent}.",
+            "Class {}, profile {}, at most {} s{frozen}{silent}{audited}.",
             spec.class.name(),
             spec.profile.name(),
             spec.timeout.as_secs()

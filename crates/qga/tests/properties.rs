@@ -1,4 +1,4 @@
-//! What holds for every input: of the framer, of the arguments' reader, of the spelling, and of the client.
+//! What holds for every input: of the framer, of the arguments' reader, of the encoder, and of the client.
 
 use std::{
     io::{self, Cursor, Read, Write},
@@ -82,8 +82,8 @@ fn value() -> impl Strategy<Value = Value<'static>> {
         any::<bool>().prop_map(Value::Bool),
         any::<i64>().prop_map(Value::Int),
         (1 + i64::MAX.cast_unsigned()..).prop_map(Value::UInt),
-        any::<f64>().prop_filter("no spelling", |number| number.is_finite()).prop_map(|number| {
-            // Negative zero is spelled -0, which is the integer 0.
+        any::<f64>().prop_filter("not finite", |number| number.is_finite()).prop_map(|number| {
+            // Negative zero is written -0, which is the integer 0.
             Value::Double(number + 0.0)
         }),
         text().prop_map(|text| Value::String(text.into())),
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn every_frame_is_owed_one_line_of_ascii_that_is_an_object(bytes in stream()) {
+    fn every_frame_is_answered_by_one_line_of_ascii_that_is_an_object(bytes in stream()) {
         for frame in frames(&mut Framer::default(), &bytes) {
             let line = match frame {
                 Frame::Invalid(error) => message::refusal(&error, None),
@@ -188,14 +188,14 @@ proptest! {
     }
 
     #[test]
-    fn what_is_spelled_is_read_back_by_others_and_by_us(value in value()) {
+    fn what_is_encoded_is_read_back_by_others_and_by_us(value in value()) {
         let text = json::to_vec(&value);
-        let read = serde_json::from_slice(&text).expect("our spelling is JSON");
+        let read = serde_json::from_slice(&text).expect("our output is JSON");
         prop_assert!(is_same(&value, &read), "{} was read as {read}", String::from_utf8_lossy(&text));
         let message = [b"[", text.as_slice(), b"]"].concat();
         let found = frames(&mut Framer::default(), &message);
         prop_assert!(matches!(found.as_slice(), [Frame::Message(found)] if *found == message));
-        prop_assert_eq!(json::to_vec(&parse(&message).expect("our spelling is a message")), message);
+        prop_assert_eq!(json::to_vec(&parse(&message).expect("our output is a message")), message);
     }
 
     #[test]
@@ -206,7 +206,8 @@ proptest! {
     }
 }
 
-/// What earlier peers may have left in the channel: lines of anything, other syncs' replies among them, and half a line.
+/// What earlier peers may have left in the channel: lines of anything, other syncs' replies among them, and half a
+/// line.
 fn stale_output() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         stream(),

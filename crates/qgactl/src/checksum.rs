@@ -1,7 +1,7 @@
-//! Whether a file in the guest and what was sent or received are the same.
+//! Whether a file in the guest is the same as what was sent or received.
 //!
-//! The guest computes a SHA-256 with its own `sha256sum`, where policy lets programs run and there is one. Elsewhere
-//! the sizes have to do. What could be compared is said, so that nobody takes one for the other.
+//! The guest computes a SHA-256 with its own `sha256sum`, where it has one and policy allows programs. Elsewhere only
+//! the sizes are compared. The result says which comparison was made.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
 };
 
-/// Least time for the guest to compute: a VM under emulation takes its time to start a program.
+/// Least time for the guest to compute: an emulated VM is slow to start a program.
 const BASE_TIME: Duration = Duration::from_secs(60);
 
 /// Slowest that a guest reads and hashes, from a slow disk and under emulation.
@@ -28,13 +28,13 @@ const HASH_DIGITS: usize = 64;
 /// What the comparison found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing speaks against the copy; and how far that goes.
+    /// No difference was found; with what was compared.
     Fine(String),
-    /// The two differ, in this.
+    /// The two differ, in this respect.
     Different(String),
 }
 
-/// The bytes that went by.
+/// The bytes that were transferred.
 #[derive(Default)]
 pub(crate) struct Checksum {
     hasher: Sha256,
@@ -53,10 +53,10 @@ impl Checksum {
         self.bytes
     }
 
-    /// Compares them with a file in the guest, whose size is what the guest tells, if it does.
+    /// Compares them with a file in the guest, of this size if the guest reports one.
     pub(crate) fn compare(self, agent: &mut Agent, path: &str, size: Option<u64>) -> Result<Verdict, Failure> {
         Ok(match size {
-            // Files that the kernel makes up have no size and other contents each time; pipes have their contents once.
+            // Files in /proc report no size and may change at each read; a pipe can be read only once.
             None => Verdict::Fine("not compared: the guest tells no size".into()),
             Some(0) if self.bytes > 0 => Verdict::Fine("not compared: the guest tells no size".into()),
             Some(size) if size != self.bytes => {
@@ -81,7 +81,8 @@ fn guest_hash(agent: &mut Agent, path: &str, bytes: u64) -> Result<Result<String
         capture_output: Some(CaptureOutput::Separated),
     };
     let deadline = Instant::now() + BASE_TIME + Duration::from_secs(bytes / BYTES_PER_SECOND);
-    let status = match agent.client.run(&program, agent.reply_timeout, Some(deadline)) {
+    let timeout = agent.reply_timeout::<Exec>();
+    let status = match agent.client.run(&program, timeout, Some(deadline)) {
         Ok(Ended::Exited(status)) => status,
         Ok(Ended::StillRunning { .. }) => return Ok(Err("sha256sum takes too long in the guest")),
         Err(Error::Refused { class, .. }) if class == "CommandNotFound" => {

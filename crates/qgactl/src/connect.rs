@@ -1,8 +1,10 @@
 //! From a target on the command line to an agent that answers.
 //!
-//! A connection counts only once the agent has answered a sync: a socket of QEMU's accepts connections whether or not
-//! anyone in the guest listens, and the answer has a short deadline of its own, so that a dead agent is noticed at once
-//! however long the command itself may take.
+//! A connection counts only once the agent has answered a sync: QEMU's socket accepts connections whether or not anyone
+//! in the guest listens. That answer has a short timeout of its own, so that a dead agent is noticed at once however
+//! long the command itself may take.
+//! How long a reply may take is decided here for all subcommands: what the user says, or else what the command's own
+//! [`qga::Spec`] allows the agent, and [`MARGIN`].
 
 use std::{
     os::{
@@ -25,8 +27,10 @@ use nix::{
 use qga::{
     Client, Command,
     client::{self, GuestFile},
-    commands::file::FileOpen,
+    command::QUERY_TIMEOUT,
+    commands::{SPECS, file::FileOpen},
 };
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::failure::Failure;
 
@@ -36,11 +40,11 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two attempts to reach an agent that is waited for.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// What the last attempt has in any case.
+/// Least timeout of the last attempt.
 const LAST_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Longer than the agent's own deadline for a query, so that its error arrives rather than ours.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is waited beyond the agent's own timeout, so that its error arrives rather than ours: a busy host delays both.
+const MARGIN: Duration = Duration::from_secs(15);
 
 /// Where the agent is.
 #[derive(Args, Debug)]
@@ -54,23 +58,51 @@ pub(crate) struct Target {
     vsock: Option<(u32, u32)>,
 }
 
-/// An agent that has answered, and how long its replies may take.
+/// An agent that has answered.
 pub(crate) struct Agent {
     /// The conversation.
     pub(crate) client: Client<UnixStream>,
-    /// How long each reply may take.
-    pub(crate) reply_timeout: Duration,
+    /// How long each reply may take, if the user says so.
+    timeout: Option<Duration>,
 }
 
 impl Agent {
     /// Runs a command.
     pub(crate) fn call<C: Command>(&mut self, command: &C) -> Result<C::Reply, Failure> {
-        self.client.call(command, Instant::now() + self.reply_timeout).map_err(named::<C>)
+        let deadline = Instant::now() + self.reply_timeout::<C>();
+        self.call_until(command, deadline)
+    }
+
+    /// Runs a command whose reply has this deadline.
+    pub(crate) fn call_until<C: Command>(&mut self, command: &C, deadline: Instant) -> Result<C::Reply, Failure> {
+        self.client.call(command, deadline).map_err(named::<C>)
+    }
+
+    /// Runs a command by its name, which qgactl need not know, and returns the text of its reply.
+    pub(crate) fn call_by_name(
+        &mut self,
+        name: &str,
+        arguments: &Map<String, Value>,
+    ) -> Result<Box<RawValue>, Failure> {
+        let known = SPECS.iter().find(|spec| spec.name == name);
+        let timeout = self.reply_timeout_of(known.map_or(QUERY_TIMEOUT, |spec| spec.timeout));
+        let reply = self.client.call_as(name, arguments, Instant::now() + timeout);
+        reply.map_err(|error| Failure::Command { name: name.into(), error })
     }
 
     /// Opens a file in the guest.
     pub(crate) fn open(&mut self, path: &str, mode: &str) -> Result<GuestFile<'_, UnixStream>, Failure> {
-        GuestFile::open(&mut self.client, path, mode, self.reply_timeout).map_err(named::<FileOpen>)
+        let timeout = self.reply_timeout::<FileOpen>();
+        GuestFile::open(&mut self.client, path, mode, timeout).map_err(named::<FileOpen>)
+    }
+
+    /// How long the reply to a command may take.
+    pub(crate) fn reply_timeout<C: Command>(&self) -> Duration {
+        self.reply_timeout_of(C::SPEC.timeout)
+    }
+
+    fn reply_timeout_of(&self, agents_own: Duration) -> Duration {
+        self.timeout.unwrap_or(agents_own + MARGIN)
     }
 }
 
@@ -80,17 +112,17 @@ pub(crate) fn named<C: Command>(error: client::Error) -> Failure {
 }
 
 impl Target {
-    /// Connects, and makes sure that an agent listens.
-    pub(crate) fn connect(&self, reply_timeout: Option<Duration>) -> Result<Agent, Failure> {
-        let reply_timeout = reply_timeout.unwrap_or(REPLY_TIMEOUT);
-        let patience = GREETING_TIMEOUT.min(reply_timeout);
-        let stream = self.open(patience).map_err(|error| Failure::NoConnection { target: self.to_string(), error })?;
+    /// Connects, and makes sure that an agent listens. Each reply may take `timeout`, or what its command's spec says.
+    pub(crate) fn connect(&self, timeout: Option<Duration>) -> Result<Agent, Failure> {
+        let greeting_timeout = timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
+        let stream =
+            self.open(greeting_timeout).map_err(|error| Failure::NoConnection { target: self.to_string(), error })?;
         let mut client = Client::new(stream);
-        client.sync(Instant::now() + patience).map_err(|error| match error {
-            client::Error::TimedOut => Failure::Silent { target: self.to_string(), waited: patience },
+        client.sync(Instant::now() + greeting_timeout).map_err(|error| match error {
+            client::Error::TimedOut => Failure::Silent { target: self.to_string(), waited: greeting_timeout },
             error => Failure::Command { name: self.to_string(), error },
         })?;
-        Ok(Agent { client, reply_timeout })
+        Ok(Agent { client, timeout })
     }
 
     /// Tries to connect until an agent answers. The failure is that of the last attempt.
@@ -109,10 +141,10 @@ impl Target {
         self.socket.as_deref()
     }
 
-    fn open(&self, patience: Duration) -> nix::Result<UnixStream> {
+    fn open(&self, timeout: Duration) -> nix::Result<UnixStream> {
         match (&self.socket, self.vsock) {
-            (Some(path), _) => open_socket(AddressFamily::Unix, &UnixAddr::new(path)?, patience),
-            (None, Some((cid, port))) => open_socket(AddressFamily::Vsock, &VsockAddr::new(cid, port), patience),
+            (Some(path), _) => open_socket(AddressFamily::Unix, &UnixAddr::new(path)?, timeout),
+            (None, Some((cid, port))) => open_socket(AddressFamily::Vsock, &VsockAddr::new(cid, port), timeout),
             (None, None) => Err(Errno::EDESTADDRREQ),
         }
     }
@@ -128,13 +160,13 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Connects by a deadline: the standard library's connect waits for ever behind clients that queue for a unix socket.
+/// Connects with a timeout: the standard library's connect blocks while other clients queue for a unix socket.
 ///
-/// The standard library's unix stream does for every stream socket what we need of it, a vsock one included.
-fn open_socket(family: AddressFamily, address: &dyn SockaddrLike, patience: Duration) -> nix::Result<UnixStream> {
+/// The standard library's unix stream also serves other stream sockets, such as vsock, for what is needed here.
+fn open_socket(family: AddressFamily, address: &dyn SockaddrLike, timeout: Duration) -> nix::Result<UnixStream> {
     let socket: OwnedFd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
-    socket::setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, patience.subsec_micros().into()))?;
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    socket::setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, timeout.subsec_micros().into()))?;
     socket::connect(socket.as_raw_fd(), address)?;
     Ok(socket.into())
 }
@@ -146,7 +178,17 @@ fn parse_vsock(text: &str) -> Result<(u32, u32), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_vsock;
+    use qga::commands::storage::Fstrim;
+
+    use super::*;
+
+    #[test]
+    fn a_reply_has_longer_than_the_agent_allows_the_command_unless_the_user_says_otherwise() {
+        let agent = |timeout| Agent { client: Client::new(UnixStream::pair().unwrap().0), timeout };
+        assert_eq!(agent(None).reply_timeout::<Fstrim>(), Fstrim::SPEC.timeout + MARGIN);
+        let second = Duration::from_secs(1);
+        assert_eq!(agent(Some(second)).reply_timeout::<Fstrim>(), second);
+    }
 
     #[test]
     fn a_vsock_address_is_two_decimal_numbers() {

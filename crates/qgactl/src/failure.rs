@@ -1,7 +1,8 @@
 //! What can go wrong, which exit status it has, and where to look for its cause.
 //!
 //! One place prints errors. A failure to reach the agent says what to look at on the host and in the guest, because
-//! the two look alike from outside: a VM that is off, an agent that is not installed, a port that somebody else holds.
+//! the two look alike from outside: a VM that is off, an agent that is not installed, a port that another program
+//! holds.
 
 use std::{
     fmt,
@@ -18,7 +19,7 @@ use crate::render::printable;
 const FAILED: u8 = 1;
 /// No connection: the socket is absent, nobody listens there, or access is denied.
 const NO_CONNECTION: u8 = 3;
-/// The deadline passed without an answer.
+/// The timeout expired without an answer.
 const SILENT: u8 = 4;
 /// The agent does not know the command, or its policy forbids it.
 const NOT_ALLOWED: u8 = 5;
@@ -27,10 +28,10 @@ const BROKEN: u8 = 6;
 /// A signal ended the transfer or the program: this and its number.
 const SIGNALLED: u8 = 128;
 
-/// Most of an error that is told: what a hook of the guest's may say, and more.
+/// Longest error that is printed: as much as a hook in the guest may output, and more.
 const MAX_ERROR_CHARACTERS: usize = 32 * 1024;
 
-/// The statuses as the help text tells them.
+/// The statuses, for the help text.
 pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0  success
@@ -41,21 +42,21 @@ Exit status:
   5  the agent does not know the command, or does not allow it (now)
   6  the connection broke, or the answer makes no sense
   128 + N: a transfer was ended by signal N
-  exec: the program's own status, 128 + N for a program ended by signal N, 124 when the time ran out
+  exec: the program's own status, 128 + N for a program ended by signal N, 124 when the timeout expired
   (the program goes on), 125 for any failure of qgactl or the agent, described on stderr
-  freeze --run: as exec, but a program whose time ran out is ended, and so is one when qgactl gets signal N, with
-  128 + N; 125 also when the freeze did not hold until the program's end";
+  freeze --run: as exec, but the program is ended when the timeout expires, or when qgactl gets signal N, with
+  128 + N; 125 also when the freeze did not last until the program's end";
 
 /// A failure between qgactl and the agent.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The connection could not be made.
     NoConnection { target: String, error: Errno },
-    /// The connection stands, but the agent never said a word.
+    /// The connection was made, but no agent answered.
     Silent { target: String, waited: Duration },
     /// A command has no result.
     Command { name: String, error: client::Error },
-    /// The user had enough.
+    /// A signal asked for an end.
     Interrupted { signal: i32 },
 }
 
@@ -96,9 +97,10 @@ impl Failure {
                 _ => "",
             },
             Self::Silent { .. } => {
-                "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its port\n  \
-                 (/dev/virtio-ports/org.qemu.guest_agent.0)? It may also be busy with a long command.\n\
-                 On the host: QEMU serves one connection of a socket at a time; does libvirt or another program hold it?"
+                "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its \
+                 port\n  (/dev/virtio-ports/org.qemu.guest_agent.0)? It may also be busy with a long command.\n\
+                 On the host: QEMU serves one connection of a socket at a time; does libvirt or another program \
+                 hold it?"
             }
             Self::Command { error, .. } => match error {
                 client::Error::TimedOut => {
@@ -108,8 +110,9 @@ impl Failure {
                     if desc.contains("frozen") {
                         "In the guest: file systems are frozen. `qgactl thaw` thaws them."
                     } else if desc.contains("disabled") {
-                        "In the guest: block-rpcs or allow-rpcs in /etc/qemu/qemu-ga.conf, or the agent's options -b and -a \
-                         (some\n  distributions set them in /etc/sysconfig/qemu-ga), forbid it; or file systems are frozen.\n\
+                        "In the guest: block-rpcs or allow-rpcs in /etc/qemu/qemu-ga.conf, or the agent's options -b \
+                         and -a (some\n  distributions set them in /etc/sysconfig/qemu-ga), forbid it; or file systems \
+                         are frozen.\n\
                          On the host: `qgactl info` lists what is allowed."
                     } else {
                         "On the host: `qgactl info` lists the commands that this agent knows."
@@ -152,17 +155,17 @@ pub(crate) fn status_of_signal(number: i32) -> u8 {
     u8::try_from(number).map_or(u8::MAX, |number| SIGNALLED.saturating_add(number))
 }
 
-/// Tells the user.
+/// Prints an error, and where to look for its cause.
 pub(crate) fn print(error: &anyhow::Error) {
     let text: String = format!("{error:#}").chars().take(MAX_ERROR_CHARACTERS).collect();
-    // Further lines are the guest's, and must not look like ours.
+    // Further lines come from the guest, and must not look like qgactl's.
     say(&format!("qgactl: {}", printable(text.trim_end()).replace('\n', "\n  ")));
     for line in error.downcast_ref().map_or("", Failure::hint).lines() {
         say(&format!("  {line}"));
     }
 }
 
-/// Says a line on stderr. Where nobody reads it any more, that is no reason to stop half-way.
+/// Prints a line to stderr. A reader that has gone away is no reason to stop half-way.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,8 +1,8 @@
 //! qgactl: drives the QEMU guest agent inside a VM, from the host.
 //!
-//! Works with any agent that speaks the protocol. Results go to stdout, everything else to stderr; the exit status says
-//! what kind of failure it was ([`STATUS_HELP`]), so that scripts need not read texts. Each subcommand is one file
-//! in `cmd`; this one only reads the command line and reports how it went.
+//! Works with any agent that speaks the protocol. Results go to stdout, everything else to stderr. The exit status
+//! says what kind of failure it was ([`STATUS_HELP`]), so that scripts need not parse texts. Each subcommand is one
+//! file in `cmd`; this one only reads the command line and reports how it went.
 
 mod checksum;
 mod cmd;
@@ -19,10 +19,10 @@ use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
-use self::{connect::Target, failure::STATUS_HELP};
+use self::{cmd::Options, connect::Target, failure::STATUS_HELP};
 
-/// Shortest and longest time-out in seconds: a system call could not be told of a shorter one, and a moment that is further
-/// away than 30 years may be none to the clock.
+/// Shortest and longest timeout in seconds: system calls take no shorter one, and the clock may not reach an instant
+/// more than 30 years away.
 const TIMEOUTS: RangeInclusive<f64> = 0.001..=1e9;
 
 /// Drives the QEMU guest agent inside a VM, from the host.
@@ -34,8 +34,9 @@ struct Cli {
     /// Print the `return` of the agent's reply as it was received
     #[arg(long, global = true)]
     json: bool,
-    /// How long to wait for a reply, in seconds [default: 30, more for freeze, thaw and trim]; for exec and freeze --run,
-    /// how long the program may run [default: any time]
+    /// How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30
+    /// for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default:
+    /// no limit]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
     #[command(subcommand)]
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         let refusal = "the argument '--json' cannot be used with this subcommand";
         <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, refusal).exit();
     }
-    command.run(&target, json, timeout)
+    command.run(&Options { target: &target, json, timeout })
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_out_is_a_number_of_seconds_that_the_clock_can_bear() {
+    fn a_timeout_is_a_number_of_seconds_that_the_clock_can_bear() {
         assert_eq!(parse_seconds("0.001"), Ok(Duration::from_millis(1)));
         assert_eq!(parse_seconds("1e9"), Ok(Duration::from_secs(1_000_000_000)));
         for wrong in ["", "1s", "0", "-1", "0.0001", "1.1e9", "1e19", "1e300", "inf", "NaN"] {

@@ -1,8 +1,8 @@
-//! How far a transfer has come, for people: drawn on stderr when that is a terminal, and nowhere else.
+//! The progress of a transfer: drawn on stderr when that is a terminal, and nowhere else.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar for a transfer of so many bytes, or a counter when nobody knows how many.
+/// A bar for a transfer of so many bytes, or a counter when the total is unknown.
 pub(crate) fn bar(total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
         Some(total) => (ProgressBar::new(total), "{bar:40} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left"),

@@ -1,6 +1,7 @@
-//! What is published of qgactl and compared with it: its manual page and the completions for shells.
+//! qgactl's manual page and shell completions, which are checked in and compared with the program.
 //!
-//! They are made from the definition of the command line; `UPDATE_DOCS=1 cargo test -p qgactl published` writes them anew.
+//! They are made from the definition of the command line; `UPDATE_DOCS=1 cargo test -p qgactl published` writes them
+//! anew.
 
 use std::{env, fs, path::Path};
 

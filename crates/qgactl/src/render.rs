@@ -1,7 +1,7 @@
 //! Replies as people read them.
 //!
-//! Whatever a guest says may be meant for the terminal rather than for who sits there. So all that is printed passes
-//! through [`printable`], but for what `cat` and `exec` pass on; and what is to stay within a line of ours is a [`piece`].
+//! A hostile guest could send control sequences to the terminal. So all output passes through [`printable`], except
+//! what `cat` and `exec` pass on; and text from the guest within a line of ours is a [`piece`].
 
 use std::fmt::Write;
 
@@ -13,32 +13,32 @@ use crate::table::WIDEST_COLUMN;
 /// Longest piece that is shown: no path is longer.
 const MAX_PIECE_CHARACTERS: usize = 4096;
 
-/// Text without anything that a terminal obeys: control characters are spelt as JSON spells them. Line ends and tabs stay.
+/// Text that a terminal shows and does not act on: control characters are escaped as in JSON. Line ends and tabs stay.
 pub(crate) fn printable(text: &str) -> String {
-    spell_controls(text, &['\n', '\t'])
+    escape_controls(text, &['\n', '\t'])
 }
 
-/// Text of a guest's to stand within a line: line ends and tabs are spelt as well, and too long a text is cut.
+/// Text from the guest within a line: line ends and tabs are escaped as well, and a text that is too long is cut.
 pub(crate) fn piece(text: &str) -> String {
     match text.char_indices().nth(MAX_PIECE_CHARACTERS) {
-        Some((end, _)) => spell_controls(&text[..end], &[]) + "...",
-        None => spell_controls(text, &[]),
+        Some((end, _)) => escape_controls(&text[..end], &[]) + "...",
+        None => escape_controls(text, &[]),
     }
 }
 
-fn spell_controls(text: &str, kept: &[char]) -> String {
-    let mut spelt = String::with_capacity(text.len());
+fn escape_controls(text: &str, kept: &[char]) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() && !kept.contains(&character) {
-            let _ = write!(spelt, "\\u{:04x}", u32::from(character));
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
         } else {
-            spelt.push(character);
+            escaped.push(character);
         }
     }
-    spelt
+    escaped
 }
 
-/// The agent's version, and its commands by name with what stands in the way of each.
+/// The agent's version, and its commands by name with the state of each.
 pub(crate) fn agent_info(info: &AgentInfo) -> String {
     let mut commands: Vec<_> = info.supported_commands.iter().collect();
     commands.sort_by_key(|command| &command.name);
@@ -113,11 +113,11 @@ commands  3 known, 2 enabled
     }
 
     #[test]
-    fn control_characters_are_spelt() {
+    fn control_characters_are_escaped() {
         let text = "a\u{1b}[2J\r\0\u{7f}\u{80}\u{9b}31m\u{9f}\u{a0}ü\n\tz\\";
-        let spelt = "a\\u001b[2J\\u000d\\u0000\\u007f\\u0080\\u009b31m\\u009f\u{a0}ü";
-        assert_eq!(printable(text), format!("{spelt}\n\tz\\"));
-        assert_eq!(piece(text), format!("{spelt}\\u000a\\u0009z\\"));
+        let escaped = "a\\u001b[2J\\u000d\\u0000\\u007f\\u0080\\u009b31m\\u009f\u{a0}ü";
+        assert_eq!(printable(text), format!("{escaped}\n\tz\\"));
+        assert_eq!(piece(text), format!("{escaped}\\u000a\\u0009z\\"));
     }
 
     #[test]

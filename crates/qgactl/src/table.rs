@@ -1,17 +1,17 @@
-//! Tables for people: columns as wide as what stands in them, two blanks between.
+//! Tables: columns as wide as their contents, two spaces between.
 //!
-//! What stands in them a guest has said, so that nothing is believed to be short or few: each cell is a [`piece`], one
-//! that is too wide stands out of its column, and of too many rows the first are shown.
+//! The contents come from a guest, which may be hostile. So each cell is a [`piece`], a cell that is too wide overflows
+//! its column, and only the first rows of too many are shown.
 
 use crate::render::piece;
 
-/// Widest that a column is made: each row is as wide as one wants it to be.
+/// Widest column: every row is padded to it.
 pub(crate) const WIDEST_COLUMN: usize = 256;
-/// Most rows that are shown: more than anybody reads, and than guests have of anything.
+/// Most rows that are shown: more than a user reads, and than guests have of anything.
 pub(crate) const MAX_ROWS: usize = 10_000;
 
-/// A table with the heads of its columns; rows that lack cells at the end are filled up. What stands in a column whose
-/// head begins with `>` is set to the right, as numbers are.
+/// A table with the heads of its columns. Missing cells at the end of a row are empty. A column whose head begins with
+/// `>` is aligned to the right, as numbers are.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let is_cut = rows.len() > MAX_ROWS;
     let cells = |row: &Vec<String>| row.iter().map(|cell| piece(cell)).collect();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_spelt_and_no_cell_makes_a_row() {
+    fn control_characters_are_escaped_and_no_cell_makes_a_row() {
         check(&["a", "b"], &[&["\u{1b}[2J", "1"], &["x\ny", "2"]], "a          b\n\\u001b[2J  1\nx\\u000ay   2\n");
     }
 

@@ -64,7 +64,8 @@ fn a_password_is_read_from_standard_input_and_sent_as_base64() {
 
 #[test]
 fn a_password_that_is_too_long_or_absent_is_not_set() {
-    for (input, said) in [("x".repeat(4097), "a line of more than 4096 bytes"), (String::new(), "there is no password")]
+    for (input, said) in
+        [("x".repeat(4097), "a line of more than 4096 bytes"), (String::new(), "no password was given")]
     {
         let (outcome, asked) = ask(&["passwd", "ann", "--stdin"], input.as_bytes(), DONE);
         outcome.check(1, &format!("qgactl: failed to read standard input: {said}\n"));

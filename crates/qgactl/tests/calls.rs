@@ -69,7 +69,7 @@ fn a_listener_that_never_speaks_is_status_4_and_says_where_to_look() {
 }
 
 #[test]
-fn an_agent_silent_on_one_command_is_told_from_an_absent_one() {
+fn an_agent_silent_on_one_command_is_distinguished_from_an_absent_one() {
     let agent = Agent::scripted(|_| None);
     agent.qgactl(&["call", "guest-x", "--timeout", "0.2"]).check(4, "The agent answers, but this takes longer");
 }
@@ -96,12 +96,12 @@ fn an_answer_that_makes_no_sense_is_status_6() {
     }
 }
 
-/// What a hostile guest could say to whoever sits at a terminal: clear it, in two spellings, and more.
+/// What a hostile guest could send to a terminal: clear it, in two encodings, and more.
 const ESCAPES: &str = "\\u001b[2J\u{9b}2J\u{7f}\\r";
 const SPELT_ESCAPES: &str = "\\u001b[2J\\u009b2J\\u007f\\u000d";
 
 #[test]
-fn what_a_terminal_obeys_is_spelt_in_an_error() {
+fn control_characters_are_escaped_in_an_error() {
     let agent = Agent::scripted(|_| Some(REFUSED.replace("luck", &format!("luck{ESCAPES}\\nqgactl: all is well\\n"))));
     let outcome = agent.qgactl(&["call", "guest-x"]);
     assert_eq!(outcome.stderr, format!("qgactl: guest-x: no luck{SPELT_ESCAPES}\n  qgactl: all is well\n"));
@@ -110,7 +110,7 @@ fn what_a_terminal_obeys_is_spelt_in_an_error() {
 }
 
 #[test]
-fn what_a_terminal_obeys_is_spelt_in_a_reply_which_stays_the_same_json() {
+fn control_characters_are_escaped_in_a_reply_which_stays_the_same_json() {
     let reply = format!("{{\"return\":\r{{\"a{ESCAPES}\":\r\t\"{ESCAPES}ü\"}}}}");
     let agent = Agent::scripted(move |_| Some(reply.clone()));
     for arguments in [["call", "guest-x", "--json"].as_slice(), &["call", "guest-x"], &["fs", "--json"]] {
@@ -123,7 +123,7 @@ fn what_a_terminal_obeys_is_spelt_in_a_reply_which_stays_the_same_json() {
 }
 
 #[test]
-fn what_a_terminal_obeys_is_spelt_wherever_a_guest_is_shown() {
+fn control_characters_are_escaped_wherever_a_guest_is_shown() {
     let reply = |request: &serde_json::Value| match request["execute"].as_str().unwrap() {
         "guest-info" => format!(
             r#"{{"version": "{ESCAPES}", "supported_commands":

@@ -46,19 +46,19 @@ fn the_first_part_of_a_path_that_is_missing_is_named() {
     let outcome = qgactl(&vms.join("one/socket"), &["doctor"], b"");
     check(&outcome, 3, &[&format!("{} does not exist\n", vms.display()), "is the VM running"]);
     std::os::unix::fs::symlink("nowhere", &vms).unwrap();
-    check(&qgactl(&vms, &["doctor"], b""), 3, &["vms is a link that leads nowhere\n"]);
+    check(&qgactl(&vms, &["doctor"], b""), 3, &["vms is a dangling symbolic link\n"]);
 }
 
 #[test]
-fn what_is_no_socket_or_has_no_listener_is_told_apart() {
+fn a_file_that_is_no_socket_differs_from_a_socket_without_listener() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     std::fs::write(&path, "").unwrap();
-    check(&qgactl(&path, &["doctor"], b""), 3, &["is there, and is no socket\n"]);
+    check(&qgactl(&path, &["doctor"], b""), 3, &["exists, but is not a socket\n"]);
     std::fs::remove_file(&path).unwrap();
     drop(UnixListener::bind(&path).unwrap());
     let user = nix::unistd::geteuid();
-    let place = format!("{} is there, of user {user} with mode ", path.display());
+    let place = format!("{} exists, owner {user}, mode ", path.display());
     check(&qgactl(&path, &["doctor"], b""), 3, &[&place, "nobody listens there"]);
 }
 
@@ -80,7 +80,7 @@ fn an_agent_that_is_well_is_said_to_be_and_what_it_is_too_old_for_is_listed() {
 }
 
 #[test]
-fn a_command_that_is_refused_is_told_in_the_agents_words() {
+fn a_command_that_is_refused_is_reported_in_the_agents_words() {
     let words = "Command guest-exec has been disabled: the command is not allowed";
     let outcome = agent_with(THAWED, false, words).qgactl(&["doctor"]);
     let expected = "refused     guest-exec\n            has been disabled: the command is not allowed\n";
@@ -111,15 +111,15 @@ fn asking_why_a_command_is_refused_would_not_carry_it_out() {
 #[test]
 fn a_frozen_guest_is_status_1() {
     let outcome = agent_with(FROZEN, true, "").qgactl(&["doctor"]);
-    check(&outcome, 1, &["file systems are frozen: whoever", "`qgactl thaw`"]);
+    check(&outcome, 1, &["file systems are frozen: writes to them block", "`qgactl thaw`"]);
     let words = "Command guest-exec has been disabled: the agent is in frozen state (for 35 s)";
-    check(&agent_with(FROZEN, false, words).qgactl(&["doctor"]), 1, &["file systems are frozen for 35 s: whoever"]);
+    check(&agent_with(FROZEN, false, words).qgactl(&["doctor"]), 1, &["file systems are frozen for 35 s: writes"]);
 }
 
 #[test]
 fn an_agent_that_cannot_tell_its_commands_is_status_1() {
     let answer = |_: &Value| Some(r#"{"error": {"class": "CommandNotFound", "desc": "no guest-info"}}"#.to_owned());
-    check(&Agent::scripted(answer).qgactl(&["doctor"]), 1, &["commands    cannot be told: no guest-info\n"]);
+    check(&Agent::scripted(answer).qgactl(&["doctor"]), 1, &["commands    cannot be listed: no guest-info\n"]);
 }
 
 #[test]

@@ -17,7 +17,10 @@ use support::{Agent, HANG_UP, Outcome, finish, start, start_through};
 
 /// How long a test waits for what must come.
 const TIMEOUT: Duration = Duration::from_secs(60);
-const LEASE_ENDED: &str = r#"{"error": {"class": "GenericError", "desc": "the freeze ended by itself after 600 s: what was copied since then may be inconsistent"}}"#;
+const LEASE_ENDED: &str = concat!(
+    r#"{"error": {"class": "GenericError", "desc": "the freeze ended by itself after 600 s: "#,
+    r#"what was copied since then may be inconsistent"}}"#
+);
 
 /// A guest that notes what it is asked for.
 struct Guest {
@@ -148,7 +151,8 @@ fn a_freeze_that_did_not_hold_is_status_125_whatever_the_program_says() {
 
 #[test]
 fn a_freeze_that_is_refused_runs_nothing_and_thaws_nothing() {
-    let frozen = r#"{"error": {"class": "CommandNotFound", "desc": "Command guest-fsfreeze-freeze has been disabled: the agent is in frozen state"}}"#;
+    let desc = "Command guest-fsfreeze-freeze has been disabled: the agent is in frozen state";
+    let frozen = &format!(r#"{{"error": {{"class": "CommandNotFound", "desc": "{desc}"}}}}"#);
     let guest = Guest::new(&[frozen], TWO);
     let outcome = guest.run(&[], "echo must not be run");
     outcome.check(125, "`qgactl thaw` thaws them");
@@ -224,7 +228,8 @@ fn a_signal_ends_the_program_and_the_guest_is_thawed() {
     }
 }
 
-/// Starts a program while the guest is frozen, with a signal ignored as it is for programs of nohup(1) and of some daemons.
+/// Starts a program while the guest is frozen, with a signal ignored as it is for programs of nohup(1) and of some
+/// daemons.
 fn start_ignoring(signal: &str, guest: &Guest, script: &str) -> std::process::Child {
     start_through(
         &["env", &format!("--ignore-signal={signal}")],

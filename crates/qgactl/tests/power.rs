@@ -109,7 +109,7 @@ fn an_agent_that_comes_late_is_waited_for() {
 }
 
 #[test]
-fn the_reason_that_no_agent_answers_is_told() {
+fn the_reason_that_no_agent_answers_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("socket");
     qgactl(&socket, &["--timeout", "0.3", "wait"], b"").check(3, "socket: No such file or directory\n");

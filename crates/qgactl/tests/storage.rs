@@ -1,5 +1,5 @@
-//! fs, disks and trim, against both agents and against answers made for the purpose. Nothing is trimmed here: it would be
-//! the machine that the tests run on.
+//! fs, disks and trim, against both agents and against answers made for the purpose. Nothing is trimmed here: it would
+//! be the machine that the tests run on.
 
 mod support;
 
@@ -30,8 +30,8 @@ fn a_bus_that_is_not_known_yet_and_members_of_the_future_are_no_error() {
     let agent = Agent::scripted(|_| {
         Some(
             r#"{"return": [{"name": "vda", "mountpoint": "/", "type": "ext4", "future": 1, "disk": [{"pci-controller":
-            {"domain": -1, "bus": -1, "slot": -1, "function": -1}, "bus-type": "photon", "bus": 0, "target": 0, "unit": 0,
-            "dev": "/dev/vda"}]}]}"#
+            {"domain": -1, "bus": -1, "slot": -1, "function": -1}, "bus-type": "photon", "bus": 0, "target": 0,
+            "unit": 0, "dev": "/dev/vda"}]}]}"#
                 .replace('\n', ""),
         )
     });

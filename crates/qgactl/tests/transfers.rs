@@ -262,9 +262,9 @@ fn a_transfer_closes_its_handle_also_when_it_fails() {
 }
 
 #[test]
-fn what_is_no_ordinary_file_is_not_replaced() {
+fn what_is_not_a_regular_file_is_not_replaced() {
     let (agent, _) = with_file(b"contents", Quirk::None);
-    agent.qgactl(&["pull", "/x", "/dev/null"]).check(1, "no ordinary file");
+    agent.qgactl(&["pull", "/x", "/dev/null"]).check(1, "exists and is not a regular file");
 }
 
 /// Pulls until the agent has been read from, interrupts, and checks how that ended.

@@ -1,4 +1,4 @@
-//! Why a conversation failed, in words for whoever waits on the host.
+//! Why a conversation failed, in words for the user on the host.
 
 use std::{fmt, io};
 

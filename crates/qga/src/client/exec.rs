@@ -1,8 +1,9 @@
 //! A program in the guest, run to its end.
 //!
-//! The program is started and then asked after, with pauses that grow from nearly none to half a second: a short
-//! program costs no waiting, a long one no load. The report of its end is given out once, so a caller that loses the
-//! connection during the wait has lost it. The protocol cannot end a program; one that outlives the deadline goes on.
+//! The program is started and its status then polled, with pauses that grow from a millisecond to half a second: a
+//! short program ends without a wait, a long one costs no load. The agent reports the end once, so a caller that loses
+//! the connection during the wait has lost the report. The protocol cannot end a program: after the deadline it goes
+//! on.
 
 use std::{
     thread,
@@ -23,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub enum Ended {
     /// The program exited.
     Exited(ProgramStatus),
-    /// The deadline passed first. The program goes on, and its report is still to be had.
+    /// The deadline passed first. The program goes on, and its status can still be asked for.
     StillRunning {
         /// Its process id.
         pid: i64,

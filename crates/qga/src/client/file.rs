@@ -1,8 +1,8 @@
 //! A file in the guest, read and written in pieces that suit the peer.
 //!
-//! Pieces begin small and grow while the peer is quick, up to what every channel carries. One that is refused is tried
-//! again in smaller pieces from the same place, where the file can be sought. What the agent claims is checked: it
-//! never hands over more than was asked for, and an answer without progress ends the transfer.
+//! Pieces begin small and grow while the peer is quick, up to what every channel carries. A piece that is refused is
+//! retried in smaller pieces from the same position, if the file can seek. The agent's replies are checked: more bytes
+//! than requested, or a reply without progress, end the transfer with an error.
 //! A handle is closed when its file is dropped; [`GuestFile::close`] also says whether that worked.
 
 use std::{
@@ -40,7 +40,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
     /// Opens a file, with a mode as fopen(3) has it. Each reply about it may take `reply_timeout`.
     ///
     /// # Errors
-    /// As [`Client::call`]; so for all that follows.
+    /// As [`Client::call`].
     pub fn open(client: &'client mut Client<T>, path: &str, mode: &str, reply_timeout: Duration) -> Result<Self> {
         let open = FileOpen { path: path.into(), mode: Some(mode.into()) };
         let handle = Some(client.call(&open, Instant::now() + reply_timeout)?);
@@ -48,7 +48,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
         Ok(Self { client, handle, position: 0, is_at_end: false, appends, pace: Pace::new(), reply_timeout })
     }
 
-    /// The file's size as seeking tells it, or none for what cannot be sought. Files the kernel makes up have size 0.
+    /// The file's size in bytes, found by seeking, or `None` for what cannot seek. Files in /proc have size 0.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -62,7 +62,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
         Ok(u64::try_from(end).ok())
     }
 
-    /// Reads the next piece; none at the end.
+    /// Reads the next piece; `None` at the end.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -138,7 +138,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
         self.call(&close).map(|_| ())
     }
 
-    /// Goes back to where a piece was refused, to try a smaller one, or gives the refusal back when there is no way.
+    /// Seeks back to where a piece was refused, to retry a smaller one, or returns the refusal if that is impossible.
     fn retry_smaller(&mut self, refused: usize, refusal: Error) -> Result<()> {
         if !self.pace.shrink_below(refused) {
             return Err(refusal);
@@ -171,7 +171,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
 
 impl<T: Transport> Drop for GuestFile<'_, T> {
     fn drop(&mut self) {
-        // A conversation out of step has failed already: the agent would be waited for in vain.
+        // A conversation out of step has failed already: the agent would not answer in time.
         if let Some(handle) = mem::take(&mut self.handle).filter(|_| self.client.in_step) {
             let _ = self.client.call(&FileClose { handle }, Instant::now() + DROP_TIMEOUT);
         }
@@ -188,7 +188,7 @@ struct Pace {
 impl Pace {
     /// What every agent takes at once, however slow its channel.
     const FIRST: usize = 64 * 1024;
-    /// The protocol's own default; where this is refused, size is not the matter.
+    /// The protocol's own default: where this is refused, size is not the cause.
     const SMALLEST: usize = 4 * 1024;
     /// In base64 5.6 MB: some channels carry lines of up to 10 MiB, and larger pieces are no faster.
     const LARGEST: usize = 4 * 1024 * 1024;

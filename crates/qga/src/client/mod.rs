@@ -1,10 +1,12 @@
 //! The host's side of a conversation, with any agent that speaks the protocol.
 //!
 //! A [`Client`] owns a byte stream, typically the unix socket behind a VM's serial port, and carries out one command
-//! at a time, each with a deadline. Lines left over from an earlier peer never reach a caller: the first command, and
-//! the first one after a time-out, is preceded by a sync. A reply is bounded by [`MAX_REPLY_BYTES`], and by
-//! [`MAX_FACTS_BYTES`] where it carries no file and no output of a program, because the guest may be hostile. A command whose success is silent has succeeded when within [`SILENCE`] no failure was told, or when
-//! the stream has ended: the guest may be gone. Reconnecting is the caller's business: only it knows where the stream came from.
+//! at a time, each with a deadline. Lines left over from an earlier peer never reach a caller: a sync precedes the
+//! first command, and the first one after a timeout.
+//! The guest may be hostile, so a reply is bounded by [`MAX_REPLY_BYTES`], and by [`MAX_FACTS_BYTES`] where it carries
+//! no file and no output of a program.
+//! A command whose success is silent has succeeded when no failure arrives within [`SILENCE`], or when the stream ends:
+//! the guest may be gone. Reconnecting is the caller's task: only the caller knows where the stream came from.
 
 mod error;
 mod exec;
@@ -38,12 +40,12 @@ use self::transport::Lines;
 /// Longest reply line: a 48 MiB file read is 64 MiB of base64, and no reply of the protocol is larger.
 pub const MAX_REPLY_BYTES: usize = 80 * 1024 * 1024;
 
-/// Longest reply line of a command that neither is about files nor runs programs. A fact takes some hundred bytes, so that
-/// this is tens of thousands of them; as values they may take thirty times the room.
+/// Longest reply line of a command that neither is about files nor runs programs. A fact takes a few hundred bytes, so
+/// this is tens of thousands of them. Parsed, they may take thirty times as much memory.
 pub const MAX_FACTS_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a failure of a command is waited for whose success is silent. One that comes later is skipped by the next
-/// command: a program that cannot end or suspend its guest says so at once, and one that can must not be waited for.
+/// How long a failure of a command is awaited whose success is silent. An agent that cannot end or suspend its guest
+/// says so at once. The next command skips a failure that comes later.
 pub const SILENCE: Duration = Duration::from_secs(5);
 
 type Result<T> = std::result::Result<T, Error>;
@@ -99,7 +101,7 @@ impl<T: Transport> Client<T> {
         self.exchange(command, arguments, deadline)
     }
 
-    /// Brings the conversation in step: the agent forgets half a message, and stale replies are skipped.
+    /// Synchronizes the conversation: the agent forgets half a message, and stale replies are skipped.
     ///
     /// Callers need it only to find out whether an agent listens: every call does it when it must.
     ///
@@ -109,7 +111,7 @@ impl<T: Transport> Client<T> {
         self.in_step = false;
         let id = self.new_sync_id();
         let mut request = vec![SENTINEL];
-        request.extend(spell_request(SyncDelimited::SPEC.name, &SyncDelimited { id }));
+        request.extend(encode_request(SyncDelimited::SPEC.name, &SyncDelimited { id }));
         self.lines.send(&request, deadline)?;
         loop {
             self.lines.skip_past(SENTINEL, deadline)?;
@@ -120,7 +122,7 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Brings the conversation in step without the byte 0xFF, for a channel that only carries text.
+    /// Synchronizes the conversation without the byte 0xFF, for a channel that only carries text.
     ///
     /// Half a message that an earlier peer left with the agent swallows this one; callers then try once more.
     ///
@@ -129,13 +131,13 @@ impl<T: Transport> Client<T> {
     pub fn sync_undelimited(&mut self, deadline: Instant) -> Result<()> {
         self.in_step = false;
         let id = self.new_sync_id();
-        self.lines.send(&spell_request(Sync::SPEC.name, &Sync { id }), deadline)?;
+        self.lines.send(&encode_request(Sync::SPEC.name, &Sync { id }), deadline)?;
         while !is_sync_reply(&self.lines.receive(MAX_REPLY_BYTES, deadline)?, id) {}
         self.in_step = true;
         Ok(())
     }
 
-    /// Waits until the stream ends, as it does when the guest is switched off or restarted by its own means.
+    /// Waits until the stream ends, as it does when the guest shuts down or reboots.
     ///
     /// # Errors
     /// When a failure of an earlier command comes first, or the deadline passes.
@@ -170,7 +172,7 @@ impl<T: Transport> Client<T> {
         }
         // Until the reply is read, a failure leaves it in the stream.
         self.in_step = false;
-        self.lines.send(&spell_request(command, arguments), deadline)?;
+        self.lines.send(&encode_request(command, arguments), deadline)?;
         let spec = SPECS.iter().find(|spec| spec.name == command);
         let longest = match spec.map(|spec| spec.class) {
             Some(Class::File | Class::Exec) | None => MAX_REPLY_BYTES,
@@ -206,7 +208,7 @@ fn read_nothing<R: DeserializeOwned>() -> Result<R> {
     serde_json::from_str("{}").map_err(|error| Error::Garbled(error.to_string()))
 }
 
-fn spell_request<A: Serialize + ?Sized>(command: &str, arguments: &A) -> Vec<u8> {
+fn encode_request<A: Serialize + ?Sized>(command: &str, arguments: &A) -> Vec<u8> {
     #[derive(Serialize)]
     struct Request<'a, A: ?Sized> {
         execute: &'a str,
@@ -235,7 +237,7 @@ struct Failure {
 }
 
 fn is_sync_reply(line: &[u8], id: i64) -> bool {
-    // An agent that was ended within a line leaves its beginning; the next one's sentinel stands in the middle then.
+    // An agent that was killed within a line leaves its beginning, so that the next one's sentinel is inside a line.
     let line = memrchr(SENTINEL, line).map_or(line, |sentinel| &line[sentinel + 1..]);
     serde_json::from_slice(line).is_ok_and(|reply: Reply<i64>| reply.success == Some(id))
 }

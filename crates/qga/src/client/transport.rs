@@ -1,4 +1,4 @@
-//! A byte stream with time-outs, and the lines it carries.
+//! A byte stream with timeouts, and the lines it carries.
 
 use std::{
     io::{self, Read, Write},
@@ -16,7 +16,7 @@ const CHUNK: usize = 256 * 1024;
 
 /// A byte stream to an agent.
 pub trait Transport: Read + Write {
-    /// Bounds each following read and write; `None` lets them wait for ever.
+    /// Bounds each following read and write; `None` removes the bound.
     ///
     /// # Errors
     /// When the stream cannot do so.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::session::Nothing;
 use crate::command::{Class, Command, Spec};
 
-/// Longest that setting the clock may take: a program of the guest's may do it, which waits for full seconds.
+/// Longest that setting the clock may take: a program in the guest may do it, which waits for full seconds.
 pub const SET_TIME_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the guest's time: nanoseconds since 1970-01-01 UTC, in steps of a microsecond.
@@ -22,8 +22,9 @@ impl Command for GetTime {
 
 /// Sets the guest's clock and its hardware clock.
 ///
-/// Without a time, the clock is set after the hardware clock, which the hypervisor keeps right while the guest is paused.
-/// With one, the hardware clock is set too; an error that names it means that the other was set all the same.
+/// Without a time, the clock is set from the hardware clock, which the hypervisor keeps right while the guest is
+/// paused. With one, the hardware clock is set too. An error that names the hardware clock means that only the other
+/// was set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SetTime {

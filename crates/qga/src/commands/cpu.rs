@@ -1,4 +1,4 @@
-//! Logical processors: which there are, taking them on and off line, and what they have done.
+//! Logical processors: the list, taking them on and off line, and their statistics.
 
 use std::time::Duration;
 

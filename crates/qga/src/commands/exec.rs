@@ -15,7 +15,7 @@ use crate::{
     wire::base64::Base64,
 };
 
-/// Most output kept of each stream of a program; the rest is read and dropped, so that the program is not held up.
+/// Most output kept of each stream of a program; the rest is read and dropped, so that the program does not block.
 pub const MAX_OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Reports on a program that guest-exec started.

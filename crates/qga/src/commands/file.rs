@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn whence_is_written_as_a_number_that_old_agents_know() {
-        let spelled = [Whence::Set, Whence::Current, Whence::End, Whence::Unknown(7)];
-        assert_eq!(serde_json::to_string(&spelled).unwrap(), "[0,1,2,7]");
+        let all = [Whence::Set, Whence::Current, Whence::End, Whence::Unknown(7)];
+        assert_eq!(serde_json::to_string(&all).unwrap(), "[0,1,2,7]");
     }
 }

@@ -1,7 +1,7 @@
 //! Freezing file systems, so that a copy of their disks is consistent.
 //!
-//! A freeze belongs to the guest, not to a connection: whoever connects next may end it. It ends by itself when its lease
-//! does. Numbers are those of file systems whose state was changed by the command, not of mount points.
+//! A freeze belongs to the guest, not to a connection: any later connection may end it. It ends by itself when its
+//! lease does. Counts are those of file systems whose state the command changed, not of mount points.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::command::{Class, Command, Profile, Spec, WhileFrozen};
 /// Longest lease that a host can ask for, in seconds: a day.
 pub const MAX_LEASE_SECONDS: i64 = 86_400;
 
-/// Longest freeze or thaw, should the agent's own limits (`fsfreeze-timeout`, `fsfreeze-hook-timeout`) not end it before.
+/// Longest freeze or thaw, should the agent's own limits (`fsfreeze-timeout`, `fsfreeze-hook-timeout`) not end it
+/// before.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Tells whether file systems are frozen. While a freeze is under way the answer is still `thawed`.
@@ -53,11 +54,11 @@ impl Command for Freeze {
     type Reply = i64;
 }
 
-/// Freezes the file systems that are mounted at one of the given places, and returns how many it froze.
+/// Freezes the file systems that are mounted at one of the given mount points, and returns how many it froze.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FreezeList {
-    /// Mount points; all file systems unless given. A place where nothing is mounted is passed over.
+    /// Mount points; all file systems unless given. A path where nothing is mounted is passed over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mountpoints: Option<Vec<String>>,
     /// As that of guest-fsfreeze-freeze.
@@ -71,8 +72,8 @@ impl Command for FreezeList {
     type Reply = i64;
 }
 
-/// Thaws all file systems, those that others froze included, and returns how many it thawed. It is an error, once, if the
-/// freeze had ended by itself before: what was copied after that may be inconsistent.
+/// Thaws all file systems, those that others froze included, and returns how many it thawed. It is an error, once, if
+/// the freeze had ended by itself before: what was copied after that may be inconsistent.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Thaw {}

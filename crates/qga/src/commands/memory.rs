@@ -9,7 +9,7 @@ use crate::command::{Class, Command, Spec};
 /// Longest that memory may take to go: the kernel copies what is in each block elsewhere first.
 pub const SET_MEMORY_BLOCKS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Lists the guest's memory blocks, in an order that stays the same. A guest without the notion has none.
+/// Lists the guest's memory blocks, in an order that stays the same. A guest that does not support them has none.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GetMemoryBlocks {}
@@ -47,7 +47,7 @@ pub struct MemoryBlock {
     pub can_offline: Option<bool>,
 }
 
-/// What became of a memory block.
+/// The result for a memory block.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -70,7 +70,7 @@ pub enum MemoryBlockOutcome {
     Success,
     /// There is no such block.
     NotFound,
-    /// This guest, or this block, does not have the notion.
+    /// This guest, or this block, does not support it.
     OperationNotSupported,
     /// The kernel refused.
     OperationFailed,

@@ -98,7 +98,7 @@ pub struct Route {
     pub iface: String,
     /// The network that is reached; all zeros for the default route.
     pub destination: String,
-    /// How dear it is: of two routes to one place the one with the smaller metric is taken.
+    /// Its cost: of two routes to one destination, the kernel takes the one with the smaller metric.
     pub metric: i64,
     /// IPv4: the router; all zeros when the network is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,7 +112,7 @@ pub struct Route {
     /// The kernel's flags: 1 up, 2 through a router, 4 to one host; further ones in `linux/route.h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flags: Option<i64>,
-    /// How many refer to it.
+    /// Its reference count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refcnt: Option<i64>,
     /// How often it was looked up.

@@ -1,6 +1,6 @@
-//! Ending the guest, and putting it to sleep.
+//! Shutting the guest down, and suspending it.
 //!
-//! A success is not answered: the guest may be gone before it could be. Only a failure is.
+//! A success is not answered, because the guest may be gone by then. Only a failure is.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::session::Nothing;
 use crate::command::{Class, Command, Spec};
 
-/// Longest that the guest may take to begin what it was told; what it then does takes its own time.
+/// Longest that the guest may take to begin a shutdown or a suspend. The transition itself is not bounded.
 pub const POWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Ends the guest. Not answered unless it fails.
+/// Shuts the guest down. Not answered unless it fails.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shutdown {

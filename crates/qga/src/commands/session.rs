@@ -1,4 +1,4 @@
-//! Keeping the conversation in step: sync, ping, and what the agent can do.
+//! The conversation itself: sync, ping, and what the agent can do.
 
 use serde::{Deserialize, Serialize};
 

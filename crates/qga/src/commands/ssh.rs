@@ -1,4 +1,4 @@
-//! The keys that let somebody in as a user, over SSH.
+//! The public keys that SSH accepts for a user.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +18,16 @@ impl Command for GetAuthorizedKeys {
     type Reply = AuthorizedKeys;
 }
 
-/// The keys that let somebody in as a user.
+/// The public keys that SSH accepts for a user.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AuthorizedKeys {
-    /// One line of the file each, options and comment included, without blanks around it; the file's last line first.
+    /// One line of the file each, options and comment included, without white space around it; the file's last line
+    /// first.
     pub keys: Vec<String>,
 }
 
-/// Adds keys to the user's `authorized_keys` file, which is made where there is none. Keys it has are not added again.
+/// Adds keys to the user's `authorized_keys` file, which is created if absent. Keys it has are not added again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AddAuthorizedKeys {
@@ -34,7 +35,7 @@ pub struct AddAuthorizedKeys {
     pub username: String,
     /// The keys, as lines of the file.
     pub keys: Vec<String>,
-    /// Whether everything else goes from the file. False where absent.
+    /// Whether everything else is removed from the file. False where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset: Option<bool>,
 }

@@ -34,20 +34,20 @@ pub struct FileSystem {
     /// Bytes in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<u64>,
-    /// Bytes that are in use or free for everybody.
+    /// Bytes in use, plus bytes free to any user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
-    /// Bytes in all, those kept for the administrator included.
+    /// Bytes in total, including those reserved for the administrator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_bytes_privileged: Option<u64>,
-    /// The disks beneath it; none where that cannot be told.
+    /// The disks beneath it; empty if they are unknown.
     pub disk: Vec<DiskAddress>,
 }
 
-/// Longest a trim may take: a large disk that was never trimmed has much to forget.
+/// Longest that a trim may take: a large disk that was never trimmed has much to discard.
 pub const TRIM_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Tells the disks beneath the guest's mounted file systems which blocks are not in use, so that the host can have them.
+/// Discards the unused blocks of the guest's mounted file systems, so that the host can reuse them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fstrim {
@@ -61,7 +61,7 @@ impl Command for Fstrim {
     type Reply = TrimReport;
 }
 
-/// What became of a trim.
+/// The result of a trim.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrimReport {
@@ -69,13 +69,13 @@ pub struct TrimReport {
     pub paths: Vec<TrimmedPath>,
 }
 
-/// What became of one file system: sizes, or an error.
+/// The result for one file system: sizes, or an error.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrimmedPath {
     /// Where it is mounted.
     pub path: String,
-    /// Bytes that its disk was told of. Some file systems tell of each block once, others again every time.
+    /// Bytes that were reported to its disk as free. Some file systems report each block once, others every time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trimmed: Option<u64>,
     /// The minimum as the file system took it, in bytes.

@@ -1,4 +1,4 @@
-//! Users: who is logged in, and what their passwords are to be.
+//! Users: who is logged in, and setting passwords.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     wire::base64::Base64,
 };
 
-/// Longest that setting a password may take: a program of the guest's does it, and may ask a directory.
+/// Longest that setting a password may take: a program in the guest does it, and may ask a directory service.
 pub const SET_USER_PASSWORD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lists the users that are logged in, each once.

@@ -1,9 +1,9 @@
 //! Typed arguments, with the protocol's refusals.
 //!
 //! A serde deserializer over a parsed object, so that a command is a plain `#[derive(Deserialize)]` type. Members are
-//! read in the type's own order and the first that is missing or of the wrong type is named by its path
-//! (`vcpus[0].online`); then members the type does not have are refused. An `Option` may be absent, but `null` is a
-//! value of the wrong type like any other.
+//! read in the order of the type's fields. The first that is missing or of the wrong type is an error that names its
+//! path (`vcpus[0].online`). Then members the type does not have are refused. An `Option` may be absent, but `null` is
+//! a value of the wrong type like any other.
 
 use std::fmt::{self, Display};
 
@@ -17,7 +17,7 @@ use serde::{
 };
 
 use super::{
-    message::Error,
+    error::Error,
     value::{Object, Value},
 };
 
@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, Error>;
 /// Reads a command's arguments.
 ///
 /// # Errors
-/// With the protocol's text, for the first argument that is missing, of the wrong type or not the command's.
+/// With the protocol's text, for the first argument that is missing, of the wrong type or unknown to the command.
 pub fn read<'de, T: Deserialize<'de>>(arguments: &'de Object<'de>) -> Result<T> {
     T::deserialize(Root(arguments))
 }
@@ -36,7 +36,7 @@ impl de::Error for Error {
         Self::generic(message.to_string())
     }
 
-    /// What was expected, to which [`Argument::deserialize_any`] adds the place.
+    /// What was expected. `Argument::deserialize_any` adds the path.
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::generic(expected.to_string())
     }
@@ -83,7 +83,7 @@ fn read_struct<'de, V: Visitor<'de>>(
     }
 }
 
-/// Where an argument stands: `vcpus[0].online`.
+/// The path of an argument: `vcpus[0].online`.
 #[derive(Clone, Copy)]
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -182,8 +182,8 @@ impl<'de> Argument<'de, '_> {
 impl<'de> Deserializer<'de> for Argument<'de, '_> {
     type Error = Error;
 
-    /// An argument that may be of several types: the visitor takes those it likes, names itself in `expecting`, and
-    /// its refusal of a string is a word it does not know.
+    /// An argument that may be of several types: the visitor accepts some, names the type in `expecting`, and refuses a
+    /// string only because it is an unknown word.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let taken = match self.present()? {
             Value::String(word) => {

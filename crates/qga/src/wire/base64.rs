@@ -1,9 +1,9 @@
 //! Bytes as base64.
 //!
-//! Reading is as lenient as hosts are used to: letters, digits, `+`, `/`, `=` and newlines are legal, every four
-//! characters that are no newline make a group, a last group that is not complete is dropped, and padding may stand in
-//! the middle. Anything else is an error that is kept and surfaces when the bytes are asked for, because a request's
-//! other faults are reported first. Writing is canonical: padded, without newlines.
+//! Decoding is as lenient as hosts expect: letters, digits, `+`, `/`, `=` and newlines are legal, every four characters
+//! other than newlines make a group, an incomplete last group is dropped, and padding may occur in the middle. Anything
+//! else is an error, which is kept until the bytes are asked for, because a request's other faults are reported first.
+//! Encoding is canonical: padded, without newlines.
 //! Both go straight between the message's text and the bytes, at the speed of the machine's vector instructions.
 
 use std::{fmt, sync::LazyLock};
@@ -18,7 +18,7 @@ use serde::{
     de::{self, Visitor},
 };
 
-use super::{json::PLAIN_TEXT, message::Error};
+use super::{error::Error, json::PLAIN_TEXT};
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 type Codec = base64::engine::Simd;
@@ -51,7 +51,7 @@ impl Base64 {
         self.0.ok_or_else(|| Error::generic("Base64 data contains invalid characters"))
     }
 
-    /// Reads text, which may turn out to be no base64.
+    /// Decodes text. If it is no base64, [`Self::into_bytes`] says so.
     pub fn decode(text: &[u8]) -> Self {
         Self(decode_joined(text).or_else(|| decode_lenient(text)))
     }
@@ -63,7 +63,7 @@ impl From<Vec<u8>> for Base64 {
     }
 }
 
-/// Without the bytes, which are nobody's business.
+/// Without the bytes, which may be secret.
 impl fmt::Debug for Base64 {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -76,7 +76,7 @@ impl fmt::Debug for Base64 {
 /// The base64 text.
 impl fmt::Display for Base64 {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Text made at a time; it stays in the processor's nearest cache.
+        /// Bytes of text encoded at a time: they stay in the processor's first-level cache.
         const PIECE: usize = 8 * 1024;
         let mut piece = [0; PIECE];
         for bytes in self.0.as_deref().unwrap_or_default().chunks(PIECE / GROUP * 3) {
@@ -132,7 +132,7 @@ impl schemars::JsonSchema for Base64 {
     }
 }
 
-/// What nearly everyone sends: padding at the end only. `None` for anything else, legal or not.
+/// The usual form: padding at the end only. `None` for anything else, legal or not.
 fn decode_joined(text: &[u8]) -> Option<Vec<u8>> {
     let joined;
     let text = match memchr(b'\n', text) {

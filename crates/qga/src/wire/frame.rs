@@ -2,14 +2,18 @@
 //!
 //! A message ends at its outermost closing bracket; no newline is needed, and white space between tokens is dropped.
 //! A byte that cannot begin or continue a token, 0xFF above all, makes the framer report it, forget the half message
-//! and skip to the next structural or control character: that is how a host brings a stream of unknown state in step.
-//! Everything held is bounded by [`MAX_MESSAGE_BYTES`], [`MAX_TOKENS`] and [`MAX_DEPTH`]. A message beyond a limit gives
-//! one error and the rest of it is skipped, never read as if it were a message of its own: it may hold anything.
+//! and skip to the next structural or control character. This is how a host synchronizes a stream of unknown state.
+//! Memory is bounded by [`MAX_MESSAGE_BYTES`], [`MAX_TOKENS`] and [`MAX_DEPTH`]. A message beyond a limit gives one
+//! error. The rest of it is skipped and never read as a message of its own: it may hold anything.
 //! How the input is cut into pieces changes nothing, and no byte is looked at more than a constant number of times.
 
 use memchr::memchr2;
 
-use super::{message::Error, scan};
+use super::{
+    error::Error,
+    number::{Number, Step},
+    scan,
+};
 
 /// Most bytes of tokens in one message, white space not counted: what a 48 MiB file write needs, as hosts know it.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024 - 1;
@@ -23,7 +27,7 @@ pub const MAX_DEPTH: i64 = 1024;
 pub enum Frame {
     /// A complete value: its tokens, lexically sound, at most one blank between two of them.
     Message(Vec<u8>),
-    /// Bytes that are no message; the peer is owed this error.
+    /// Bytes that are no message. The peer gets this error.
     Invalid(Error),
 }
 
@@ -64,54 +68,6 @@ enum State {
     Number(Number),
     /// After a lexical error.
     Recovering,
-}
-
-/// How much of a number was read, by what may follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
-    Minus,
-    Zero,
-    Integer,
-    Point,
-    Fraction,
-    Exponent,
-    ExponentSign,
-    ExponentDigits,
-}
-
-/// What a byte means to a number.
-pub(super) enum Step {
-    Continues(Number),
-    /// The number ended before this byte.
-    Ends,
-    Breaks,
-}
-
-impl Number {
-    /// A number that begins with this byte.
-    pub(super) fn begin(byte: u8) -> Option<Self> {
-        match byte {
-            b'-' => Some(Self::Minus),
-            b'0' => Some(Self::Zero),
-            b'1'..=b'9' => Some(Self::Integer),
-            _ => None,
-        }
-    }
-
-    pub(super) fn step(self, byte: u8) -> Step {
-        use Number::{Exponent, ExponentDigits, ExponentSign, Fraction, Integer, Minus, Point, Zero};
-        match (self, byte) {
-            (Minus, b'0') => Step::Continues(Zero),
-            (Minus, b'1'..=b'9') | (Integer, b'0'..=b'9') => Step::Continues(Integer),
-            (Zero | Integer, b'.') => Step::Continues(Point),
-            (Point | Fraction, b'0'..=b'9') => Step::Continues(Fraction),
-            (Integer | Fraction, b'e' | b'E') => Step::Continues(Exponent),
-            (Exponent, b'+' | b'-') => Step::Continues(ExponentSign),
-            (Exponent | ExponentSign | ExponentDigits, b'0'..=b'9') => Step::Continues(ExponentDigits),
-            (Minus | Point | Exponent | ExponentSign, _) | (Zero, b'0'..=b'9') => Step::Breaks,
-            (Zero | Integer | Fraction | ExponentDigits, _) => Step::Ends,
-        }
-    }
 }
 
 impl Framer {
@@ -312,11 +268,11 @@ mod tests {
 
     /// All frames of a stream: a message as its text, an error as `! ` and its text.
     fn frames(framer: &mut Framer, mut input: &[u8]) -> Vec<String> {
-        let spell = |frame| match frame {
+        let describe = |frame| match frame {
             Frame::Message(text) => String::from_utf8_lossy(&text).into_owned(),
             Frame::Invalid(error) => format!("! {}", error.desc),
         };
-        std::iter::from_fn(|| framer.next(&mut input)).map(spell).collect()
+        std::iter::from_fn(|| framer.next(&mut input)).map(describe).collect()
     }
 
     /// Whole and byte by byte, the stream gives these frames.
@@ -405,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_spelled_as_rfc_8259_has_them() {
+    fn numbers_have_the_syntax_of_rfc_8259() {
         check("007 ", &["! JSON parse error, stray '00'"]);
         check("-07\n", &["! JSON parse error, stray '-07'"]);
         check("+7\n", &["! JSON parse error, stray '+'"]);
@@ -463,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_message_beyond_a_limit_is_never_obeyed() {
+    fn the_rest_of_a_message_beyond_a_limit_is_never_run() {
         let smuggled = format!("{}{{\"execute\":\"guest-ping\"}}{}", "[".repeat(1025), "]".repeat(1025));
         check(format!("{smuggled}{{}}"), &["! JSON nesting depth limit exceeded", "{}"]);
     }

@@ -1,7 +1,10 @@
-//! How output is spelled: one line, `": "` and `", "` between tokens, ASCII only, as hosts have always seen it.
+//! Output: one line, `": "` and `", "` between tokens, ASCII only, as hosts have always seen it.
 //!
-//! A serde serializer that appends to a buffer. Everything the contract's types hold can be spelled, so writing cannot
-//! fail; a number that JSON has no spelling for (infinite, or not a number) becomes `null`.
+//! A serde serializer that appends to a buffer. Everything the contract's types hold can be encoded, so writing cannot
+//! fail. A number that JSON cannot express (infinite, or not a number) becomes `null`.
+//! It is not serde_json with a formatter, which would be shorter by 300 lines: that looks at every byte of a string
+//! once more on its own, so that the reply to a large read takes two to three times as long, and a list of interfaces
+//! half as long again.
 
 use std::fmt;
 
@@ -9,22 +12,22 @@ use serde::ser::{self, Impossible, Serialize};
 
 use super::scan;
 
-/// Spells a value.
+/// Encodes a value.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out, value);
     out
 }
 
-/// Appends a value's spelling to `out`.
+/// Appends the encoded value to `out`.
 ///
 /// # Panics
 /// When the type maps something other than strings, which no type of the contract does.
 pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    value.serialize(Writer::new(out)).expect("the contract's types have a spelling");
+    value.serialize(Writer::new(out)).expect("the contract's types can be encoded");
 }
 
-/// The name of a newtype whose text, collected from its pieces, has nothing in it that needs an escape, however long it is.
+/// The name of a newtype whose text needs no escapes, and so is copied as it is. It may be long.
 pub(super) const PLAIN_TEXT: &str = "PlainText";
 
 struct Writer<'a> {
@@ -32,25 +35,25 @@ struct Writer<'a> {
     is_plain: bool,
 }
 
-/// The type cannot be spelled.
+/// The type cannot be encoded.
 #[derive(Debug)]
-struct Unspellable(String);
+struct Unencodable(String);
 
-impl fmt::Display for Unspellable {
+impl fmt::Display for Unencodable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Unspellable {}
+impl std::error::Error for Unencodable {}
 
-impl ser::Error for Unspellable {
+impl ser::Error for Unencodable {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self(message.to_string())
     }
 }
 
-type Written = Result<(), Unspellable>;
+type Written = Result<(), Unencodable>;
 
 impl<'a> Writer<'a> {
     fn new(out: &'a mut Vec<u8>) -> Self {
@@ -66,14 +69,14 @@ impl<'a> Writer<'a> {
 
 impl<'a> ser::Serializer for Writer<'a> {
     type Ok = ();
-    type Error = Unspellable;
+    type Error = Unencodable;
     type SerializeSeq = Compound<'a>;
     type SerializeTuple = Compound<'a>;
     type SerializeTupleStruct = Compound<'a>;
-    type SerializeTupleVariant = Impossible<(), Unspellable>;
+    type SerializeTupleVariant = Impossible<(), Unencodable>;
     type SerializeMap = Compound<'a>;
     type SerializeStruct = Compound<'a>;
-    type SerializeStructVariant = Impossible<(), Unspellable>;
+    type SerializeStructVariant = Impossible<(), Unencodable>;
 
     fn serialize_bool(self, value: bool) -> Written {
         self.raw(if value { "true" } else { "false" })
@@ -116,7 +119,7 @@ impl<'a> ser::Serializer for Writer<'a> {
     }
 
     fn serialize_f64(self, value: f64) -> Written {
-        self.raw(spell_double(value))
+        self.raw(format_double(value))
     }
 
     fn serialize_char(self, value: char) -> Written {
@@ -136,7 +139,7 @@ impl<'a> ser::Serializer for Writer<'a> {
     }
 
     fn serialize_bytes(self, _: &[u8]) -> Written {
-        Err(ser::Error::custom("bytes have no spelling"))
+        Err(ser::Error::custom("bytes have no JSON form"))
     }
 
     fn serialize_none(self) -> Written {
@@ -175,15 +178,15 @@ impl<'a> ser::Serializer for Writer<'a> {
         ser::SerializeMap::end(object)
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a>, Unspellable> {
+    fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a>, Unencodable> {
         Ok(Compound::begin(self.out, b'[', b']'))
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Compound<'a>, Unspellable> {
+    fn serialize_tuple(self, _: usize) -> Result<Compound<'a>, Unencodable> {
         Ok(Compound::begin(self.out, b'[', b']'))
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Unspellable> {
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Unencodable> {
         Ok(Compound::begin(self.out, b'[', b']'))
     }
 
@@ -193,15 +196,15 @@ impl<'a> ser::Serializer for Writer<'a> {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Self::SerializeTupleVariant, Unspellable> {
+    ) -> Result<Self::SerializeTupleVariant, Unencodable> {
         Err(ser::Error::custom(format!("{name} has a variant with several values")))
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a>, Unspellable> {
+    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a>, Unencodable> {
         Ok(Compound::begin(self.out, b'{', b'}'))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Unspellable> {
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a>, Unencodable> {
         Ok(Compound::begin(self.out, b'{', b'}'))
     }
 
@@ -211,7 +214,7 @@ impl<'a> ser::Serializer for Writer<'a> {
         _: u32,
         _: &'static str,
         _: usize,
-    ) -> Result<Self::SerializeStructVariant, Unspellable> {
+    ) -> Result<Self::SerializeStructVariant, Unencodable> {
         Err(ser::Error::custom(format!("{name} has a variant with members")))
     }
 }
@@ -257,7 +260,7 @@ impl<'a> Compound<'a> {
 
 impl ser::SerializeSeq for Compound<'_> {
     type Ok = ();
-    type Error = Unspellable;
+    type Error = Unencodable;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         self.element(value)
@@ -270,7 +273,7 @@ impl ser::SerializeSeq for Compound<'_> {
 
 impl ser::SerializeTuple for Compound<'_> {
     type Ok = ();
-    type Error = Unspellable;
+    type Error = Unencodable;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         self.element(value)
@@ -283,7 +286,7 @@ impl ser::SerializeTuple for Compound<'_> {
 
 impl ser::SerializeTupleStruct for Compound<'_> {
     type Ok = ();
-    type Error = Unspellable;
+    type Error = Unencodable;
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Written {
         self.element(value)
@@ -296,7 +299,7 @@ impl ser::SerializeTupleStruct for Compound<'_> {
 
 impl ser::SerializeMap for Compound<'_> {
     type Ok = ();
-    type Error = Unspellable;
+    type Error = Unencodable;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, name: &T) -> Written {
         self.element(name)
@@ -314,7 +317,7 @@ impl ser::SerializeMap for Compound<'_> {
 
 impl ser::SerializeStruct for Compound<'_> {
     type Ok = ();
-    type Error = Unspellable;
+    type Error = Unencodable;
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Written {
         self.member(name, value)
@@ -393,7 +396,7 @@ fn write_escaped(out: &mut Vec<u8>, character: char) {
 }
 
 /// As C's `%.17g`: the shortest of fixed and scientific notation at 17 significant digits, no trailing zeros.
-fn spell_double(value: f64) -> String {
+fn format_double(value: f64) -> String {
     const DIGITS: i32 = 17;
     if !value.is_finite() {
         return "null".into();
@@ -434,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_spelled_as_serde_derives_them() {
+    fn types_are_encoded_as_serde_derives_them() {
         #[derive(Serialize)]
         #[serde(rename_all = "kebab-case")]
         enum Word {
@@ -500,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_spelling_becomes_null() {
+    fn a_number_that_json_cannot_express_becomes_null() {
         check(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN], "[null, null, null]");
     }
 }

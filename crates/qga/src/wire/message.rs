@@ -1,74 +1,24 @@
 //! The envelope: requests in, replies and refusals out.
 //!
-//! A request's members are checked here in the protocol's order; its arguments are the command's business.
+//! A request's members are checked here in the protocol's order; its arguments are checked by [`super::args`].
 //! Replies are complete lines. A success puts `return` before `id`, an error `id` before `error`.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use serde::Serialize;
 
 use super::{
     json,
     parse::parse,
-    text,
     value::{Object, Value},
 };
 
+pub use super::error::{Error, ErrorClass};
+
 /// The byte that resets a peer's reader; never part of JSON text.
 pub const SENTINEL: u8 = 0xFF;
-/// Most bytes of a reason quoted in a parse error.
-pub const MAX_PARSE_DETAIL: usize = 1023;
 
-/// Why a request failed, as the peer is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// What hosts key on.
-    pub class: ErrorClass,
-    /// What an administrator reads.
-    pub desc: String,
-}
-
-/// The protocol's classes of errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum ErrorClass {
-    /// Any failure.
-    GenericError,
-    /// The command does not exist, or is refused now.
-    CommandNotFound,
-}
-
-impl Error {
-    /// An error of the class nearly all are of.
-    pub fn generic(desc: impl Into<String>) -> Self {
-        Self { class: ErrorClass::GenericError, desc: desc.into() }
-    }
-
-    /// The command does not exist, or is refused now.
-    pub fn command_not_found(desc: impl Into<String>) -> Self {
-        Self { class: ErrorClass::CommandNotFound, desc: desc.into() }
-    }
-
-    /// The command exists, but is refused. Hosts match the text up to the reason.
-    pub fn disabled(command: &str, reason: impl fmt::Display) -> Self {
-        Self::command_not_found(format!("Command {command} has been disabled: {reason}"))
-    }
-
-    /// The text is no message. The detail may quote bytes of the peer's that are no text.
-    pub fn parse(detail: &[u8]) -> Self {
-        let detail = &detail[..detail.len().min(MAX_PARSE_DETAIL)];
-        Self::generic(format!("JSON parse error, {}", text::decode_lossy(detail)))
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.desc)
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// The value of a request's `id`, spelled as it will be echoed.
+/// The value of a request's `id`, encoded as it will be echoed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Id(Vec<u8>);
 
@@ -123,7 +73,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Spells the reply to a request that succeeded.
+/// Encodes the reply to a request that succeeded.
 pub fn reply<T: Serialize + ?Sized>(value: &T, id: Option<&Id>, delimited: bool) -> Vec<u8> {
     let mut line = Vec::with_capacity(64);
     if delimited {
@@ -139,7 +89,7 @@ pub fn reply<T: Serialize + ?Sized>(value: &T, id: Option<&Id>, delimited: bool)
     line
 }
 
-/// Spells the reply to a request that failed.
+/// Encodes the reply to a request that failed.
 pub fn refusal(error: &Error, id: Option<&Id>) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -184,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_any_value_and_is_echoed_in_the_protocols_spelling() {
+    fn an_id_is_any_value_and_is_echoed_in_the_protocols_format() {
         for (id, echoed) in [
             ("null", "null"),
             ("-0", "0"),
@@ -239,13 +189,13 @@ mod tests {
     #[test]
     fn a_refusal_puts_id_before_error() {
         let id = Id(b"7".to_vec());
-        let spell = |error: &Error, id| String::from_utf8(refusal(error, id)).unwrap();
+        let encode = |error: &Error, id| String::from_utf8(refusal(error, id)).unwrap();
         assert_eq!(
-            spell(&Error::generic("it's é"), None),
+            encode(&Error::generic("it's é"), None),
             "{\"error\": {\"class\": \"GenericError\", \"desc\": \"it's \\u00E9\"}}\n"
         );
         assert_eq!(
-            spell(&Error::command_not_found("no"), Some(&id)),
+            encode(&Error::command_not_found("no"), Some(&id)),
             "{\"id\": 7, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no\"}}\n"
         );
     }

@@ -1,16 +1,16 @@
-//! A message's text to a [`Value`], with the protocol's words for what is wrong with it.
+//! A message's text to a [`Value`], with the protocol's error texts.
 //!
-//! The text comes from the framer, so its tokens are sound and its nesting is bounded; this is about grammar, and
-//! about what strings and numbers mean. Beyond RFC 8259 strings may stand in single quotes and hold `\'`; short of it,
-//! names may not repeat within an object and strings hold no noncharacters.
+//! The text comes from the framer, so its tokens are sound and its nesting is bounded. Left are the grammar and the
+//! values of strings and numbers. More than RFC 8259 allows: strings in single quotes, and the escape `\'`. Less: a
+//! name may not repeat within an object, and strings hold no noncharacters.
 
 use std::{borrow::Cow, collections::btree_map::Entry};
 
 use memchr::memchr2;
 
 use super::{
-    frame::{Number, Step},
-    message::Error,
+    error::Error,
+    number::{Number, Step},
     text::is_character,
     value::{Object, Value},
 };
@@ -142,7 +142,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Takes the bytes of a token that is made of these.
+    /// Consumes the bytes at the front that belong to the token.
     fn run(&mut self, mut belongs: impl FnMut(u8) -> bool) -> &'a [u8] {
         let rest = &self.text[self.position..];
         let length = rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len());

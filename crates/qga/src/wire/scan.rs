@@ -1,11 +1,11 @@
 //! Looks for the first of a few bytes among many others, sixteen at a time.
 //!
-//! All that is in files passes through here, in both directions. That it is quick must not depend on what a compiler makes
-//! of a loop over bytes, because the agent is compiled to be small.
-//! A question to a word, which is sixteen bytes, is answered by a word: a byte of it has its highest bit set if it is true
-//! of any of them. So answers are joined by `|`, and a word is itself the answer to whether it holds more than ASCII.
+//! Every byte of a file that is read or written passes through here. The agent is compiled to be small, so the compiler
+//! does not vectorize a loop over bytes; this module does it by hand.
+//! A word is sixteen bytes. A test of a word returns a word with the highest bit of some byte set if the test holds for
+//! any of the bytes. So tests are combined by `|`, and the word itself is the test for bytes that are not ASCII.
 
-/// Words that are looked at before it is asked what was seen.
+/// Words that are tested together before the result is looked at.
 const WORDS: usize = 4;
 
 /// Where the first byte is that `is_wanted`.

@@ -1,4 +1,5 @@
-//! Modified UTF-8, as strings travel: U+0000 may stand as the two bytes C0 80, and noncharacters are not allowed.
+//! Modified UTF-8, the encoding of strings on the wire: U+0000 may be the two bytes C0 80, and noncharacters are
+//! illegal.
 
 /// Whether Unicode assigns the code point to a character, now or ever.
 pub(super) fn is_character(character: char) -> bool {
@@ -6,8 +7,8 @@ pub(super) fn is_character(character: char) -> bool {
     !(0xFDD0..=0xFDEF).contains(&code) && code & 0xFFFE != 0xFFFE
 }
 
-/// What can be read of bytes that may be no text. Each sequence that is none becomes one U+FFFD, however many bytes its
-/// first one announces.
+/// Decodes bytes that may not be text. Each invalid sequence becomes one U+FFFD, whatever length its first byte
+/// announces.
 pub(super) fn decode_lossy(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = bytes;

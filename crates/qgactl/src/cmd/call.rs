@@ -1,16 +1,14 @@
 //! `qgactl call`: any command of the protocol, by its name.
 
-use std::time::Instant;
-
 use clap::Args;
 use qga::Command;
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
-use super::print;
-use crate::{connect::Agent, failure::Failure};
+use super::{AgentSubcommand, print};
+use crate::connect::Agent;
 
-/// Largest reply that is laid out: nobody reads a larger one, and as values it would take a hundred times its room.
-const MAX_LAID_OUT_BYTES: usize = 1024 * 1024;
+/// Largest reply that is indented: nobody reads a larger one, and parsed it would take a hundred times as much memory.
+const MAX_INDENTED_BYTES: usize = 1024 * 1024;
 
 /// Run any command of the protocol, and print its `return`
 #[derive(Args, Debug)]
@@ -22,26 +20,25 @@ pub(crate) struct Call {
     arguments: Option<Map<String, Value>>,
 }
 
-impl Call {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Call {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         let none = Map::new();
         print_reply(agent, &self.command, self.arguments.as_ref().unwrap_or(&none), json)
     }
 }
 
-/// Prints a command's `return`: as received, but for control characters, or laid out for reading.
+/// Prints a command's `return`: as received, but with control characters escaped, or indented for reading.
 pub(super) fn print_reply(
     agent: &mut Agent,
     command: &str,
     arguments: &Map<String, Value>,
     as_received: bool,
 ) -> anyhow::Result<()> {
-    let reply: Box<RawValue> = agent
-        .client
-        .call_as(command, arguments, Instant::now() + agent.reply_timeout)
-        .map_err(|error| Failure::Command { name: command.into(), error })?;
-    if as_received || reply.get().len() > MAX_LAID_OUT_BYTES {
-        // Between two tokens this is a blank that a terminal obeys, and cannot be spelt.
+    let reply = agent.call_by_name(command, arguments)?;
+    if as_received || reply.get().len() > MAX_INDENTED_BYTES {
+        // Between two tokens this is white space that a terminal acts on, and that cannot be escaped.
         return print(&format!("{}\n", reply.get().replace('\r', " ")));
     }
     print(&format!("{:#}\n", serde_json::from_str::<Value>(reply.get())?))

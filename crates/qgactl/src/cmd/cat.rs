@@ -1,4 +1,4 @@
-//! `qgactl cat`: a file of the guest's, to stdout.
+//! `qgactl cat`: a file in the guest, to stdout.
 
 use std::io::{self, Write};
 
@@ -6,17 +6,20 @@ use anyhow::Context;
 use clap::Args;
 use qga::{client::GuestFile, commands::file::FileRead};
 
+use super::AgentSubcommand;
 use crate::connect::{Agent, named};
 
-/// Print a file of the guest's
+/// Print a file in the guest
 #[derive(Args, Debug)]
 pub(crate) struct Cat {
     /// The file in the guest
     remote: String,
 }
 
-impl Cat {
-    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+impl AgentSubcommand for Cat {
+    const HAS_JSON: bool = false;
+
+    fn run_with(&self, agent: &mut Agent, _: bool) -> anyhow::Result<()> {
         let read = named::<FileRead>;
         let mut file = agent.open(&self.remote, "r")?;
         while let Some(bytes) = file.read().map_err(read)? {

@@ -10,19 +10,21 @@ use qga::{
     commands::cpu::{GetVcpus, LogicalProcessor, SetVcpus},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, table::table};
 
-/// Show the guest's processors, or take them on and off line first
+/// Show the guest's processors, after taking some of them on or off line if asked to
 #[derive(Args, Debug)]
 pub(crate) struct Cpus {
-    /// Take a processor on or off line; in the given order
+    /// Take processors on or off line, in the given order
     #[arg(long, value_name = "ID=on|off", num_args = 1.., value_parser = parse_setting)]
     set: Vec<LogicalProcessor>,
 }
 
-impl Cpus {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Cpus {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         set_all(&self.set, |vcpus| Ok(agent.call(&SetVcpus { vcpus: vcpus.to_vec() })?))?;
         if json {
             return call::print_received(agent, GetVcpus::SPEC.name);

@@ -1,4 +1,4 @@
-//! `qgactl disks`: the guest's disks, as a tree of what stands on what.
+//! `qgactl disks`: the guest's disks, as a tree.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,19 +11,21 @@ use qga::{
     commands::storage::{Disk, DiskSmart, GetDisks},
 };
 
-use super::{call, fs::place, print};
+use super::{AgentSubcommand, call, fs::location, print};
 use crate::{
     connect::Agent,
     render::piece,
     table::{MAX_ROWS, table},
 };
 
-/// Show the guest's disks, their partitions, and what is made of them
+/// Show the guest's disks, their partitions, and the devices built on them
 #[derive(Args, Debug)]
 pub(crate) struct Disks {}
 
-impl Disks {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Disks {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetDisks::SPEC.name);
         }
@@ -31,12 +33,12 @@ impl Disks {
     }
 }
 
-/// How deep the tree is shown; what stands higher begins anew.
+/// Deepest nesting that is shown. A deeper disk begins a tree of its own.
 const MAX_DEPTH: usize = 16;
-/// What 0 °C is in Kelvin, as controllers count.
+/// 0 °C in Kelvin, the unit that controllers report.
 const FREEZING_POINT: u64 = 273;
 
-/// A row a disk, below the first that it is a part of or made of, and one with its name below each further one.
+/// One row for each disk, below the first disk that it is built on, and a row with its name below each further one.
 fn tree(disks: &[Disk]) -> String {
     let mut disks: Vec<&Disk> = disks.iter().collect();
     disks.sort_by(|one, other| natural(&one.name).cmp(&natural(&other.name)));
@@ -63,9 +65,9 @@ fn tree(disks: &[Disk]) -> String {
 
 #[derive(Default)]
 struct Tree<'a> {
-    /// What stands on a disk, until it is shown.
+    /// The disks that are built on a disk, until they are shown.
     upon: HashMap<&'a str, Vec<&'a Disk>>,
-    /// By where they are: a name may be long, and is looked at once a disk.
+    /// By address: a name may be long, and is then compared once for each disk.
     shown: HashSet<*const Disk>,
     rows: Vec<Vec<String>>,
 }
@@ -101,7 +103,7 @@ fn row(name: String, disk: &Disk) -> Vec<String> {
     vec![
         name + &alias,
         kind.into(),
-        address.and_then(place).unwrap_or_else(dash),
+        address.and_then(location).unwrap_or_else(dash),
         address.and_then(|address| address.serial.clone()).unwrap_or_else(dash),
         disk.smart.as_ref().map_or_else(dash, health),
     ]
@@ -117,7 +119,7 @@ fn health(smart: &DiskSmart) -> String {
     )
 }
 
-/// Sorts `sda10` behind `sda9`.
+/// The sort key by which `sda10` follows `sda9`.
 fn natural(name: &str) -> (&str, u64) {
     let text = name.trim_end_matches(|character: char| character.is_ascii_digit());
     (text, name[text.len()..].parse().unwrap_or(0))

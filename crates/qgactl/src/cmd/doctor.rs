@@ -1,8 +1,8 @@
-//! `qgactl doctor`: says in words what stands between here and an agent that does as it is asked.
+//! `qgactl doctor`: diagnoses the path from this host to a working agent.
 //!
-//! It looks from the near end to the far one, and stops where there is no way on: the socket's path, the connection, an
-//! answer, what the agent knows, whether file systems are frozen, and which commands are refused in which words. Nothing
-//! is changed in the guest: a command that is said to be refused is called with an argument that no command has.
+//! It checks from the near end to the far one, and stops at the first failure: the socket's path, the connection, an
+//! answer, the agent's commands, whether file systems are frozen, and which commands are refused for which reason.
+//! Nothing changes in the guest: a command that is reported as disabled is called with an argument that no command has.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use clap::Args;
@@ -26,30 +26,32 @@ use qga::{
 };
 use serde_json::value::RawValue;
 
-use super::print;
-use crate::{
-    connect::{Agent, Target},
-    failure::Failure,
-    render::piece,
-};
+use super::{Options, Subcommand, print};
+use crate::{connect::Agent, failure::Failure, render::piece};
 
-/// Most commands that are asked about: more than any agent has.
+/// Most commands that are probed: more than any agent has.
 const MAX_PROBES: usize = 200;
-/// An argument that no command has: an agent that would serve the command says so and does nothing.
+/// An argument that no command has: an agent that would run the command refuses it and does nothing.
 const NO_ARGUMENT: &str = "qgactl-doctor";
 
-/// The words of an agent that refuses a command because file systems are frozen.
+/// Part of the error with which an agent refuses a command because file systems are frozen.
 const FROZEN: &str = "the agent is in frozen state";
 
 const WHERE_RULES_STAND: &str = "            \
-in the guest: /etc/qemu/qemu-ga.conf, the agent's options -b and -a, /etc/sysconfig/qemu-ga; or it has no means for it\n";
+in the guest: /etc/qemu/qemu-ga.conf, the agent's options -b and -a, /etc/sysconfig/qemu-ga; \
+or it has no means for it\n";
 
-/// Say what is wrong between here and the agent, if anything is
+/// Diagnose the connection, the agent and the commands it refuses
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {}
 
-impl Doctor {
-    pub(crate) fn run(&self, target: &Target, timeout: Option<Duration>) -> anyhow::Result<ExitCode> {
+impl Subcommand for Doctor {
+    fn has_json(&self) -> bool {
+        false
+    }
+
+    fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
+        let Options { target, timeout, .. } = *options;
         if let Some(path) = target.socket() {
             print(&describe_socket(path))?;
         }
@@ -59,7 +61,7 @@ impl Doctor {
         let info = match agent.call(&session::Info {}) {
             Ok(info) => info,
             Err(Failure::Command { error: Error::Refused { desc, .. }, .. }) => {
-                print(&format!("commands    cannot be told: {}\n", piece(&desc)))?;
+                print(&format!("commands    cannot be listed: {}\n", piece(&desc)))?;
                 return Ok(ExitCode::FAILURE);
             }
             Err(failure) => return Err(failure.into()),
@@ -79,28 +81,28 @@ impl Doctor {
     }
 }
 
-/// What stands at the socket's path, and who may use it.
+/// What is at the socket's path, and who may use it.
 fn describe_socket(path: &Path) -> String {
     let us = geteuid();
     let place = path.display();
     match path.metadata() {
         Ok(found) if found.file_type().is_socket() => {
             let (owner, mode) = (found.uid(), found.mode() & 0o777);
-            format!("socket      {place} is there, of user {owner} with mode {mode:04o}; this is user {us}\n")
+            format!("socket      {place} exists, owner {owner}, mode {mode:04o}; qgactl runs as user {us}\n")
         }
-        Ok(_) => format!("socket      {place} is there, and is no socket\n"),
+        Ok(_) => format!("socket      {place} exists, but is not a socket\n"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let missing = path.ancestors().filter(|part| part.symlink_metadata().is_err()).last().unwrap_or(path);
             let leads_nowhere = path.symlink_metadata().is_ok();
             let what = if leads_nowhere { path } else { missing };
-            let why = if leads_nowhere { "is a link that leads nowhere" } else { "does not exist" };
+            let why = if leads_nowhere { "is a dangling symbolic link" } else { "does not exist" };
             format!("socket      {} {why}\n", what.display())
         }
-        Err(error) => format!("socket      {place} cannot be looked at by user {us}: {error}\n"),
+        Err(error) => format!("socket      {place} cannot be examined by user {us}: {error}\n"),
     }
 }
 
-/// How old the agent is, by what it does not know.
+/// The agent's version, and the commands it is too old for.
 fn describe_age(info: &AgentInfo) -> String {
     let is_known = |name: &str| info.supported_commands.iter().any(|command| command.name == name);
     let unknown: Vec<_> = SPECS.iter().map(|spec| spec.name).filter(|name| !is_known(name)).collect();
@@ -111,14 +113,14 @@ fn describe_age(info: &AgentInfo) -> String {
     text
 }
 
-/// Which commands are refused, by the agent's words for why.
+/// The refused commands, by the agent's reason.
 type Refusals = BTreeMap<String, Vec<String>>;
 
 fn refusals(agent: &mut Agent, info: &AgentInfo) -> Result<Refusals, Failure> {
     let mut refusals = Refusals::new();
     for command in info.supported_commands.iter().filter(|command| !command.enabled).take(MAX_PROBES) {
         let why = piece(&why_refused(agent, &command.name)?);
-        // Of a freeze the first one's time stands for all.
+        // All refusals because of a freeze count as one: only the elapsed time in them differs.
         let earlier = refusals.keys().find(|earlier| earlier.contains(FROZEN) && why.contains(FROZEN)).cloned();
         refusals.entry(earlier.unwrap_or(why)).or_default().push(piece(&command.name));
     }
@@ -129,7 +131,7 @@ fn refusals(agent: &mut Agent, info: &AgentInfo) -> Result<Refusals, Failure> {
 fn describe_freeze(refusals: &Refusals) -> String {
     let mut times = refusals.keys().filter_map(|why| why.split_once(FROZEN)?.1.strip_prefix(" (")?.strip_suffix(')'));
     let time = times.next().map_or_else(String::new, |time| format!(" {time}"));
-    format!("frozen      file systems are frozen{time}: whoever writes to them waits; `qgactl thaw` thaws them\n")
+    format!("frozen      file systems are frozen{time}: writes to them block; `qgactl thaw` thaws them\n")
 }
 
 fn describe_refusals(refusals: &Refusals) -> String {
@@ -137,7 +139,7 @@ fn describe_refusals(refusals: &Refusals) -> String {
     for (why, commands) in refusals {
         let _ = writeln!(text, "refused     {}\n            {why}", commands.join(", "));
     }
-    // Ours names the rule, and where it stands, in parentheses.
+    // qgad names the rule and its file in parentheses.
     if refusals.keys().any(|why| !why.ends_with(')') && !why.contains("frozen")) {
         text += WHERE_RULES_STAND;
     }
@@ -145,8 +147,9 @@ fn describe_refusals(refusals: &Refusals) -> String {
 }
 
 fn why_refused(agent: &mut Agent, name: &str) -> Result<String, Failure> {
+    let timeout = agent.reply_timeout::<session::Info>();
     let arguments = [(NO_ARGUMENT.to_owned(), true.into())].into_iter().collect();
-    match agent.client.call_as::<Box<RawValue>>(name, &arguments, Instant::now() + agent.reply_timeout) {
+    match agent.client.call_as::<Box<RawValue>>(name, &arguments, Instant::now() + timeout) {
         Err(Error::Refused { class, desc }) if class == "CommandNotFound" => {
             Ok(desc.replace(&format!("Command {name} "), "").replace(&format!("The command {name} "), ""))
         }

@@ -1,8 +1,9 @@
 //! `qgactl exec`: a program in the guest, as if it ran here.
 //!
-//! Its exit code is ours, and what it wrote to stdout and stderr goes to ours once it has ended: the protocol hands
-//! output over at the end only. 125 is kept for failures that are not the program's, as env(1) does, and 124 for one
-//! that outlived `--timeout`, as timeout(1) does; but the program then goes on, since the protocol cannot end it.
+//! Its exit status becomes ours. What it wrote to stdout and stderr goes to ours once it has ended, because the
+//! protocol delivers output at the end only. 125 is for failures that are not the program's, as with env(1), and 124
+//! for a program that outlived `--timeout`, as with timeout(1). The program then goes on, because the protocol cannot
+//! end it.
 
 use std::{
     fs::File,
@@ -21,6 +22,7 @@ use qga::{
     wire::base64::Base64,
 };
 
+use super::{Options, Subcommand};
 use crate::{
     connect::{Agent, named},
     failure::{say, status_of_signal},
@@ -32,19 +34,20 @@ pub(super) const TIMED_OUT: u8 = 124;
 /// qgactl or the agent failed.
 pub(crate) const FAILED: u8 = 125;
 
-/// Signals that a guest can end a program with.
+/// Signals that can end a program in the guest.
 const SIGNALS: RangeInclusive<i32> = 1..=64;
 
 /// Most bytes of input: as base64 and with a few arguments beside it, what one message carries.
 const MAX_INPUT_BYTES: u64 = 47 * 1024 * 1024;
 
-/// Run a program in the guest, with its output, and its exit status as qgactl's own
+/// Run a program in the guest, print its output, and exit with its exit status
 #[derive(Args, Debug)]
 pub(crate) struct Exec {
-    /// Set an environment variable; repeatable. The program then has these only; without any, it has the agent's
+    /// Set an environment variable; repeatable. The program then has only these; by default it has the agent's
+    /// environment
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     env: Vec<String>,
-    /// Give the program this file as its standard input, or qgactl's own with -; without it, nothing
+    /// Pass this file to the program as standard input, - for qgactl's own; by default it is empty
     #[arg(long, value_name = "FILE")]
     stdin: Option<PathBuf>,
     /// The program, by path or by name, and its arguments
@@ -52,9 +55,23 @@ pub(crate) struct Exec {
     program: Vec<String>,
 }
 
+impl Subcommand for Exec {
+    fn has_json(&self) -> bool {
+        false
+    }
+
+    fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
+        self.run_program(&mut options.target.connect(None)?, options.timeout)
+    }
+
+    fn failure_status(&self, _: &anyhow::Error) -> u8 {
+        FAILED
+    }
+}
+
 impl Exec {
     /// Runs the program for as long as `limit` allows.
-    pub(crate) fn run(&self, agent: &mut Agent, limit: Option<Duration>) -> anyhow::Result<ExitCode> {
+    fn run_program(&self, agent: &mut Agent, limit: Option<Duration>) -> anyhow::Result<ExitCode> {
         let (path, arguments) = self.program.split_first().context("no program is given")?;
         let program = exec::Exec {
             path: path.clone(),
@@ -64,7 +81,8 @@ impl Exec {
             capture_output: Some(CaptureOutput::Separated),
         };
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let ended = agent.client.run(&program, agent.reply_timeout, deadline).map_err(named::<exec::Exec>)?;
+        let timeout = agent.reply_timeout::<exec::Exec>();
+        let ended = agent.client.run(&program, timeout, deadline).map_err(named::<exec::Exec>)?;
         match ended {
             Ended::Exited(status) => report(status),
             Ended::StillRunning { pid } => {
@@ -91,7 +109,7 @@ impl Exec {
     }
 }
 
-/// Hands on what the program wrote, and its exit status.
+/// Passes on the program's output and its exit status.
 fn report(status: ProgramStatus) -> anyhow::Result<ExitCode> {
     deliver(status.out_data, io::stdout()).context("failed to write to standard output")?;
     deliver(status.err_data, io::stderr()).context("failed to write to standard error")?;

@@ -7,15 +7,17 @@ use qga::{
     commands::storage::{BusType, DiskAddress, FileSystem, GetFsinfo, PciAddress},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, table::table};
 
-/// Show the guest's mounted file systems, how full they are, and the disks beneath them
+/// Show the guest's mounted file systems, their use, and the disks beneath them
 #[derive(Args, Debug)]
 pub(crate) struct Fs {}
 
-impl Fs {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Fs {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetFsinfo::SPEC.name);
         }
@@ -23,7 +25,7 @@ impl Fs {
     }
 }
 
-/// A row a file system in the order of mounting, and one for each further disk beneath it.
+/// One row for each file system in the order of mounting, and one for each further disk beneath it.
 fn file_systems(file_systems: &[FileSystem]) -> String {
     let mut rows = Vec::new();
     // Agents list the last one first.
@@ -44,7 +46,7 @@ fn file_systems(file_systems: &[FileSystem]) -> String {
     table(&["mounted on", "type", "size", "used", "full", "device", "disk"], &rows)
 }
 
-/// As df(1) has it: rounded up.
+/// In percent, rounded up as df(1) does.
 fn share(used: u64, total: u64) -> String {
     let percent = (u128::from(used) * 100).div_ceil(u128::from(total.max(1)));
     format!("{percent} %")
@@ -53,13 +55,13 @@ fn share(used: u64, total: u64) -> String {
 /// A disk in a few words: node, bus, address and serial, as far as they are known.
 pub(super) fn disk(address: &DiskAddress) -> String {
     let mut words: Vec<String> = address.dev.iter().cloned().collect();
-    words.extend(place(address));
+    words.extend(location(address));
     words.extend(address.serial.iter().map(|serial| format!("serial {serial}")));
     words.join(" ")
 }
 
 /// The bus and the address on it.
-pub(super) fn place(address: &DiskAddress) -> Option<String> {
+pub(super) fn location(address: &DiskAddress) -> Option<String> {
     let mut words = Vec::new();
     if address.bus_type != BusType::Unknown {
         words.push(serde_json::to_value(address.bus_type).ok()?.as_str()?.to_owned());

@@ -3,15 +3,17 @@
 use clap::Args;
 use qga::{Command, commands::session};
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, render};
 
 /// Show the agent's version and its commands
 #[derive(Args, Debug)]
 pub(crate) struct Info {}
 
-impl Info {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Info {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, session::Info::SPEC.name);
         }

@@ -7,15 +7,17 @@ use qga::{
     commands::memory::{GetMemoryBlockInfo, GetMemoryBlocks, MemoryBlock},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, table::table};
 
 /// Show the guest's memory blocks
 #[derive(Args, Debug)]
 pub(crate) struct Memory {}
 
-impl Memory {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Memory {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetMemoryBlocks::SPEC.name);
         }
@@ -26,7 +28,7 @@ impl Memory {
     }
 }
 
-/// A row for each run of neighbours that are in the same state.
+/// One row for each run of adjacent blocks in the same state.
 fn describe(blocks: &[MemoryBlock], size: u64) -> String {
     let amount = |count: usize| BinaryBytes(size.saturating_mul(count as u64)).to_string();
     let online = blocks.iter().filter(|block| block.online).count();

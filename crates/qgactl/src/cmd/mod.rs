@@ -28,15 +28,14 @@ mod wait;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Subcommand;
-
-use crate::{connect::Target, failure, render::printable};
-
-/// Longer than the agent's own deadline for what runs a program of the guest's.
-const TIMEOUT: Duration = Duration::from_secs(75);
+use crate::{
+    connect::{Agent, Target},
+    failure::{self, Failure},
+    render::printable,
+};
 
 /// What to do with the agent.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Info(info::Info),
     Ping(ping::Ping),
@@ -65,62 +64,104 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
 }
 
-impl Command {
-    /// Whether the result is one reply, and so has a JSON form.
-    pub(crate) fn has_json(&self) -> bool {
-        match self {
-            Self::Exec(_) | Self::Pull(_) | Self::Push(_) | Self::Cat(_) => false,
-            Self::Passwd(_) | Self::Shutdown(_) | Self::Suspend(_) | Self::Wait(_) | Self::Doctor(_) => false,
-            Self::Freeze(freeze) => !freeze.runs_a_program(),
-            _ => true,
-        }
-    }
+/// A subcommand: its arguments, and what it does.
+trait Subcommand {
+    /// Whether `--json` can be used: the result is one reply, which is then printed as it was received.
+    fn has_json(&self) -> bool;
 
     /// Connects, does it, and returns how the process ends.
-    pub(crate) fn run(&self, target: &Target, json: bool, timeout: Option<Duration>) -> ExitCode {
-        self.attempt(target, json, timeout).unwrap_or_else(|error| {
-            failure::print(&error);
-            match self {
-                Self::Exec(_) => exec::FAILED.into(),
-                Self::Freeze(freeze) if freeze.runs_a_program() => exec::FAILED.into(),
-                _ => failure::status(&error).into(),
-            }
-        })
+    fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode>;
+
+    /// The exit status of a failure.
+    fn failure_status(&self, error: &anyhow::Error) -> u8 {
+        failure::status(error)
+    }
+}
+
+/// A subcommand that needs one connection and no other exit status than success.
+trait AgentSubcommand {
+    /// As [`Subcommand::has_json`].
+    const HAS_JSON: bool;
+
+    /// Does it with an agent that has answered. `json` is false unless the subcommand has JSON.
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()>;
+}
+
+impl<S: AgentSubcommand> Subcommand for S {
+    fn has_json(&self) -> bool {
+        S::HAS_JSON
     }
 
-    fn attempt(&self, target: &Target, json: bool, timeout: Option<Duration>) -> anyhow::Result<ExitCode> {
-        match self {
-            Self::Exec(exec) => return exec.run(&mut target.connect(None)?, timeout),
-            Self::Freeze(freeze) => return freeze.run(target, json, timeout),
-            Self::Doctor(doctor) => return doctor.run(target, timeout),
-            Self::Info(info) => info.run(&mut target.connect(timeout)?, json)?,
-            Self::Ping(ping) => ping.run(&mut target.connect(timeout)?, json)?,
-            Self::Call(call) => call.run(&mut target.connect(timeout)?, json)?,
-            Self::Pull(pull) => pull.run(&mut target.connect(timeout)?)?,
-            Self::Push(push) => push.run(&mut target.connect(timeout)?)?,
-            Self::Cat(cat) => cat.run(&mut target.connect(timeout)?)?,
-            Self::Net(net) => net.run(&mut target.connect(timeout)?, json)?,
-            Self::Routes(routes) => routes.run(&mut target.connect(timeout)?, json)?,
-            Self::Cpus(cpus) => cpus.run(&mut target.connect(timeout)?, json)?,
-            Self::Memory(memory) => memory.run(&mut target.connect(timeout)?, json)?,
-            Self::Stats(stats) => stats.run(&mut target.connect(timeout)?, json)?,
-            Self::Fs(fs) => fs.run(&mut target.connect(timeout)?, json)?,
-            Self::Disks(disks) => disks.run(&mut target.connect(timeout)?, json)?,
-            Self::Trim(trim) => trim.run(&mut target.connect(timeout.or(Some(trim::REPLY_TIMEOUT)))?, json)?,
-            Self::Thaw(thaw) => thaw.run(&mut target.connect(timeout.or(Some(thaw::REPLY_TIMEOUT)))?, json)?,
-            Self::Time(time) => time.run(&mut target.connect(timeout.or(Some(TIMEOUT)))?, json)?,
-            Self::Users(users) => users.run(&mut target.connect(timeout)?, json)?,
-            Self::Passwd(passwd) => passwd.run(&mut target.connect(timeout.or(Some(TIMEOUT)))?)?,
-            Self::SshKeys(keys) => keys.run(&mut target.connect(timeout)?, json)?,
-            Self::Shutdown(shutdown) => shutdown.run(target, timeout)?,
-            Self::Suspend(suspend) => suspend.run(&mut target.connect(timeout)?)?,
-            Self::Wait(wait) => wait.run(target, timeout)?,
-        }
+    fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
+        self.run_with(&mut options.connect()?, options.json)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Prints to stdout, but nothing that a terminal obeys; in JSON this is the same text, spelt otherwise. A reader that has gone away, as in `qgactl info | head -1`, is an error and no panic.
+/// The options that all subcommands share.
+pub(crate) struct Options<'a> {
+    /// Where the agent is.
+    pub(crate) target: &'a Target,
+    /// Whether the reply is printed as it was received.
+    pub(crate) json: bool,
+    /// How long a reply may take, or a program.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Options<'_> {
+    fn connect(&self) -> Result<Agent, Failure> {
+        self.target.connect(self.timeout)
+    }
+}
+
+impl Command {
+    /// Whether `--json` can be used.
+    pub(crate) fn has_json(&self) -> bool {
+        self.subcommand().has_json()
+    }
+
+    /// Connects, does it, and returns how the process ends.
+    pub(crate) fn run(&self, options: &Options<'_>) -> ExitCode {
+        let subcommand = self.subcommand();
+        subcommand.run(options).unwrap_or_else(|error| {
+            failure::print(&error);
+            subcommand.failure_status(&error).into()
+        })
+    }
+
+    fn subcommand(&self) -> &dyn Subcommand {
+        match self {
+            Self::Info(info) => info,
+            Self::Ping(ping) => ping,
+            Self::Call(call) => call,
+            Self::Exec(exec) => exec,
+            Self::Pull(pull) => pull,
+            Self::Push(push) => push,
+            Self::Cat(cat) => cat,
+            Self::Net(net) => net,
+            Self::Routes(routes) => routes,
+            Self::Cpus(cpus) => cpus,
+            Self::Memory(memory) => memory,
+            Self::Stats(stats) => stats,
+            Self::Fs(fs) => fs,
+            Self::Disks(disks) => disks,
+            Self::Trim(trim) => trim,
+            Self::Freeze(freeze) => freeze,
+            Self::Thaw(thaw) => thaw,
+            Self::Time(time) => time,
+            Self::Users(users) => users,
+            Self::Passwd(passwd) => passwd,
+            Self::SshKeys(ssh_keys) => ssh_keys,
+            Self::Shutdown(shutdown) => shutdown,
+            Self::Suspend(suspend) => suspend,
+            Self::Wait(wait) => wait,
+            Self::Doctor(doctor) => doctor,
+        }
+    }
+}
+
+/// Prints to stdout, with what a terminal would act on escaped; in JSON that is the same text in another notation. A
+/// reader that has gone away, as in `qgactl info | head -1`, is an error and no panic.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     Ok(std::io::stdout().write_all(printable(text).as_bytes())?)

@@ -7,15 +7,17 @@ use qga::{
     commands::network::{GetInterfaces, Interface},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, table::table};
 
 /// Show the guest's network interfaces and their addresses
 #[derive(Args, Debug)]
 pub(crate) struct Net {}
 
-impl Net {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Net {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetInterfaces::SPEC.name);
         }
@@ -23,7 +25,7 @@ impl Net {
     }
 }
 
-/// A row an interface, and one for each further address.
+/// One row for each interface, and one for each further address.
 fn interfaces(interfaces: &[Interface]) -> String {
     let mut rows = Vec::new();
     for interface in interfaces {

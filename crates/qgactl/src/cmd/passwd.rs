@@ -1,7 +1,7 @@
 //! `qgactl passwd`: sets a user's password.
 //!
-//! The password is asked for at the terminal, or read from standard input. It never is an argument, which everybody on
-//! the host could see.
+//! qgactl prompts for the password at the terminal, or reads it from standard input. It is never an argument, which
+//! every user on the host could see.
 
 use std::{
     fs::File,
@@ -13,15 +13,16 @@ use clap::Args;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use qga::commands::users::SetUserPassword;
 
+use super::AgentSubcommand;
 use crate::{connect::Agent, failure::Failure};
 
 const TERMINAL: &str = "/dev/tty";
-/// Longest password that is read; no system takes such a one.
+/// Longest password that is read: more than any system accepts.
 const MAX_PASSWORD_BYTES: u64 = 4096;
-/// What Ctrl-C sends where it does not end the program.
+/// The character of Ctrl-C, where it does not send a signal.
 const INTERRUPT: u8 = 3;
 
-/// Set a user's password, which is asked for
+/// Set a user's password; qgactl prompts for it
 #[derive(Args, Debug)]
 pub(crate) struct Passwd {
     /// The user's name
@@ -29,13 +30,15 @@ pub(crate) struct Passwd {
     /// Read the password from standard input, up to the end of its first line
     #[arg(long)]
     stdin: bool,
-    /// What is read is no password, but what crypt(3) makes of it, as mkpasswd prints it
+    /// The input is not the password, but its hash as crypt(3) computes and mkpasswd prints it
     #[arg(long)]
     crypted: bool,
 }
 
-impl Passwd {
-    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+impl AgentSubcommand for Passwd {
+    const HAS_JSON: bool = false;
+
+    fn run_with(&self, agent: &mut Agent, _: bool) -> anyhow::Result<()> {
         let password = match self.stdin {
             true => read_line(io::stdin()).context("failed to read standard input")?,
             false => ask(&self.user)?,
@@ -49,7 +52,7 @@ impl Passwd {
     }
 }
 
-/// Asks twice at the terminal.
+/// Prompts twice at the terminal.
 fn ask(user: &str) -> anyhow::Result<Vec<u8>> {
     let opening = || format!("failed to open {TERMINAL} to ask for the password, which --stdin reads from elsewhere");
     let terminal = File::options().read(true).write(true).open(TERMINAL).with_context(opening)?;
@@ -76,7 +79,7 @@ fn read_line(from: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut line = Vec::new();
     BufReader::new(from.take(MAX_PASSWORD_BYTES + 1)).read_until(b'\n', &mut line)?;
     match line.last() {
-        None => bail!("there is no password"),
+        None => bail!("no password was given"),
         Some(b'\n') => drop(line.pop()),
         Some(_) if line.len() as u64 > MAX_PASSWORD_BYTES => bail!("a line of more than {MAX_PASSWORD_BYTES} bytes"),
         Some(_) => {}
@@ -84,9 +87,9 @@ fn read_line(from: impl Read) -> anyhow::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A terminal with echo off, until this is dropped.
 ///
-/// Keys that would end the program are read as what they are, so that they cannot leave the terminal so.
+/// Keys that would send a signal are read as characters, so that the terminal is never left with echo off.
 struct Hidden<'a> {
     terminal: &'a File,
     before: Termios,

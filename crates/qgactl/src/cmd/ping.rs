@@ -1,19 +1,21 @@
-//! `qgactl ping`: is the agent there, and how long does it take to say so?
+//! `qgactl ping`: whether the agent answers, and how fast.
 
 use std::time::Instant;
 
 use clap::Args;
 use qga::{Command, commands::session};
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::connect::Agent;
 
-/// Ask the agent for a sign of life, and show how long it took
+/// Ping the agent, and show the round-trip time
 #[derive(Args, Debug)]
 pub(crate) struct Ping {}
 
-impl Ping {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Ping {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_reply(agent, session::Ping::SPEC.name, &serde_json::Map::new(), true);
         }

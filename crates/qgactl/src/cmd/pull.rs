@@ -15,6 +15,7 @@ use clap::Args;
 use qga::{client::GuestFile, commands::file::FileRead};
 use tempfile::NamedTempFile;
 
+use super::AgentSubcommand;
 use crate::{
     checksum::{Checksum, Verdict},
     connect::{Agent, named},
@@ -23,20 +24,22 @@ use crate::{
     progress,
 };
 
-/// Copy a file out of the guest
+/// Copy a file from the guest to the host
 #[derive(Args, Debug)]
 pub(crate) struct Pull {
     /// The file in the guest
     remote: String,
-    /// The file on the host, or a directory to put it in
+    /// The file on the host, or the directory to create it in
     local: PathBuf,
     /// Do not compare the copy with the guest's file, for instance because it keeps changing
     #[arg(long)]
     no_check: bool,
 }
 
-impl Pull {
-    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+impl AgentSubcommand for Pull {
+    const HAS_JSON: bool = false;
+
+    fn run_with(&self, agent: &mut Agent, _: bool) -> anyhow::Result<()> {
         let local = destination(&self.local, &self.remote)?;
         let half = half_file(&local).with_context(|| format!("failed to create a file beside {}", local.display()))?;
         let interrupt = Interrupt::watch(Some(half.path().to_owned()))?;
@@ -55,12 +58,14 @@ impl Pull {
         half.as_file().sync_all().with_context(|| format!("failed to write {}", local.display()))?;
         half.persist(&local)
             .map_err(|error| error.error)
-            .with_context(|| format!("failed to name {}", local.display()))?;
+            .with_context(|| format!("failed to rename the copy to {}", local.display()))?;
         say(&format!("pulled {bytes} bytes; {comparison}"));
         Ok(())
     }
+}
 
-    /// Receives all there is, and returns what it was and the size that the guest tells in the end.
+impl Pull {
+    /// Receives the whole file, and returns its checksum and the size that the guest reports at the end.
     fn receive(
         &self,
         agent: &mut Agent,
@@ -94,7 +99,7 @@ fn destination(local: &Path, remote: &str) -> anyhow::Result<PathBuf> {
     match fs::canonicalize(&path) {
         // A link stays, and leads to the copy.
         Ok(existing) if existing.is_file() => Ok(existing),
-        Ok(_) => bail!("{} is there and no ordinary file", path.display()),
+        Ok(_) => bail!("{} exists and is not a regular file", path.display()),
         Err(_) => Ok(path),
     }
 }
@@ -104,7 +109,7 @@ fn half_file(local: &Path) -> std::io::Result<NamedTempFile> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // As any program creates files: for everyone, as far as the umask lets it.
+    // As any program creates files: readable and writable by all, less the umask.
     let permissions = Permissions::from_mode(0o666);
     tempfile::Builder::new().prefix(".qgactl-").permissions(permissions).tempfile_in(directory)
 }
@@ -120,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ordinary_file_is_not_replaced() {
+    fn what_is_not_a_regular_file_is_not_replaced() {
         assert!(destination(Path::new("/dev/null"), "/etc/hostname").is_err());
     }
 

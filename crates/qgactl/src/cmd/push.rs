@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use qga::{client::GuestFile, commands::file::FileWrite};
 
+use super::AgentSubcommand;
 use crate::{
     checksum::{Checksum, Verdict},
     connect::{Agent, named},
@@ -21,20 +22,22 @@ use crate::{
     progress,
 };
 
-/// Copy a file into the guest
+/// Copy a file from the host to the guest
 #[derive(Args, Debug)]
 pub(crate) struct Push {
     /// The file on the host
     local: PathBuf,
-    /// The file in the guest; one that exists is overwritten
+    /// The file in the guest; an existing one is overwritten
     remote: String,
     /// Do not compare the copy with the local file
     #[arg(long)]
     no_check: bool,
 }
 
-impl Push {
-    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
+impl AgentSubcommand for Push {
+    const HAS_JSON: bool = false;
+
+    fn run_with(&self, agent: &mut Agent, _: bool) -> anyhow::Result<()> {
         let reading = || format!("failed to read {}", self.local.display());
         let local = File::open(&self.local).with_context(reading)?;
         let metadata = local.metadata().with_context(reading)?;
@@ -55,8 +58,10 @@ impl Push {
         say(&format!("pushed {bytes} bytes; {comparison}"));
         Ok(())
     }
+}
 
-    /// Sends all there is, and returns what it was and the size that the guest tells in the end.
+impl Push {
+    /// Sends the whole file, and returns its checksum and the size that the guest reports at the end.
     fn send(
         &self,
         agent: &mut Agent,

@@ -6,15 +6,17 @@ use qga::{
     commands::network::{GetRoute, Route},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, table::table};
 
 /// Show the guest's routes
 #[derive(Args, Debug)]
 pub(crate) struct Routes {}
 
-impl Routes {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Routes {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetRoute::SPEC.name);
         }
@@ -44,7 +46,7 @@ fn routes(routes: &[Route]) -> String {
     table(&["destination", "router", "interface", ">metric"], &rows)
 }
 
-/// The number of bits of a mask, or the mask itself.
+/// The prefix length of a mask, or the mask itself.
 fn length_of(mask: &str) -> String {
     mask.parse::<std::net::Ipv4Addr>().map_or_else(|_| mask.into(), |mask| mask.to_bits().count_ones().to_string())
 }

@@ -1,40 +1,49 @@
-//! `qgactl shutdown`: ends the guest by its own means.
+//! `qgactl shutdown`: powers off, reboots or halts the guest through its own operating system.
 //!
-//! The agent answers failures only. With `--wait` the guest is asked for signs of life until there are none, and after a
-//! reboot until there are again: a hypervisor may keep the socket open all the time.
+//! The agent answers failures only. With `--wait` qgactl polls the agent until it no longer answers, and after a reboot
+//! until it answers again: a hypervisor may keep the socket open all the time.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use qga::{client, commands::power};
 
-use crate::connect::{Agent, Target, named};
+use super::{Options, Subcommand};
+use crate::connect::{Agent, named};
 
-/// How long a guest that ends must not answer before it counts as gone: more than a busy host makes it wait.
+/// How long a guest must be silent before it counts as gone: longer than the delays of a busy host.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long `--wait` waits: services have a minute and a half each to stop, and a boot takes its time.
+/// How long `--wait` waits: systemd gives each service a minute and a half to stop, and then the guest boots.
 const WAIT: Duration = Duration::from_secs(300);
 
-/// Time between two signs of life that are asked for.
+/// Time between two polls.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Switch the guest off, by its own means
+/// Shut the guest down through its own operating system, and power it off
 #[derive(Args, Debug)]
 pub(crate) struct Shutdown {
-    /// Start it again
+    /// Reboot instead
     #[arg(long)]
     reboot: bool,
-    /// Stop it without switching it off
+    /// Halt instead, without powering off
     #[arg(long, conflicts_with = "reboot")]
     halt: bool,
-    /// Wait until the guest is gone, after --reboot also until its agent answers again [default timeout: 300]
+    /// Wait until the guest is down, and after --reboot until its agent answers again [default timeout: 300]
     #[arg(long)]
     wait: bool,
 }
 
-impl Shutdown {
-    pub(crate) fn run(&self, target: &Target, timeout: Option<Duration>) -> anyhow::Result<()> {
+impl Subcommand for Shutdown {
+    fn has_json(&self) -> bool {
+        false
+    }
+
+    fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
+        let Options { target, timeout, .. } = *options;
         let deadline = Instant::now() + timeout.unwrap_or(WAIT);
         let mut agent = target.connect(timeout)?;
         let mode = match (self.reboot, self.halt) {
@@ -51,14 +60,14 @@ impl Shutdown {
                 target.wait(deadline)?;
             }
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 fn wait_until_gone(agent: &mut Agent, deadline: Instant) -> Result<(), client::Error> {
     let client = &mut agent.client;
     loop {
-        // A failure may still be told, and is not to be skipped.
+        // A failure may still arrive, and must not be skipped.
         match client.wait_for_end((Instant::now() + PAUSE).min(deadline)) {
             Err(client::Error::TimedOut) if Instant::now() < deadline => {}
             ended => return ended,

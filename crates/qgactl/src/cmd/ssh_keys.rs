@@ -1,4 +1,4 @@
-//! `qgactl ssh-keys`: the keys that let somebody in as a user.
+//! `qgactl ssh-keys`: the public keys that SSH accepts for a user.
 
 use std::{fs, io, path::PathBuf};
 
@@ -10,10 +10,10 @@ use qga::{
 };
 use serde_json::json;
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::connect::Agent;
 
-/// Show the SSH keys that let somebody in as a user, or change them
+/// Show or change the public keys that SSH accepts for a user
 #[derive(Args, Debug)]
 pub(crate) struct SshKeys {
     /// The user's name
@@ -26,19 +26,21 @@ pub(crate) struct SshKeys {
 #[derive(Args, Debug)]
 #[group(multiple = false)]
 struct Change {
-    /// Add the public keys in a file, - for standard input; those that are there are not added again
+    /// Add the public keys in a file, - for standard input; existing ones are not added again
     #[arg(long, value_name = "FILE")]
     add: Option<PathBuf>,
     /// Remove the public keys in a file, - for standard input
     #[arg(long, value_name = "FILE")]
     remove: Option<PathBuf>,
-    /// Leave the public keys in a file and no others, - for standard input
+    /// Replace all keys by the public keys in a file, - for standard input
     #[arg(long, value_name = "FILE")]
     replace: Option<PathBuf>,
 }
 
-impl SshKeys {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for SshKeys {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         let username = self.user.clone();
         match &self.change {
             Change { add: Some(file), .. } => {

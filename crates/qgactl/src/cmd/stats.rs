@@ -7,15 +7,17 @@ use qga::{
     commands::cpu::{CpuStats, GetCpustats, GetLoad, Load},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, failure::Failure, table::table};
 
-/// Show the guest's load, and what its processors have spent their time with
+/// Show the guest's load average, and how its processors have spent their time
 #[derive(Args, Debug)]
 pub(crate) struct Stats {}
 
-impl Stats {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Stats {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetCpustats::SPEC.name);
         }

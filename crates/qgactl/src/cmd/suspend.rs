@@ -1,33 +1,36 @@
-//! `qgactl suspend`: puts the guest to sleep by its own means.
+//! `qgactl suspend`: suspends the guest through its own operating system.
 
 use clap::{Args, ValueEnum};
 use qga::commands::power::{SuspendDisk, SuspendHybrid, SuspendRam};
 
+use super::AgentSubcommand;
 use crate::connect::Agent;
 
-/// Put the guest to sleep; the hypervisor wakes it
+/// Suspend the guest; the hypervisor wakes it up
 #[derive(Args, Debug)]
 pub(crate) struct Suspend {
-    /// Where the guest keeps its memory meanwhile
-    place: Place,
+    /// Where the guest keeps the contents of its memory
+    mode: Mode,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Place {
-    /// In its memory
+enum Mode {
+    /// In RAM
     Ram,
-    /// On its disk; the guest is switched off
+    /// On its disk; the guest is powered off
     Disk,
     /// In both
     Hybrid,
 }
 
-impl Suspend {
-    pub(crate) fn run(&self, agent: &mut Agent) -> anyhow::Result<()> {
-        match self.place {
-            Place::Ram => agent.call(&SuspendRam {}).map(drop)?,
-            Place::Disk => agent.call(&SuspendDisk {}).map(drop)?,
-            Place::Hybrid => agent.call(&SuspendHybrid {}).map(drop)?,
+impl AgentSubcommand for Suspend {
+    const HAS_JSON: bool = false;
+
+    fn run_with(&self, agent: &mut Agent, _: bool) -> anyhow::Result<()> {
+        match self.mode {
+            Mode::Ram => agent.call(&SuspendRam {}).map(drop)?,
+            Mode::Disk => agent.call(&SuspendDisk {}).map(drop)?,
+            Mode::Hybrid => agent.call(&SuspendHybrid {}).map(drop)?,
         }
         Ok(())
     }

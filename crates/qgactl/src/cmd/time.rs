@@ -1,4 +1,4 @@
-//! `qgactl time`: the guest's clock, how far it is from the host's, and setting it.
+//! `qgactl time`: the guest's clock, its offset from the host's, and setting it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,18 +8,18 @@ use qga::{
     commands::clock::{GetTime, SetTime},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, render};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
-/// Show the guest's time and how far it is from the host's, or set it first
+/// Show the guest's time and its offset from the host's, after setting it if asked to
 #[derive(Args, Debug)]
 pub(crate) struct Time {
     /// Set the guest's clocks to the host's time (now), or to seconds since 1970-01-01 UTC, with up to nine decimals
     #[arg(long, value_name = "now|SECONDS", value_parser = parse_time, allow_hyphen_values = true)]
     set: Option<Wanted>,
-    /// Set the guest's clock after its hardware clock
+    /// Set the guest's system clock from its hardware clock
     #[arg(long, conflicts_with = "set")]
     from_rtc: bool,
 }
@@ -30,8 +30,10 @@ enum Wanted {
     Nanoseconds(i64),
 }
 
-impl Time {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Time {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         match self.set {
             Some(Wanted::Nanoseconds(time)) => agent.call(&SetTime { time: Some(time) }).map(drop)?,
             Some(Wanted::Now) => agent.call(&SetTime { time: Some(now()) }).map(drop)?,
@@ -52,7 +54,7 @@ fn now() -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The guest's time, which it told between these two of the host's.
+/// The guest's time, which it reported between these two times of the host.
 fn describe(guest: i64, before: i64, after: i64) -> String {
     let uncertainty = after.saturating_sub(before) / 2;
     let offset = guest.saturating_sub(before.saturating_add(uncertainty));

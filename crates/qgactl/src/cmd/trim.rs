@@ -1,27 +1,24 @@
-//! `qgactl trim`: gives the host what the guest's file systems do not use.
-
-use std::time::Duration;
+//! `qgactl trim`: returns to the host the storage that the guest's file systems do not use.
 
 use clap::{Args, value_parser};
 use indicatif::BinaryBytes;
-use qga::commands::storage::{Fstrim, TRIM_TIMEOUT, TrimReport};
+use qga::commands::storage::{Fstrim, TrimReport};
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, table::table};
 
-/// Longer than the agent's own deadline, so that its error arrives rather than ours.
-pub(super) const REPLY_TIMEOUT: Duration = TRIM_TIMEOUT.saturating_add(Duration::from_secs(60));
-
-/// Have the guest tell its disks which blocks are free, so that the host can have them; waits for an hour by default
+/// Discard the unused blocks of the guest's file systems, so that the host can reuse them
 #[derive(Args, Debug)]
 pub(crate) struct Trim {
-    /// Pass over free extents of fewer bytes than this
+    /// Skip free extents smaller than this
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(i64).range(0..))]
     minimum: Option<i64>,
 }
 
-impl Trim {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Trim {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         let command = Fstrim { minimum: self.minimum };
         if json {
             return call::print_received_of(agent, &command);
@@ -30,7 +27,7 @@ impl Trim {
     }
 }
 
-/// A row a file system in the order of mounting: what was trimmed, or why nothing was.
+/// One row for each file system in the order of mounting: what was trimmed, or the error.
 fn describe(report: &TrimReport) -> String {
     // Agents list the last one first.
     let rows = report.paths.iter().rev().map(|one| {

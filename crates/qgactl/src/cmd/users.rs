@@ -6,15 +6,17 @@ use qga::{
     commands::users::{GetUsers, LoggedInUser},
 };
 
-use super::{call, print};
+use super::{AgentSubcommand, call, print};
 use crate::{connect::Agent, render, table::table};
 
 /// Show who is logged in, and since when
 #[derive(Args, Debug)]
 pub(crate) struct Users {}
 
-impl Users {
-    pub(crate) fn run(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
+impl AgentSubcommand for Users {
+    const HAS_JSON: bool = true;
+
+    fn run_with(&self, agent: &mut Agent, json: bool) -> anyhow::Result<()> {
         if json {
             return call::print_received(agent, GetUsers::SPEC.name);
         }

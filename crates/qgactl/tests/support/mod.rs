@@ -80,7 +80,7 @@ impl Agent {
         Self { directory, process: None }
     }
 
-    /// As [`Self::scripted`], at a socket that somebody else looks after.
+    /// As [`Self::scripted`], at a socket that the caller owns.
     pub(crate) fn scripted_at(socket: &Path, mut answer: impl FnMut(&Value) -> Option<String> + Send + 'static) {
         let listener = UnixListener::bind(socket).unwrap();
         std::thread::spawn(move || {

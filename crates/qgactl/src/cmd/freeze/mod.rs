@@ -1,34 +1,31 @@
 //! `qgactl freeze`: freezes the guest's file systems, until they are thawed or while a program runs on this host.
 //!
-//! A freeze that froze nothing is a failure here, though none to the protocol: whoever copies a disk next counts on it.
+//! A freeze that froze nothing is a failure here, though not to the protocol: a copy of the disk would be inconsistent.
 
 mod run;
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::bail;
 use clap::{Args, value_parser};
 use qga::commands::freeze::{self, FreezeList, MAX_LEASE_SECONDS};
 
-use super::print;
+use super::{Options, Subcommand, exec, print};
 use crate::{
-    connect::{Agent, Target},
-    failure::Failure,
+    connect::Agent,
+    failure::{self, Failure},
 };
-
-/// How long freezing may take: an agent's own limits are five minutes for the file systems and one for each hook.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Freeze the guest's file systems, so that a copy of its disks is consistent
 #[derive(Args, Debug)]
 pub(crate) struct Freeze {
-    /// Freeze only what is mounted there; repeatable
-    #[arg(long = "mount", value_name = "PLACE")]
+    /// Freeze only the file system at this mount point; repeatable
+    #[arg(long = "mount", value_name = "PATH")]
     mounts: Vec<String>,
-    /// Have the freeze end by itself after this many seconds; without it, as the agent is told, or never with qemu-ga
+    /// End the freeze automatically after this many seconds [default: as qgad is configured; never with qemu-ga]
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(i64).range(1..=MAX_LEASE_SECONDS))]
     lease: Option<i64>,
-    /// Run a program on this host, and thaw when it has ended, however it does; what it has started itself is neither
+    /// Run a program on this host, and thaw when it has ended for any reason; its own child processes are neither
     /// waited for nor ended
     #[arg(long, requires = "program")]
     run: bool,
@@ -37,23 +34,28 @@ pub(crate) struct Freeze {
     program: Vec<OsString>,
 }
 
-impl Freeze {
-    /// Whether the exit status is that of a program.
-    pub(crate) fn runs_a_program(&self) -> bool {
-        self.run
+impl Subcommand for Freeze {
+    fn has_json(&self) -> bool {
+        !self.run
     }
 
-    /// Freezes. The time-out is for the reply, or for the program.
-    pub(crate) fn run(&self, target: &Target, json: bool, timeout: Option<Duration>) -> anyhow::Result<ExitCode> {
+    /// Freezes. The timeout is for the reply, or for the program.
+    fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
         if self.run {
-            return run::while_frozen(target, |agent| self.freeze(agent), &self.program, timeout);
+            return run::while_frozen(options.target, |agent| self.freeze(agent), &self.program, options.timeout);
         }
-        let count = self.freeze(&mut target.connect(timeout.or(Some(REPLY_TIMEOUT)))?)?;
-        print(&if json { format!("{count}\n") } else { describe(count, "frozen") })?;
+        let count = self.freeze(&mut options.connect()?)?;
+        print(&if options.json { format!("{count}\n") } else { describe(count, "frozen") })?;
         check(count)?;
         Ok(ExitCode::SUCCESS)
     }
 
+    fn failure_status(&self, error: &anyhow::Error) -> u8 {
+        if self.run { exec::FAILED } else { failure::status(error) }
+    }
+}
+
+impl Freeze {
     fn freeze(&self, agent: &mut Agent) -> Result<i64, Failure> {
         let lease = self.lease;
         match &self.mounts[..] {
@@ -65,12 +67,12 @@ impl Freeze {
 
 fn check(count: i64) -> anyhow::Result<()> {
     if count < 1 {
-        bail!("nothing was frozen: none of the guest's file systems can be, or none is mounted where it was said");
+        bail!("nothing was frozen: no file system of the guest supports it, or none is mounted at the given paths");
     }
     Ok(())
 }
 
-/// How many file systems have been brought into a state.
+/// How many file systems have reached a state.
 pub(super) fn describe(count: i64, state: &str) -> String {
     match count {
         1 => format!("1 file system is {state}\n"),

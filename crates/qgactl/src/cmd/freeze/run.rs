@@ -1,12 +1,12 @@
-//! A program of the host's, run while the guest is frozen.
+//! A program on this host, run while the guest is frozen.
 //!
-//! Once the freeze was asked for, nothing but the death of qgactl itself leaves the guest frozen: it is thawed when the
-//! program has ended or could not be started, when its time is up, and when SIGINT, SIGTERM or SIGHUP comes, unless it was
-//! ignored from the beginning. The program is then asked to end, and after [`STOP_GRACE`] killed; what it has started is
-//! not: it stays in the process group of qgactl, so that a terminal serves it as ever. A thaw that cannot be said because
-//! the connection broke is said again on a new one. The exit status is the program's, unless the freeze did not hold until
-//! its end.
-//! SIGQUIT is left alone, for whoever does not want to wait for a guest that does not answer.
+//! Once the freeze was requested, only the death of qgactl itself leaves the guest frozen. qgactl thaws the guest when
+//! the program has ended or could not be started, when the timeout expires, and on SIGINT, SIGTERM or SIGHUP, unless
+//! the signal was ignored from the beginning. The program then gets SIGTERM, and SIGKILL after [`STOP_GRACE`]. Its
+//! child processes do not: they stay in the process group of qgactl, so that the terminal's job control covers them. A
+//! thaw that fails because the connection broke is repeated on a new one. The exit status is the program's, unless the
+//! freeze did not last until its end.
+//! SIGQUIT keeps its default action, so that a user can leave a guest that does not answer.
 
 use std::{
     ffi::{CString, OsString},
@@ -33,16 +33,20 @@ use nix::{
 };
 use qga::commands::freeze::Thaw;
 
-use super::{REPLY_TIMEOUT, check};
+use super::check;
 use crate::{
-    cmd::{exec::TIMED_OUT, thaw},
+    cmd::exec::TIMED_OUT,
     connect::{Agent, Target},
     failure::{self, Failure, say, status_of_signal},
     interrupt,
 };
 
-/// How long a program has to end that is asked to, and then again when it is killed.
+/// How long a program has to end after SIGTERM, and again after SIGKILL.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// How long the thaw is retried on new connections, and how long each attempt may take. Shorter than the command's own
+/// timeout, because a script waits for the program's exit status: a live agent thaws at once, apart from its hooks,
+/// which have a minute each.
+const THAW_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 /// Between two attempts to reach the agent.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -54,7 +58,7 @@ pub(super) fn while_frozen(
     limit: Option<Duration>,
 ) -> anyhow::Result<ExitCode> {
     let path = program.first().context("no program is given")?.display();
-    let signals = Signals::hold()?;
+    let signals = Signals::block()?;
     let mut guest = Guest { target, agent: None };
     match freeze(guest.agent()?) {
         Ok(count) => check(count)?,
@@ -84,8 +88,8 @@ pub(super) fn while_frozen(
 /// The exit status of a program, or that for what ended it.
 fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyhow::Result<u8> {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    // One may have come during the freeze.
-    if let Event::Told(signal) = signals.next(Some(Instant::now()))? {
+    // A signal may have arrived during the freeze.
+    if let Event::Asked(signal) = signals.next(Some(Instant::now()))? {
         return Ok(status_of_signal(signal.number));
     }
     let path = program[0].display();
@@ -95,13 +99,13 @@ fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyh
             return Ok(status);
         }
         match signals.next(deadline)? {
-            Event::Told(signal) => {
+            Event::Asked(signal) => {
                 if !signal.is_known_to_all {
                     kill(pid, Signal::try_from(signal.number)?).ok();
                 }
                 break status_of_signal(signal.number);
             }
-            Event::TooLate => {
+            Event::TimedOut => {
                 say(&format!("qgactl: {path} has not ended in time"));
                 kill(pid, Signal::SIGTERM).ok();
                 break TIMED_OUT;
@@ -118,7 +122,7 @@ fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyh
     Ok(status)
 }
 
-/// Starts a program that finds its signals as they usually are, although they are held here.
+/// Starts a program with the default signal mask, although signals are blocked here.
 fn start(program: &[OsString]) -> anyhow::Result<Pid> {
     let variable =
         |(name, value): (OsString, OsString)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
@@ -137,8 +141,8 @@ fn start(program: &[OsString]) -> anyhow::Result<Pid> {
 fn ends(pid: Pid, signals: &Signals) -> anyhow::Result<bool> {
     let end = Instant::now() + STOP_GRACE;
     while status_if_ended(pid)?.is_none() {
-        // Told again, it does no more than that.
-        if matches!(signals.next(Some(end))?, Event::TooLate) {
+        // A second signal changes nothing.
+        if matches!(signals.next(Some(end))?, Event::TimedOut) {
             return Ok(status_if_ended(pid)?.is_some());
         }
     }
@@ -164,18 +168,15 @@ impl Guest<'_> {
     fn agent(&mut self) -> Result<&mut Agent, Failure> {
         let agent = match self.agent.take() {
             Some(agent) => agent,
-            None => self.target.connect(Some(REPLY_TIMEOUT))?,
+            None => self.target.connect(None)?,
         };
         Ok(self.agent.insert(agent))
     }
 
     fn thaw(&mut self) -> Result<i64, Failure> {
-        let end = Instant::now() + thaw::REPLY_TIMEOUT;
+        let end = Instant::now() + THAW_TIMEOUT;
         loop {
-            let thawed = self.agent().and_then(|agent| {
-                agent.reply_timeout = thaw::REPLY_TIMEOUT;
-                agent.call(&Thaw {})
-            });
+            let thawed = self.agent().and_then(|agent| agent.call_until(&Thaw {}, Instant::now() + THAW_TIMEOUT));
             match thawed {
                 Err(failure) if failure.is_of_the_connection() && Instant::now() < end => {
                     // First this, because QEMU serves one connection at a time.
@@ -188,14 +189,14 @@ impl Guest<'_> {
     }
 }
 
-/// Signals that are told of instead of ending the process.
+/// Signals that are received as events instead of ending the process.
 struct Signals(SignalFd);
 
 enum Event {
-    /// Somebody wants an end.
-    Told(Received),
+    /// A signal asks qgactl to end.
+    Asked(Received),
     ChildChanged,
-    TooLate,
+    TimedOut,
 }
 
 struct Received {
@@ -205,29 +206,29 @@ struct Received {
 }
 
 impl Signals {
-    /// Holds them from now on. Programs that are started get all of them as usual.
-    fn hold() -> io::Result<Self> {
-        // With a handler the kernel tells of the program's end, and keeps how it was, also where SIGCHLD was ignored.
+    /// Blocks them from now on. Programs that are started get all of them as usual.
+    fn block() -> io::Result<Self> {
+        // With a handler, the kernel reports the program's end and keeps its status even where SIGCHLD was ignored.
         signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())?;
-        let mut signals = interrupt::wishes_to_end();
+        let mut signals = interrupt::termination_signals();
         signals.add(Signal::SIGCHLD);
         signals.thread_block()?;
         Ok(Self(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// What comes next, until it is too late.
+    /// The next event, or [`Event::TimedOut`] at the deadline.
     fn next(&self, deadline: Option<Instant>) -> nix::Result<Event> {
         loop {
             if let Some(signal) = self.0.read_signal()? {
                 let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
                 return Ok(match number == Signal::SIGCHLD as i32 {
                     true => Event::ChildChanged,
-                    false => Event::Told(Received { number, is_known_to_all: signal.ssi_code == libc::SI_KERNEL }),
+                    false => Event::Asked(Received { number, is_known_to_all: signal.ssi_code == libc::SI_KERNEL }),
                 });
             }
             let sleep = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if sleep.is_some_and(|sleep| sleep.is_zero()) {
-                return Ok(Event::TooLate);
+                return Ok(Event::TimedOut);
             }
             // Rounded up, so that the deadline has passed then.
             let sleep = sleep.map_or(PollTimeout::NONE, |sleep| {
