@@ -1,4 +1,4 @@
-//! The limits of what a peer may send, start or hold, for the manual page and the README, from the constants themselves.
+//! The limits on what a peer may send, start or hold. The manual page and the README get them from the constants.
 
 use std::time::Duration;
 
@@ -22,55 +22,52 @@ use crate::{
     serve::{executor::MAX_BUSY, server::MAX_CONNECTIONS},
 };
 
-/// What is limited, and to how much.
+/// Each limit: what it applies to, and its value.
 pub(super) fn limits() -> Vec<(&'static str, String)> {
     vec![
         ("one message", format!("{}, {MAX_TOKENS} tokens, {MAX_DEPTH} levels deep", bytes(MAX_MESSAGE_BYTES + 1))),
-        (
-            "one `guest-file-read`",
-            format!("{}; {} if it does not say", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES)),
-        ),
+        ("one `guest-file-read`", format!("{}; {} without `count`", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES))),
         (
             "open files",
-            format!("{MAX_OPEN_FILES}; beyond that, one that was not used for {} is closed", duration(MAX_IDLE)),
+            format!("{MAX_OPEN_FILES}; a file that nobody used for {} is closed to make room", duration(MAX_IDLE)),
         ),
-        ("peers at once", format!("{MAX_CONNECTIONS}")),
-        ("commands that have not ended, stuck ones included", format!("{MAX_BUSY}")),
-        ("programs that run", format!("{MAX_RUNNING}")),
+        ("connections at once", format!("{MAX_CONNECTIONS}")),
+        ("commands in progress, stuck ones included", format!("{MAX_BUSY}")),
+        ("running programs", format!("{MAX_RUNNING}")),
         (
-            "output kept of a program",
+            "captured output",
             format!(
-                "{} a stream, {} of all; for {}",
+                "{} per stream, {} for all programs; kept for {}",
                 bytes(MAX_OUTPUT_BYTES),
                 bytes(MAX_KEPT_BYTES),
                 duration(MAX_AGE)
             ),
         ),
-        ("input that programs have not read", bytes(MAX_WAITING_BYTES)),
-        ("output of what a program has left behind", format!("kept for {} after its end", duration(GRACE))),
+        ("input that programs have not read yet", bytes(MAX_WAITING_BYTES)),
+        ("output of a program's descendants", format!("captured until {} after the program's end", duration(GRACE))),
         (
-            "deadline of a command",
+            "timeout of a command",
             format!(
-                "{}; {} where a program or a file is waited for; {} of a trim",
+                "{}; {} if it waits for a program or a file; {} for a trim",
                 duration(QUERY_TIMEOUT),
                 duration(HELPER_TIMEOUT),
                 duration(TRIM_TIMEOUT)
             ),
         ),
-        ("a freeze hook", format!("{} (`fsfreeze-hook-timeout`)", duration(HOOK_TIMEOUT))),
-        ("freezing all file systems", format!("{} (`fsfreeze-timeout`)", duration(FREEZE_TIMEOUT))),
+        ("timeout of a freeze hook", format!("{} (`fsfreeze-hook-timeout`)", duration(HOOK_TIMEOUT))),
+        ("timeout of freezing all file systems", format!("{} (`fsfreeze-timeout`)", duration(FREEZE_TIMEOUT))),
         (
-            "a freeze",
+            "duration of a freeze",
             format!(
-                "{} (`fsfreeze-lease`); a host may ask for {} or less",
+                "{} (`fsfreeze-lease`); a host may ask for up to {}",
                 duration(FREEZE_LEASE),
                 duration(Duration::from_secs(MAX_LEASE_SECONDS.unsigned_abs()))
             ),
         ),
-        ("a freeze without an agent", format!("ends after {}", duration(GUARD_GRACE))),
+        ("duration of a freeze after its agent has gone", duration(GUARD_GRACE)),
         (
-            "log and audit kept while file systems are frozen",
-            format!("{} each, oldest lost first", bytes(logging::MAX_KEPT_BYTES)),
+            "log and audit held in memory during a freeze",
+            format!("{} each; the oldest lines are dropped first", bytes(logging::MAX_KEPT_BYTES)),
         ),
     ]
 }
