@@ -1,4 +1,4 @@
-//! The limits on what a peer may send, start or hold. The manual page and the README get them from the constants.
+//! The limits of what a peer may send, start or hold, taken from the constants, for the manual page and the README.
 
 use std::time::Duration;
 
@@ -22,63 +22,64 @@ use crate::{
     serve::{executor::MAX_BUSY, server::MAX_CONNECTIONS},
 };
 
-/// Each limit: what it applies to, and its value.
+/// What is limited, and the limit.
 pub(super) fn limits() -> Vec<(&'static str, String)> {
     vec![
         ("one message", format!("{}, {MAX_TOKENS} tokens, {MAX_DEPTH} levels deep", bytes(MAX_MESSAGE_BYTES + 1))),
-        ("one `guest-file-read`", format!("{}; {} without `count`", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES))),
+        ("one `guest-file-read`", format!("{}; {} by default", bytes(MAX_READ_BYTES), bytes(DEFAULT_READ_BYTES))),
         (
             "open files",
-            format!("{MAX_OPEN_FILES}; a file that nobody used for {} is closed to make room", duration(MAX_IDLE)),
+            format!("{MAX_OPEN_FILES}; beyond that, one that has not been used for {} is closed", duration(MAX_IDLE)),
         ),
-        ("connections at once", format!("{MAX_CONNECTIONS}")),
-        ("commands in progress, stuck ones included", format!("{MAX_BUSY}")),
+        ("peers at once", format!("{MAX_CONNECTIONS}")),
+        ("running commands, stuck ones included", format!("{MAX_BUSY}")),
         ("running programs", format!("{MAX_RUNNING}")),
         (
-            "captured output",
+            "output kept of a program",
             format!(
-                "{} per stream, {} for all programs; kept for {}",
+                "{} a stream, {} in all; for {}",
                 bytes(MAX_OUTPUT_BYTES),
                 bytes(MAX_KEPT_BYTES),
                 duration(MAX_AGE)
             ),
         ),
-        ("input that programs have not read yet", bytes(MAX_WAITING_BYTES)),
-        ("output of a program's descendants", format!("captured until {} after the program's end", duration(GRACE))),
+        ("input that programs have not read", bytes(MAX_WAITING_BYTES)),
+        ("output of children that outlive their program", format!("kept for {} after its end", duration(GRACE))),
         (
             "timeout of a command",
             format!(
-                "{}; {} if it waits for a program or a file; {} for a trim",
+                "{}; {} for one that waits for a program or a file; {} for a trim",
                 duration(QUERY_TIMEOUT),
                 duration(HELPER_TIMEOUT),
                 duration(TRIM_TIMEOUT)
             ),
         ),
-        ("timeout of a freeze hook", format!("{} (`fsfreeze-hook-timeout`)", duration(HOOK_TIMEOUT))),
-        ("timeout of freezing all file systems", format!("{} (`fsfreeze-timeout`)", duration(FREEZE_TIMEOUT))),
+        ("a freeze hook", format!("{} (`fsfreeze-hook-timeout`)", duration(HOOK_TIMEOUT))),
+        ("freezing all file systems", format!("{} (`fsfreeze-timeout`)", duration(FREEZE_TIMEOUT))),
         (
-            "duration of a freeze",
+            "a freeze",
             format!(
-                "{} (`fsfreeze-lease`); a host may ask for up to {}",
+                "{} (`fsfreeze-lease`); a host may ask for {} or less",
                 duration(FREEZE_LEASE),
                 duration(Duration::from_secs(MAX_LEASE_SECONDS.unsigned_abs()))
             ),
         ),
-        ("duration of a freeze after its agent has gone", duration(GUARD_GRACE)),
+        ("a freeze without an agent", format!("ends after {}", duration(GUARD_GRACE))),
         (
-            "log and audit held in memory during a freeze",
-            format!("{} each; the oldest lines are dropped first", bytes(logging::MAX_KEPT_BYTES)),
+            "log and audit kept while file systems are frozen",
+            format!("{} each, oldest lost first", bytes(logging::MAX_KEPT_BYTES)),
         ),
     ]
 }
 
-/// In the largest unit that leaves a whole number.
+/// Formats a size in the largest unit that gives a whole number.
 fn bytes(count: usize) -> String {
     const UNITS: [(usize, &str); 2] = [(1024 * 1024, "MiB"), (1024, "KiB")];
     let unit = UNITS.into_iter().find(|(size, _)| count.is_multiple_of(*size));
     unit.map_or_else(|| format!("{count} bytes"), |(size, name)| format!("{} {name}", count / size))
 }
 
+/// Formats a duration in the largest unit that gives a whole number.
 fn duration(time: Duration) -> String {
     const UNITS: [(u64, &str); 2] = [(3600, "h"), (60, "min")];
     let seconds = time.as_secs();
