@@ -83,9 +83,9 @@ pub(crate) mod tests {
             state: State::load(root, true).unwrap(),
             files: OpenFiles::default(),
             programs: Programs::new().unwrap(),
-            probes: Probes::default(),
+            probes: crate::storage::probes::tests::probes(),
             freezer: crate::freeze::tests::freezer_of_nothing(root),
-            trims: Probes::default(),
+            trims: crate::storage::probes::tests::probes(),
             file_locks: KeyedLock::default(),
         }
     }

@@ -1,4 +1,4 @@
-//! Bytes owed to a peer, in order.
+//! Pending output of a connection, in order.
 //!
 //! Small replies share a buffer, so that a batch of them costs one write; a large one is sent from its own and freed as
 //! soon as it is gone. Nothing is dropped while the peer is there.
@@ -36,10 +36,13 @@ impl Output {
     /// Sends as much as `write` takes.
     ///
     /// # Errors
-    /// What `write` fails with, `WouldBlock` included; what it took before is not sent again.
+    /// What `write` fails with, `WouldBlock` included; what it took before is not sent again. `WriteZero` if it takes
+    /// nothing: a virtio port does so when its queue is broken or the kernel has no memory for the buffer. poll(2) then
+    /// still reports the port as writable, so a wait for an edge might never end.
     pub(crate) fn send(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
         while let Some(first) = self.buffers.front() {
             match write(&first[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.mark_sent(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -92,6 +95,20 @@ mod tests {
             })
             .unwrap();
         assert_eq!(writes, 1);
+    }
+
+    #[test]
+    fn a_write_that_takes_nothing_is_an_error_and_is_not_repeated() {
+        let mut output = Output::default();
+        output.push(b"abc".to_vec());
+        let mut writes = 0;
+        let sent = output.send(|_| {
+            writes += 1;
+            assert_eq!(writes, 1, "the write was repeated");
+            Ok(0)
+        });
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::WriteZero);
+        assert_eq!(output.len(), 3);
     }
 
     #[test]

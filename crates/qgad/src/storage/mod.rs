@@ -8,7 +8,7 @@ pub(crate) mod address;
 pub(crate) mod capacity;
 pub(crate) mod device;
 pub(crate) mod mounts;
-mod probes;
+pub(crate) mod probes;
 pub(crate) mod smart;
 
 pub(crate) use self::probes::{Limits, Probes};

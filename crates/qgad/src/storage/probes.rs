@@ -2,9 +2,9 @@
 //!
 //! The questions of one call are asked in their order by a helper thread. When one stays unanswered for
 //! [`Limits::stall`], another helper goes on behind it; when all are asked and none has been answered for
-//! [`Limits::patience`], the rest stays unanswered. A place that still keeps an earlier call's helper is not asked again:
-//! it delays one call, by about a second where facts are asked for, and none after that. Helpers are bounded by
-//! [`MAX_HELPERS`]; a device that comes back gives its own free.
+//! [`Limits::timeout`], the rest stays unanswered. A path that still keeps an earlier call's helper is not asked again.
+//! It delays one call, by about a second where facts are asked for, and none after that. [`MAX_HELPERS`] bounds the
+//! helpers; a device that answers again frees its own.
 
 use std::{
     collections::HashMap,
@@ -33,25 +33,23 @@ pub(crate) struct Limits {
     /// After this long without an answer another helper goes on.
     pub(crate) stall: Duration,
     /// After this long without an answer to the last questions they are given up.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
     /// Longest for all questions.
     pub(crate) in_all: Duration,
 }
 
-/// Of facts. Answers come from memory, in microseconds; the most impatient host waits a second, many wait five. A busy
-/// machine that runs the tests has no host.
-const OF_FACTS: Limits = Limits {
-    stall: Duration::from_millis(200),
-    patience: Duration::from_millis(if cfg!(test) { 3000 } else { 700 }),
-    in_all: Duration::from_secs(4),
-};
+/// For facts. Answers come from memory, in microseconds. Some hosts give up after a second, many after five.
+const FACT_LIMITS: Limits =
+    Limits { stall: Duration::from_millis(200), timeout: Duration::from_millis(700), in_all: Duration::from_secs(4) };
 
 /// The helpers of all calls.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Probes(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// The limits of calls that bring none of their own.
+    limits: Limits,
     helpers: AtomicUsize,
     asked: Mutex<HashMap<PathBuf, Instant>>,
 }
@@ -73,14 +71,25 @@ struct Answers<T> {
     is_awaited: bool,
 }
 
+impl Default for Probes {
+    fn default() -> Self {
+        Self::with_limits(FACT_LIMITS)
+    }
+}
+
 impl Probes {
-    /// Asks for a fact of each place, and returns the answers in their order; nothing for those that do not come in time.
+    /// Probes of which each call has these limits, unless it brings its own.
+    pub(crate) fn with_limits(limits: Limits) -> Self {
+        Self(Arc::new(Shared { limits, helpers: AtomicUsize::default(), asked: Mutex::default() }))
+    }
+
+    /// Asks for a fact of each path. The answers have the order of the paths; one that comes too late is `None`.
     pub(crate) fn ask<T, P>(&self, places: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
     where
         T: Send + 'static,
         P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
     {
-        self.ask_within(OF_FACTS, places, probe)
+        self.ask_within(self.0.limits, places, probe)
     }
 
     /// As [`Self::ask`], for what may take longer.
@@ -89,7 +98,7 @@ impl Probes {
         T: Send + 'static,
         P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
     {
-        let Limits { stall, patience, in_all } = limits;
+        let Limits { stall, timeout, in_all } = limits;
         let count = places.len();
         let answers = Answers { in_order: places.iter().map(|_| None).collect(), count: 0, is_awaited: true };
         let round = Arc::new(Round {
@@ -112,7 +121,7 @@ impl Probes {
             } else if last_answer.max(last_helper).elapsed() >= stall {
                 last_helper = Instant::now();
                 let has_more = round.next.load(Ordering::Relaxed) < count;
-                goes_on = has_more && round.start_helper() || last_answer.elapsed() < patience;
+                goes_on = has_more && round.start_helper() || last_answer.elapsed() < timeout;
             }
         }
         answers.is_awaited = false;
@@ -199,10 +208,15 @@ impl Drop for Helper {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Condvar;
 
     use super::*;
+
+    /// As shipped, but with time for answers on a machine that is busy with other tests.
+    pub(crate) fn probes() -> Probes {
+        Probes::with_limits(Limits { timeout: Duration::from_secs(3), ..FACT_LIMITS })
+    }
 
     /// What keeps questions from being answered.
     #[derive(Default)]
@@ -243,21 +257,21 @@ mod tests {
 
     #[test]
     fn answers_come_in_the_order_of_the_places() {
-        let (probes, gate) = (Probes::default(), Arc::default());
+        let (probes, gate) = (probes(), Arc::default());
         check(&probes, &gate, &["/a", "/bcd", "/ef"], &[Some(2), Some(4), Some(3)]);
         check(&probes, &gate, &[], &[]);
     }
 
     #[test]
     fn a_dead_place_hides_only_itself() {
-        let (probes, gate) = (Probes::default(), Arc::default());
+        let (probes, gate) = (probes(), Arc::default());
         check(&probes, &gate, &["/a", "/dead/1", "/bcd", "/dead/2", "/ef"], &[Some(2), None, Some(4), None, Some(3)]);
         open_and_wait(&probes, &gate);
     }
 
     #[test]
     fn a_dead_place_is_not_asked_again_until_it_answers() {
-        let (probes, gate) = (Probes::default(), Arc::default());
+        let (probes, gate) = (probes(), Arc::default());
         for _ in 0..3 {
             check(&probes, &gate, &["/dead", "/a"], &[None, Some(2)]);
         }
@@ -270,7 +284,7 @@ mod tests {
 
     #[test]
     fn helpers_are_bounded() {
-        let (probes, gate) = (Probes::default(), Arc::default());
+        let (probes, gate) = (probes(), Arc::default());
         let places: Vec<_> = (0..2 * MAX_HELPERS).map(|index| format!("/dead/{index}")).collect();
         let places: Vec<_> = places.iter().map(String::as_str).collect();
         check(&probes, &gate, &places, &vec![None; places.len()]);

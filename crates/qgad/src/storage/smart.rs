@@ -59,7 +59,7 @@ fn read(log: &[u8; HEALTH_LOG_BYTES]) -> NvmeSmart {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::probes::tests::probes, *};
 
     #[test]
     fn every_number_has_its_place() {
@@ -94,6 +94,6 @@ mod tests {
     fn what_is_no_controller_says_nothing() {
         let (root, _directory) = Root::from_text("dev/nvme0n1: a file\n");
         let nodes = ["/dev/nvme0n1", "/dev/absent"].map(PathBuf::from).to_vec();
-        assert_eq!(ask(&Probes::default(), &root, nodes), [None, None]);
+        assert_eq!(ask(&probes(), &root, nodes), [None, None]);
     }
 }

@@ -37,7 +37,7 @@ const SHARE_OF_TIMEOUT: f64 = 0.9;
 impl Run for Fstrim {
     fn run(self, guest: &Guest) -> Result<TrimReport> {
         let in_all = guest.timeout(&Self::SPEC).mul_f64(SHARE_OF_TIMEOUT);
-        let limits = Limits { stall: STALL.min(in_all), patience: in_all, in_all };
+        let limits = Limits { stall: STALL.min(in_all), timeout: in_all, in_all };
         // The kernel reads a negative number as a large one: larger than any free extent.
         let minimum = self.minimum.unwrap_or(0).cast_unsigned();
         report(guest, limits, move |file| trim(file, minimum))
@@ -101,7 +101,7 @@ bind/
 a b/
 ";
     const PATIENT: Limits =
-        Limits { stall: Duration::from_secs(60), patience: Duration::from_secs(60), in_all: Duration::from_secs(60) };
+        Limits { stall: Duration::from_secs(60), timeout: Duration::from_secs(60), in_all: Duration::from_secs(60) };
 
     fn machine(text: &str) -> (Guest, tempfile::TempDir) {
         let (root, directory) = Root::from_text(text);
