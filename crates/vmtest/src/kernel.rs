@@ -16,10 +16,10 @@ use anyhow::{Context, Result, anyhow, bail};
 pub struct Kernel {
     /// Its release: `6.1.0-56-amd64`.
     pub release: String,
-    /// The file that QEMU loads, not compressed: an emulated processor would take longer to unpack it than to boot it.
+    /// The file that QEMU loads, uncompressed: an emulated processor would take longer to decompress it than to boot.
     pub image: PathBuf,
-    /// The same, packed as it is installed.
-    pub packed: PathBuf,
+    /// The same kernel, compressed as it is installed.
+    pub compressed: PathBuf,
     /// `lib/modules/RELEASE` of the unpacked package.
     modules: PathBuf,
 }
@@ -52,8 +52,8 @@ impl Kernel {
         let modules = fs::read_dir(package.join("lib/modules")).ok()?.find_map(|entry| Some(entry.ok()?.path()))?;
         let release = modules.file_name()?.to_str()?.to_owned();
         let image = package.join("boot").join(format!("vmlinux-{release}"));
-        let packed = package.join("boot").join(format!("vmlinuz-{release}"));
-        image.exists().then_some(Self { release, image, packed, modules })
+        let compressed = package.join("boot").join(format!("vmlinuz-{release}"));
+        image.exists().then_some(Self { release, image, compressed, modules })
     }
 
     /// The modules of these names and all they need, each after what it needs. Those built into the kernel are left out.

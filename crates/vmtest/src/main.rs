@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use vmtest::{
-    image::{DISK_MODULE_LIST, Image},
+    image::Image,
     needs::Needs,
     vm::{BOOT_TIMEOUT, Builder},
 };
@@ -150,7 +150,7 @@ fn boot(options: Options) -> Result<ExitCode> {
     say(&format!("boot to first reply: {:.1} s", started.elapsed().as_secs_f64()))?;
     if options.has_disks {
         vm.wait_booted()?;
-        vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+        vm.load_disk_modules()?;
         vm.wait_until("test -b /dev/vda && test -b /dev/sda && test -b /dev/nvme0n1")?;
         vm.sh(MAKE_FILE_SYSTEMS)?;
     }

@@ -1,7 +1,5 @@
 //! Users of the guest: their SSH keys and passwords.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
 use qga::{
     client::{Client, Error},
@@ -112,7 +110,7 @@ pub(crate) fn have_their_passwords_set(builder: Builder<'_>) -> Result<()> {
     let refusal = set_password(&mut agent, "ann", SECRET, false);
     check_refused(refusal, "child process has failed to set user password: it is too short\n")?;
 
-    let console = String::from_utf8_lossy(&fs::read(vm.folder().join("console.log"))?).into_owned();
+    let console = vm.console().text()?;
     ensure!(console.contains("guest-set-user-password"), "the verbose log says what was called");
     for secret in [SECRET, "Y29ycmU6Y3QgaG9yc2U=", &crypted] {
         ensure!(!console.contains(secret), "the log has the password");

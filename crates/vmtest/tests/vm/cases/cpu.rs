@@ -51,7 +51,7 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     for (name, value) in free["props"].as_object().into_iter().flatten() {
         device[name] = value.clone();
     }
-    vm.qmp.execute("device_add", &device)?;
+    vm.plug(&device)?;
     // A directory is there before its switch is; the first processor has none.
     vm.wait_until("ls /sys/devices/system/cpu/cpu[0-9]*/online | wc -l | grep -qx 2")?;
 

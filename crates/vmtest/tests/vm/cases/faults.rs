@@ -1,7 +1,5 @@
 //! Disks without room.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use qga::{
     client::{Client, Error},
@@ -73,7 +71,7 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     check_log(&vm.sh("cat /var/log/agent.log")?)?;
     check_audit(&vm.sh("cat /root/audit.log")?)?;
 
-    let console = fs::read_to_string(vm.folder().join("console.log"))?;
+    let console = vm.console().text()?;
     assert_eq!(console.matches(COMPLAINT).count(), 1);
 
     // The first start of an agent meets full disks.

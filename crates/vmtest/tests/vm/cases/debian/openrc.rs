@@ -11,7 +11,6 @@ use qga::{
     },
 };
 use vmtest::{
-    image::DISK_MODULE_LIST,
     needs,
     transcript::Recorded,
     vm::{Builder, Vm},
@@ -44,7 +43,7 @@ pub(crate) fn runs_the_agent(builder: Builder<'_>) -> Result<()> {
 }
 
 fn bring_up_openrc(vm: &mut Vm) -> Result<()> {
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     vm.wait_until("test -b /dev/vda")?;
     vm.sh(&format!("mount -t ext4 /dev/vda {ROOT}; cp /usr/sbin/qgad {ROOT}/usr/sbin/"))?;
     vm.sh(&format!("for name in proc sys dev; do mount -o bind /$name {ROOT}/$name || exit 1; done"))?;

@@ -25,7 +25,7 @@ pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let swap = folder.path().join("swap");
     make_swap(&swap)?;
-    let builder = builder.packed_kernel().overlay(&folder.path().join("disk")).swap(&swap);
+    let builder = builder.compressed_kernel().overlay(&folder.path().join("disk")).swap(&swap);
     let mut vm = builder.clone().boot()?;
     vm.wait_until("systemctl is-system-running --wait")?;
     // In memory only, so that it tells a machine that woke from one that booted.

@@ -27,7 +27,7 @@ pub(crate) fn is_written_after_the_thaw(builder: Builder<'_>) -> Result<()> {
     refused_commands_are_told_of_in_order(&mut vm)?;
     what_is_too_much_is_counted(&mut vm)?;
     an_agent_that_ends_leaves_its_lines_on_standard_error(&mut vm)?;
-    let console = String::from_utf8_lossy(&std::fs::read(vm.folder().join("console.log"))?).into_owned();
+    let console = vm.console().text()?;
     for secret in SECRETS {
         vm.sh(&format!("! grep -rF {secret} /mnt/a /run /tmp /var/log"))?;
         ensure!(!console.contains(secret), "the console has a secret");

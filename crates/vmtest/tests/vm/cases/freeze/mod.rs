@@ -25,7 +25,6 @@ use qga::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use vmtest::{
-    image::DISK_MODULE_LIST,
     transcript::Recorded,
     vm::{Builder, Vm},
 };
@@ -206,7 +205,7 @@ pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
     fs::File::create(&file)?.set_len(16 << 20)?;
     let node = json!({"driver": "raw", "node-name": "late", "file": {"driver": "file", "filename": file}});
     vm.qmp.execute("blockdev-add", &node)?;
-    vm.qmp.execute("device_add", &json!({"driver": "virtio-blk-pci", "id": "late", "drive": "late"}))?;
+    vm.plug(&json!({"driver": "virtio-blk-pci", "id": "late", "drive": "late"}))?;
     vm.wait_until("grep vdc /proc/partitions")?;
     assert_eq!(agent.call(&Thaw {}, soon())?, 2);
     vm.wait_until("mount -t ext4 /dev/vda /mnt/a && echo x >/mnt/a/file")?;
@@ -224,7 +223,7 @@ pub(super) fn boot(builder: Builder<'_>, contents: &[(&'static str, Content)]) -
     let arguments = disks.qemu_arguments();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let mut vm = builder.qemu_arguments(&arguments).boot()?;
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     disks.mount_all(&mut vm)?;
     Ok((vm, disks))
 }

@@ -14,7 +14,6 @@ use qga::{
 };
 use serde_json::{Value, json};
 use vmtest::{
-    image::DISK_MODULE_LIST,
     transcript::Recorded,
     vm::{Builder, Vm},
 };
@@ -184,7 +183,7 @@ fn write_udev(vm: &mut Vm) -> Result<()> {
 }
 
 fn load_disk_modules(vm: &mut Vm) -> Result<()> {
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     Ok(())
 }
 
