@@ -1,6 +1,6 @@
 //! Debian's kernel, unpacked by `tools/fetch-kernel`, and its modules.
 //!
-//! The package carries no list of dependencies: that is made when it is installed. So each module is asked itself.
+//! The package has no list of dependencies: depmod makes one at the installation. Each module names its own.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +56,7 @@ impl Kernel {
         image.exists().then_some(Self { release, image, compressed, modules })
     }
 
-    /// The modules of these names and all they need, each after what it needs. Those built into the kernel are left out.
+    /// The modules of these names and their dependencies, each after its own. Those built into the kernel are left out.
     ///
     /// # Errors
     /// When the kernel lacks one.
@@ -68,7 +68,7 @@ impl Kernel {
         let loadable = paths_by_name(&list("modules.order")?);
         let built_in = paths_by_name(&list("modules.builtin")?);
         let mut found: Vec<Module> = Vec::new();
-        // A module stays below what it needs until that is found.
+        // A stack: a module stays below its dependencies until they are found.
         let mut wanted: Vec<String> = names.iter().rev().map(|name| (*name).to_owned()).collect();
         while let Some(name) = wanted.last().cloned() {
             let is_known = |name: &str| found.iter().any(|module| module.name == name) || built_in.contains_key(name);

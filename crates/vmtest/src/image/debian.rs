@@ -1,7 +1,7 @@
 //! The way to Debian with systemd, which stands on a disk that `tools/make-debian` made.
 //!
-//! The initramfs holds what is copied onto that disk, as a package of the agent would install it, and the init that copies
-//! it and then starts the disk's own. The disk itself is not written to: QEMU keeps the changes.
+//! The initramfs holds what is copied onto that disk, as a package of the agent would install it, and the init that
+//! copies it and then starts the disk's own. The disk itself is not written to: QEMU keeps the changes.
 
 use std::path::Path;
 
@@ -28,9 +28,9 @@ SUBSYSTEM=="virtio-ports", ATTR{name}=="vmtest.control", TAG+="systemd", ENV{SYS
 impl Image {
     /// Makes the initramfs for Debian on a disk that `tools/make-debian` made.
     ///
-    /// Without packages, the agent is installed with the files of `packaging`, and its unit is not enabled. With packages,
-    /// the guest finds them at [`PACKAGE`] and [`RPM`]. The disk also gets a service for the control channel. The agent and
-    /// our init use the disk's libraries, so they must not need newer ones.
+    /// Without packages, the agent is installed with the files of `packaging`, and its unit is not enabled. With
+    /// packages, the guest finds them at [`PACKAGE`] and [`RPM`]. The disk also gets a service for the control channel.
+    /// The agent and our init use the disk's libraries, so they must not need newer ones.
     ///
     /// # Errors
     /// As [`Self::build`].

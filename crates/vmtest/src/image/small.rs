@@ -1,7 +1,7 @@
 //! The small guest: an initramfs that is the whole file system.
 //!
-//! It holds busybox, the agents with their shared libraries, our init and the kernel's modules. Its operating system, host
-//! name and time zone are inventions, so that a test can tell the guest's from the host's.
+//! It holds busybox, the agents with their shared libraries, our init and the kernel's modules. Its operating system,
+//! host name and time zone are inventions, so that a test can tell the guest's from the host's.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! The description of a VM, and its start.
 //!
-//! A [`Builder`] is a value: nothing happens before [`Builder::start`]. What it describes becomes QEMU's command line in
-//! `command_line`.
+//! A [`Builder`] is a value: nothing happens before [`Builder::start`]. The module `command_line` turns it into QEMU's
+//! command line.
 
 use std::{
     fs::{self, File},
@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use super::{START_TIMEOUT, Vm, command_line::Paths, console::Console, qemu::Qemu};
 use crate::{control::Control, image::Image, needs, qmp::Qmp};
 
-/// Names, in the environment of process 1, the init that replaces ours. The kernel puts arguments there that it does not
-/// know.
+/// Names, in the environment of process 1, the init that replaces ours. The kernel adds unknown arguments to that
+/// environment.
 pub const INIT_VARIABLE: &str = "vmtest_init";
 /// Names QEMU's accelerator. Software emulation is the default, because it works within a VM.
 const ACCELERATOR_VARIABLE: &str = "VMTEST_ACCEL";
@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
         Ok(vm)
     }
 
-    /// Starts the VM. The socket to its agent accepts a connection at once; the agent replies once the guest has booted.
+    /// Starts the VM. The socket to its agent accepts a connection at once; the agent replies after the guest's boot.
     ///
     /// # Errors
     /// When QEMU does not start.

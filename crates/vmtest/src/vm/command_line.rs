@@ -16,8 +16,8 @@ pub const AGENT_PORT: &str = "org.qemu.guest_agent.0";
 
 /// The second disk of a guest that has one.
 const RESUME_DEVICE: &str = "vdb";
-/// No self-tests and no keyboard detection, which take long on an emulated processor. No check of the timer, which fails
-/// on a busy machine. A panic ends the VM.
+/// No self-tests and no keyboard detection, which take long on an emulated processor. No check of the timer, which
+/// fails on a busy machine. A panic ends the VM.
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests i8042.noaux i8042.nokbd no_timer_check";
 /// A microvm has no timer that could measure the frequency of the processor's clock. This is about right.

@@ -1,7 +1,7 @@
 //! Devices that are plugged in and pulled out while the guest runs.
 //!
-//! Plugging in ends with QEMU's reply. The guest notices the device later; a test waits for that in the guest. Pulling out
-//! ends with QEMU's event, which follows the guest's consent.
+//! Plugging in ends with QEMU's reply. The guest notices the device later; a test waits for that in the guest. Pulling
+//! out ends with QEMU's event, which follows the guest's consent.
 
 use std::time::Instant;
 

@@ -1,8 +1,9 @@
 //! VMs: described, started, running.
 //!
-//! A [`Builder`] describes a VM and starts it. A [`Vm`] runs until it is dropped or this process dies. QEMU ends when the
-//! guest's kernel panics or powers off; a wait for the guest then fails at once, with the last lines of the console.
-//! A VM's folder keeps `console.log`, `qemu.log`, `qmp.log`, `agent.wire` (see [`crate::transcript`]) and `command.txt`.
+//! A [`Builder`] describes a VM and starts it. A [`Vm`] runs until it is dropped or this process dies. QEMU ends when
+//! the guest's kernel panics or powers off; a wait for the guest then fails at once, with the console's last lines.
+//! A VM's folder keeps `console.log`, `qemu.log`, `qmp.log`, `command.txt` and `agent.wire`, which
+//! [`crate::transcript`] describes.
 
 mod builder;
 mod command_line;

@@ -1,9 +1,9 @@
-//! What is played: the text files of `oracle/`.
+//! The inputs: the text files of `oracle/`.
 //!
 //! An input begins with `== its_name`. Lines before the first one, empty lines and those that begin with `#` are
 //! comments. Bytes and arguments are written as they are, except in `«»`: `«FF 0A»` are bytes in hexadecimal and
-//! `«1025 × [»` is text repeated. `$DIR` is a directory of the input's own, one for each agent. A list of words may go on
-//! in a further line of the same kind.
+//! `«1025 × [»` is text repeated. `$DIR` is a directory of the input's own, one for each agent. A list of words
+//! may go on in a further line of the same kind.
 //!
 //! ```text
 //! env NAME=VALUE     a variable for the agent; it has no others
@@ -20,6 +20,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+
+/// How much of an input is searched for requests. Requests come first in those that test limits.
+const SEARCHED_BYTES: usize = 64 * 1024;
 
 /// One input.
 #[derive(Debug, Default)]
@@ -65,7 +68,8 @@ impl Input {
     pub(crate) fn requested(&self) -> Vec<String> {
         let Kind::Conversation(peers) = &self.kind else { return Vec::new() };
         let names = |peer: &Peer| -> Vec<String> {
-            let text = String::from_utf8_lossy(&peer.sends);
+            // What follows in the large inputs is filler.
+            let text = String::from_utf8_lossy(&peer.sends[..peer.sends.len().min(SEARCHED_BYTES)]);
             let behind_the_key =
                 text.split("execute").skip(1).map(|rest| rest.trim_start_matches(['"', '\'', ':', ' ']));
             behind_the_key.filter_map(|rest| Some(rest.split(['"', '\'']).next()?.to_owned())).collect()

@@ -69,8 +69,8 @@ fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// Compares the inputs with the contract. A command that must not be carried out on the machine that the tests run on has
-/// inputs that are refused, so every command has one. Needs no agent.
+/// Compares the inputs with the contract, without any agent. A command that must not be carried out on the machine that
+/// the tests run on has inputs that are refused, so every command has one.
 fn coverage_trial(inputs: &[Input]) -> Trial {
     let requested: HashSet<String> = inputs.iter().flat_map(Input::requested).collect();
     let missing: Vec<_> = SPECS.iter().map(|spec| spec.name).filter(|name| !requested.contains(*name)).collect();

@@ -3,9 +3,9 @@
 //! As process 1 it only reaps processes. Another process of this program does the work, and its end powers the VM off.
 //! If a test wants busybox's init, that becomes process 1. If there is a payload for a disk, it is installed, and the
 //! disk's init becomes process 1.
-//! `vmtest-guest control` serves the control channel of the guest on a disk. `load-modules LIST` loads the kernel's modules
-//! on a list. `vsock CID PORT` connects its input and output to a vsock address. `capture` prints what
-//! [`vmtest::capture`] finds.
+//! `vmtest-guest control` serves the control channel of the guest on a disk. `load-modules LIST` loads the modules on a
+//! list. `vsock CID PORT` connects its input and output to a vsock address. `capture` prints what [`vmtest::capture`]
+//! finds.
 
 mod disk;
 mod init;

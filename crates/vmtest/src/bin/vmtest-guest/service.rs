@@ -1,7 +1,8 @@
 //! The agent as a service: restarted whenever it ends, with an empty environment.
 //!
-//! `/run/agent.pid` holds its process id while it runs. Each end adds a line to `/run/agent.ends`: `exit 0`, `signal 9`.
-//! While `/run/agent.stopped` exists it is not restarted. Its log goes to the console.
+//! `/run/agent.pid` holds its process id while it runs. Each end adds a line to `/run/agent.ends`, such as `exit 0` or
+//! `signal 9`. While `/run/agent.stopped` exists it is not restarted. Its log goes
+//! to the console.
 
 use std::{
     fs::{self, OpenOptions},

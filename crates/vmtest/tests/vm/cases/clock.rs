@@ -1,4 +1,4 @@
-//! The guest's clock and its hardware clock are set; and what that does not change.
+//! Setting the guest's clock and its hardware clock, and what that must not change.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

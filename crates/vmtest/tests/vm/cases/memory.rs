@@ -1,4 +1,4 @@
-//! Memory is plugged in, and its blocks are brought on line and taken off again.
+//! Memory is plugged in, and its blocks are brought online and taken offline again.
 
 use anyhow::Result;
 use qga::{

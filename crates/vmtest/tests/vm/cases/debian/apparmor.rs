@@ -1,4 +1,4 @@
-//! The sample of a profile for AppArmor: something of each kind of command under it, and what it forbids.
+//! The sample profile for AppArmor: commands of each kind that work under it, and what it forbids.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

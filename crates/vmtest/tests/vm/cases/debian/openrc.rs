@@ -1,4 +1,4 @@
-//! The script for OpenRC, in a Debian on the second disk of the small guest: OpenRC brings up its own services there, below
+//! The script for OpenRC, in a Debian on the second disk of the small guest. OpenRC starts its services there, below
 //! the guest's init.
 
 use anyhow::Result;

@@ -1,4 +1,4 @@
-//! The package: beside Debian's, over it, and away again.
+//! The package: installed beside Debian's, installed over it, and removed.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! Sleep, by systemd and by pm-utils, and a restart. How the machine is switched off, other cases see at their ends.
+//! Suspend by systemd and by pm-utils, and a restart. Other cases end with a power-off.
 
 use std::{fs::File, process::Command};
 

@@ -1,4 +1,4 @@
-//! A serial terminal of the guest, on which somebody logs in.
+//! A serial terminal of the guest, for interactive logins.
 
 use std::{
     io::{ErrorKind, Read, Write},

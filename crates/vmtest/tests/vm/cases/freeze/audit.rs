@@ -1,4 +1,4 @@
-//! What the audit tells of a freeze, although its file is on a frozen file system.
+//! The audit of a freeze, whose file is on a frozen file system.
 
 use std::io::{BufRead, BufReader, Write};
 

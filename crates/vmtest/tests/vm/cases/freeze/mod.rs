@@ -1,6 +1,6 @@
-//! Freezes, against what writers in the guest and copies on the host make of them.
+//! Freezes, checked with writers in the guest and copies on the host.
 //!
-//! How long an answer took is told in the test's output, not judged.
+//! The output of a test shows how long answers took; no test depends on that.
 
 pub(super) mod audit;
 pub(super) mod guard;
@@ -85,7 +85,7 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
 
 /// Both count alike, and each thaws what the other froze.
 fn compare_with_reference(vm: &mut Vm, agent: &mut Agent, program: &str) -> Result<()> {
-    // It would log to a frozen file, too, and wait for ever, because it is not the one that froze it.
+    // It would log to a frozen file, too, and wait forever, because it is not the one that froze it.
     vm.sh("rm /etc/qemu/qemu-ga.conf")?;
     reference::start(vm, program)?;
     let nothing = json!({});
@@ -141,13 +141,13 @@ pub(crate) fn named(builder: Builder<'_>) -> Result<()> {
     assert_eq!(timed("freeze of ten ext4", || agent.call(&Freeze::default(), soon()))?, 10);
     assert_eq!(timed("thaw of ten ext4", || agent.call(&Thaw {}, soon()))?, 10);
 
-    let mut check = |places: &[&str], frozen: &[&str]| -> Result<()> {
-        let mountpoints = Some(places.iter().map(ToString::to_string).collect());
+    let mut check = |mount_points: &[&str], frozen: &[&str]| -> Result<()> {
+        let mountpoints = Some(mount_points.iter().map(ToString::to_string).collect());
         let count = agent.call(&FreezeList { mountpoints, lease: None }, soon())?;
-        assert_eq!(count, i64::try_from(frozen.len())?, "{places:?}");
+        assert_eq!(count, i64::try_from(frozen.len())?, "{mount_points:?}");
         let state = if frozen.is_empty() { FreezeState::Thawed } else { FreezeState::Frozen };
         assert_eq!(agent.call(&FreezeStatus {}, soon())?, state);
-        assert_eq!(frozen_places(&mut vm, &IDS)?, frozen, "{places:?}");
+        assert_eq!(frozen_among(&mut vm, &IDS)?, frozen, "{mount_points:?}");
         if frozen.is_empty() {
             agent.call(&GetHostName {}, soon())?;
         }
@@ -191,7 +191,7 @@ pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
     let mut agent = answered(&vm)?;
     vm.sh("fsfreeze --freeze /mnt/b")?;
     assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
-    assert_eq!(frozen_places(&mut vm, &["a", "b"])?, ["a", "b"]);
+    assert_eq!(frozen_among(&mut vm, &["a", "b"])?, ["a", "b"]);
     // Another freeze's work is undone by a thaw, as hosts expect.
     assert_eq!(agent.call(&Thaw {}, soon())?, 2);
     vm.sh("echo x >/mnt/b/file")?;
@@ -247,9 +247,10 @@ pub(super) fn start_writer(vm: &mut Vm, name: &str) -> Result<()> {
 }
 
 /// Which of these file systems keep writers waiting: a freeze of one's own is refused as `busy`.
-fn frozen_places(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
+fn frozen_among(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
     let script = format!(
-        "for id in {}; do if fsfreeze --freeze /mnt/$id 2>/dev/null; then fsfreeze --unfreeze /mnt/$id; else echo $id; fi; done",
+        "for id in {}; do if fsfreeze --freeze /mnt/$id 2>/dev/null; then \
+         fsfreeze --unfreeze /mnt/$id; else echo $id; fi; done",
         ids.join(" ")
     );
     Ok(vm.sh(&script)?.lines().map(ToOwned::to_owned).collect())

@@ -1,4 +1,4 @@
-//! Trims, against what the host keeps of a disk.
+//! Trims, compared with the blocks that the host's file keeps.
 
 use anyhow::{Result, ensure};
 use qga::commands::storage::{BusType, Fstrim, TrimmedPath};
