@@ -22,6 +22,8 @@ use qga::{
 
 /// How long anything here may take before the test fails; a busy machine is slow.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a condition is checked that nothing announces.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// An agent that ends with the test.
 pub(crate) struct Agent {
@@ -153,7 +155,7 @@ pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) ->
             return result;
         }
         assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -29,6 +29,8 @@ const SOCKET: &str = "socket";
 const TEMPORARY: &str = "qga.state.";
 /// How long an agent may take for anything. The slowest input has 64 MiB in one string.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a start is checked, which takes a few times as long.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The two programs.
 #[derive(Debug)]
@@ -202,7 +204,7 @@ impl Running {
                 bail!("the agent ended before it listened: {status}");
             }
             ensure!(Instant::now() < deadline, "the agent does not listen");
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -218,7 +220,7 @@ impl Running {
                 return Ok(None);
             }
             ensure!(Instant::now() < deadline, "the agent neither ends nor listens");
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(POLL_INTERVAL);
         };
         let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
         // What an agent prints when it does not serve fits in a pipe.

@@ -113,7 +113,7 @@ pub(crate) fn agent_pid(vm: &mut Vm) -> Result<String> {
     vm.wait_until("grep . /run/agent.pid")
 }
 
-/// The guest as text. `UPDATE_ROOTS=1` writes the fake machines that qgad's own tests use anew; review the diff.
+/// The guest as text. `UPDATE_ROOTS=1` rewrites the fake machines that qgad's own tests use; review the diff.
 pub(crate) fn captured(vm: &mut Vm, name: &str) -> Result<String> {
     let text = vm.sh("/init capture")?;
     if std::env::var_os("UPDATE_ROOTS").is_some() {

@@ -38,7 +38,7 @@ pub(crate) fn is_stopped_by_init(builder: Builder<'_>) -> Result<()> {
 
 pub(crate) fn is_switched_off_by_the_kernel(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
-    // This init heeds no signal.
+    // This init handles no signal.
     vm.sh("test ! -e /sbin/poweroff && test ! -e /sbin/shutdown")?;
     end(&mut vm, Some("powerdown"))?;
     check_ended(&mut vm, "guest-shutdown")

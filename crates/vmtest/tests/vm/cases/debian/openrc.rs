@@ -18,11 +18,11 @@ use vmtest::{
 
 use crate::cases::{answered, soon};
 
-/// Where Debian's root is.
+/// The mount point of Debian's root.
 const ROOT: &str = "/mnt";
-/// Prints its process. What else has its program, such as an heir, has another name.
+/// Prints the agent's process id. Other processes of its program, such as a pipe holder, have other names.
 const AGENT: &str = "grep -lx qgad /proc/[0-9]*/comm | grep -o '[0-9][0-9]*'";
-/// More than the number of starts that OpenRC allows unless it is told otherwise.
+/// More than the number of restarts that OpenRC allows by default.
 const KILLS: usize = 11;
 
 pub(crate) fn runs_the_agent(builder: Builder<'_>) -> Result<()> {

@@ -45,7 +45,7 @@ pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     drop(agent);
     drop(vm);
 
-    // It goes on where it was, so that nobody says that it has booted.
+    // It continues where it was, so the control channel does not send `ready` again.
     let mut vm = builder.start()?;
     let mut agent = vm.client()?;
     agent.sync(soon())?;

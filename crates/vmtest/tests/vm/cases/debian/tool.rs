@@ -28,7 +28,7 @@ pub(super) fn waits_for_the_agent(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// With nobody logged in before and after.
+/// No user is logged in before and after.
 pub(super) fn manages_accounts(vm: &Vm, terminal: &mut Terminal, user: &str, key: &str) -> Result<()> {
     assert_eq!(check(vm, &["passwd", user, "--stdin"], "by the tool\n", SUCCESS)?, "");
     assert!(terminal.log_in(user, "by the tool")?, "the password is refused");

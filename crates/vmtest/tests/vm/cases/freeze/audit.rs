@@ -111,7 +111,7 @@ fn what_is_too_much_is_counted(vm: &mut Vm) -> Result<()> {
     let (gap, rest) = lines.split_first().context("the audit is empty")?;
     assert_eq!(text_of(gap, "reason"), "file systems were frozen");
     let lost = usize::try_from(gap["lost"].as_u64().context("it has no number")?)?;
-    // The freeze was first, and is among what was dropped; the thaw was told of when it was done.
+    // The freeze was first, and its line was dropped. The line of the thaw was written after it.
     assert_eq!(lost + rest.len(), 1 + FLOOD + 1);
     let (thaw, kept) = rest.split_last().context("nothing is kept")?;
     assert_eq!(text_of(thaw, "command"), "guest-fsfreeze-thaw");

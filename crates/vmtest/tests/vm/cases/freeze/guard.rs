@@ -131,7 +131,7 @@ pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
     assert_eq!(frozen_among(&mut vm, &["a"])?, ["a"]);
     vm.sh("ls /mnt/a/qga.state.isfrozen")?;
-    // Whoever ends the guard wants the guest to go on, such as a machine that shuts down.
+    // A system that ends the guard, such as at a shutdown, needs the guest thawed.
     vm.sh(&format!("kill -TERM $({GUARDS})"))?;
     vm.wait_until("! ls /mnt/a/qga.state.isfrozen")?;
     assert_eq!(frozen_among(&mut vm, &["a"])?, [""; 0]);

@@ -60,7 +60,7 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
     for _ in 0..50 {
         agent.call(&Ping {}, soon())?;
     }
-    // Writers wait for the kernel, and nobody has written anything, the log included.
+    // Writers wait in the kernel, and nothing was written, not even to the log.
     for writer in writers {
         vm.wait_until(&format!("grep -q '^State:.D' /proc/$(cat /run/writer-{writer})/status"))?;
     }
@@ -72,7 +72,7 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
     vm.wait_until("! grep -l qgad-guard /proc/[0-9]*/comm")?;
     vm.sh("! ls /run/qga.state.isfrozen /run/qga.state.guard")?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
-    // What was logged meanwhile is there now.
+    // What was logged during the freeze is in the file now.
     let pings: u64 = vm.sh("grep -c 'guest-ping called' /mnt/ext4/agent.log")?.parse()?;
     assert!(pings >= 50, "{pings}");
     // Libvirt's and Proxmox's habits: a thaw too many is no error, nor is a freeze of nothing.
@@ -200,7 +200,7 @@ pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
     assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
     vm.sh("! umount /mnt/a")?;
     vm.sh("umount -l /mnt/a")?;
-    // A disk that comes meanwhile.
+    // A disk that is plugged in during the freeze.
     let file = disks.file("late");
     fs::File::create(&file)?.set_len(16 << 20)?;
     let node = json!({"driver": "raw", "node-name": "late", "file": {"driver": "file", "filename": file}});

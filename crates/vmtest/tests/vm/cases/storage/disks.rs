@@ -268,7 +268,7 @@ impl Pci {
     }
 }
 
-/// The device with an id, behind any bridges.
+/// The device with an id, also below bridges.
 fn find<'a>(devices: &'a Value, id: &str) -> Option<&'a Value> {
     devices.as_array()?.iter().find_map(|device| {
         if device["qdev_id"] == id { Some(device) } else { find(&device["pci_bridge"]["devices"], id) }

@@ -145,7 +145,7 @@ fn check_order(file_systems: &[FileSystem], disks: &Disks) {
     assert_eq!(mount_points, disks.iter().map(disks::Attached::mount_point).collect::<Vec<_>>());
 }
 
-/// Against the guest's own statfs: how many blocks there are, free, and free for everybody, and their size.
+/// Compares with the guest's statfs: the number of blocks, free ones, those free for every user, and their size.
 fn check_size(found: &FileSystem, numbers: &str) -> Result<()> {
     let numbers: Vec<u64> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let [blocks, free, available, size] = numbers[..] else { anyhow::bail!("{numbers:?}") };
