@@ -1,4 +1,4 @@
-# The project's commands, thin on purpose. What they need beyond cargo, tools/install-needs asks apt for.
+# The project's commands, thin on purpose. tools/install-needs installs what they need beyond cargo.
 
 .PHONY: demo test lint fuzz bench package
 
@@ -10,7 +10,7 @@ demo:
 test:
 	tools/install-needs
 	tools/fetch-kernel
-	@# Where it fails, the tests that need it say why.
+	@# A failure skips the tests that need the disk; they say why.
 	-tools/make-debian
 	cargo build --workspace
 	cargo test --workspace --doc
@@ -24,7 +24,7 @@ lint:
 	cargo clippy -p qga --all-targets --features schema -- -D warnings
 	tools/check-dependencies
 
-# Looks for inputs that break the wire, for so many seconds a target.
+# Fuzzes the framer and the arguments, SECONDS per target.
 fuzz:
 	tools/fuzz $(or $(SECONDS),600)
 

@@ -4,10 +4,13 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, path::Path};
 
 use qga::commands::exec::{CaptureOutput, Exec, MAX_OUTPUT_BYTES, ProgramStatus};
-use support::{Agent, error_output, output, ping, program, refusal, run, shell, start, status, wait, wait_for};
+use support::{
+    Agent, TIMEOUT, error_output, output, ping, program, refusal, run, shell, start, status, try_kill_group, wait,
+    wait_for,
+};
 
 fn exited_with(code: i64) -> ProgramStatus {
     ProgramStatus { exited: true, exitcode: Some(code), ..ProgramStatus::default() }
@@ -141,7 +144,7 @@ fn input_of_any_size_arrives() {
 }
 
 #[test]
-fn a_program_that_does_not_read_its_input_holds_nobody_up() {
+fn a_program_that_does_not_read_its_input_delays_nothing() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let input = vec![0; 5_000_000];
@@ -189,8 +192,8 @@ fn something_left_behind_with_the_pipes_delays_the_end_and_is_not_killed_by_it()
     let proof = agent.path("proof");
     let go = agent.path("go");
     let line = format!(
-        "(for _ in $(seq 600); do [ -e {go} ] && break; sleep 0.1; done; echo late && echo alive > {proof}) & echo early",
-        go = go.display(),
+        "({wait}; echo late && echo alive >{proof}) & echo early",
+        wait = wait_for_file(&go),
         proof = proof.display()
     );
     let status = run(&mut client, &shell(&line));
@@ -235,7 +238,7 @@ fn a_thousand_short_programs_leave_nothing_behind() {
         assert_eq!(run(&mut client, &shell("exit 7")), exited_with(7));
     }
     assert_eq!(agent.descriptors(), before);
-    assert_eq!(children_of(agent.pid()), Vec::<String>::new());
+    assert_eq!(agent.children(), Vec::<i64>::new());
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn fifty_long_programs_run_at_once_and_are_reaped_without_being_asked_about() {
     for &pid in &pids {
         kill_group(pid);
     }
-    wait_for("all are reaped", || children_of(agent.pid()).is_empty().then_some(()));
+    wait_for("all are reaped", || agent.children().is_empty().then_some(()));
     for pid in pids {
         let status = wait(&mut client, pid);
         assert_eq!(status.signal, Some(9));
@@ -264,9 +267,6 @@ fn a_bounded_number_of_programs_runs_at_once() {
     assert_eq!(start(&mut client, &sleeper), Err(refused.into()));
     kill_group(pids[0]);
     wait_for("there is room for another", || start(&mut client, &sleeper).ok());
-    for pid in children_of(agent.pid()) {
-        kill_group(pid.parse().unwrap());
-    }
 }
 
 #[test]
@@ -279,15 +279,20 @@ fn what_was_started_outlives_the_connection_and_so_does_its_report() {
 #[test]
 fn a_program_outlives_its_agent_with_its_output_and_the_rest_of_its_input() {
     let mut agent = Agent::start();
-    let (go, proof) = (agent.path("go"), agent.path("proof"));
+    let (begun, go, proof) = (agent.path("begun"), agent.path("go"), agent.path("proof"));
     let line = format!(
-        "for _ in $(seq 600); do [ -e {go} ] && break; sleep 0.1; done; head -c 500000 /dev/zero && echo written >&2 && wc -c >{proof}.part &&
+        "touch {begun}; {wait}; head -c 500000 /dev/zero && echo written >&2 && wc -c >{proof}.part &&
             mv {proof}.part {proof}",
-        go = go.display(),
+        begun = begun.display(),
+        wait = wait_for_file(&go),
         proof = proof.display()
     );
     let program = Exec { input_data: Some(vec![0; 5_000_000].into()), ..shell(&line) };
     let pid = start(&mut agent.connect(), &program).unwrap();
+    let _program = KilledOnFailure(pid);
+    // The kernel lets the agent go on a moment before the new program has lost the agent's descriptors. A socket that
+    // still listens then accepts a connection that nobody serves.
+    wait_for("the program runs", || begun.exists().then_some(()));
     agent.replace();
     assert_eq!(status(&mut agent.connect(), pid), Err(format!("PID {pid} does not exist")));
     fs::write(go, "").unwrap();
@@ -295,16 +300,24 @@ fn a_program_outlives_its_agent_with_its_output_and_the_rest_of_its_input() {
     assert_eq!(read.trim(), "5000000");
 }
 
-/// Ends a program and all in its session, by hand: the agent needs no part in it.
-fn kill_group(pid: i64) {
-    let group = nix::unistd::Pid::from_raw(-i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL).unwrap();
+/// A program that outlives its agent, and must not outlive a test that fails.
+struct KilledOnFailure(i64);
+
+impl Drop for KilledOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = try_kill_group(self.0);
+        }
+    }
 }
 
-/// The process ids of a process's children, zombies included.
-fn children_of(pid: u32) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of_task = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("children")).unwrap_or_default();
-    let children: Vec<_> = tasks.flatten().map(of_task).collect();
-    children.iter().flat_map(|children| children.split_whitespace()).map(Into::into).collect()
+/// Shell code that waits until a file exists, but not longer than a test does.
+fn wait_for_file(path: &Path) -> String {
+    let attempts = TIMEOUT.as_secs() * 10;
+    format!("for _ in $(seq {attempts}); do [ -e {} ] && break; sleep 0.1; done", path.display())
+}
+
+/// Kills a program and its process group directly, without the agent.
+fn kill_group(pid: i64) {
+    try_kill_group(pid).unwrap();
 }

@@ -1,9 +1,9 @@
 //! A machine's disks, mounts, processors and memory blocks as text, as qgad reads them.
 //!
 //! The text is what tests lay out as a fake machine (`crates/qgad/src/root/fixture.rs` describes its form). It has the
-//! kernel's links and files of block devices and of the PCI functions they are on, the list of mounts, of udev's
-//! database the serials and names, and the switches and states of processors and memory. Nothing else of the machine is
-//! in it; names of volumes, mount points and serials are.
+//! kernel's links and files of block devices and of their PCI functions, the list of mounts, the serials and names of
+//! udev's database, and the switches and states of processors and memory. Nothing else of the machine is in it. A
+//! report that contains the text reveals names of volumes, mount points and serials.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ pub fn machine(root: &Path) -> Result<String> {
     for directory in ["sys/block", "sys/dev/block"] {
         for name in capture.names(Path::new(directory)).with_context(|| format!("failed to list /{directory}"))? {
             let link = Path::new(directory).join(name);
-            // An agent passes over those that hold nothing, and there are many.
+            // An agent skips devices of size 0, and there are many.
             if fs::read(root.join(&link).join("size")).is_ok_and(|size| size.trim_ascii() == b"0") {
                 continue;
             }
@@ -52,7 +52,7 @@ pub fn machine(root: &Path) -> Result<String> {
     Ok(capture.entries.into_iter().map(|(path, what)| format!("{}{what}\n", path.display())).collect())
 }
 
-/// What is found, by its path without the first slash: a link, a file or a directory as the text has it.
+/// The entries by their paths without the first slash: a link, a file or a directory, in the form of the text.
 struct Capture<'a> {
     root: &'a Path,
     entries: BTreeMap<PathBuf, String>,
@@ -81,7 +81,7 @@ impl Capture<'_> {
         }
     }
 
-    /// Directories whose names begin as a processor's do, switches, and how much time was spent.
+    /// Directories whose names begin with `cpu`, their switches, and the processor times.
     fn processors(&mut self) {
         let processors = Path::new("sys/devices/system/cpu");
         for name in self.names(processors).unwrap_or_default().into_iter().filter(|name| name.starts_with("cpu")) {
@@ -119,7 +119,7 @@ impl Capture<'_> {
         }
     }
 
-    /// Of what udev knows, the properties that an agent reports.
+    /// The properties of udev's database that an agent reports.
     fn database(&mut self, path: &Path) {
         let Ok(content) = fs::read(self.root.join(path)) else { return };
         let content = String::from_utf8_lossy(&content);
@@ -148,7 +148,7 @@ fn is_port(name: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A file's content behind its path.
+/// A file's content, in the form that follows its path.
 fn lines(content: &str) -> String {
     let mut lines = content.lines();
     match (lines.next(), lines.next()) {

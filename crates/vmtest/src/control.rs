@@ -1,8 +1,8 @@
 //! Shell commands in the guest, on a port of their own, independent of the agent under test.
 //!
-//! The guest says `ready` once the agent's service has been started. Then the host sends scripts, each preceded by its
-//! length on a line; the guest answers each with its exit status and the lengths of its output and errors on a line,
-//! and those bytes. One script at a time; a script that leaves something running must redirect its output.
+//! The guest sends `ready` once the agent's service has been started. Then the host sends scripts, each after a line
+//! with its length. The guest replies to each with a line of its exit status and the lengths of its output and errors,
+//! and with those bytes. Scripts run one at a time. A script that leaves a process running must redirect its output.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -15,19 +15,19 @@ use anyhow::{Context, Result, bail};
 
 /// The port's name in the guest.
 pub const PORT_NAME: &str = "vmtest.control";
-/// Longest a script may take; a script that waits for something must be shorter.
+/// How long a script may take. The same as any other wait of a test.
 pub const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
-/// What the guest says first.
+/// The first line that the guest sends.
 const READY: &str = "ready\n";
 
-/// How a script ended.
+/// The end of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Its exit status; -1 when a signal killed it.
     pub status: i32,
-    /// What it wrote to its standard output.
+    /// Its standard output.
     pub output: Vec<u8>,
-    /// What it wrote to its standard error.
+    /// Its standard error.
     pub errors: Vec<u8>,
 }
 
@@ -38,20 +38,20 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes over a stream; the guest may still be booting.
+    /// The host's side on a stream; the guest may still be booting.
     pub fn new(stream: UnixStream) -> Self {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Waits until the guest is up and the agent's service has been started.
+    /// Waits until the guest has booted and the agent's service has been started.
     ///
     /// # Errors
     /// When that does not happen in time.
     pub fn wait_ready(&mut self, deadline: Instant) -> Result<()> {
-        self.bound_by(deadline)?;
+        self.set_deadline(deadline)?;
         let line = read_line(&mut self.stream).context("the guest did not boot")?;
         if line != READY {
-            bail!("the guest said {line:?} instead of {READY:?}");
+            bail!("the guest sent {line:?} instead of {READY:?}");
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Control {
     /// # Errors
     /// When the guest does not answer in time. A script that fails is no error here.
     pub fn run(&mut self, script: &str) -> Result<Outcome> {
-        self.bound_by(Instant::now() + SCRIPT_TIMEOUT)?;
+        self.set_deadline(Instant::now() + SCRIPT_TIMEOUT)?;
         self.exchange(script).with_context(|| format!("no answer of the guest to the script {script:?}"))
     }
 
@@ -69,14 +69,14 @@ impl Control {
         write!(self.stream.get_mut(), "{}\n{script}", script.len())?;
         let line = read_line(&mut self.stream)?;
         let fields: Vec<_> = line.split_whitespace().collect();
-        let [status, output, errors] = fields[..] else { bail!("the guest said {line:?}") };
+        let [status, output, errors] = fields[..] else { bail!("the guest sent {line:?}") };
         let (mut output, mut errors) = (vec![0; output.parse()?], vec![0; errors.parse()?]);
         self.stream.read_exact(&mut output)?;
         self.stream.read_exact(&mut errors)?;
         Ok(Outcome { status: status.parse()?, output, errors })
     }
 
-    fn bound_by(&self, deadline: Instant) -> Result<()> {
+    fn set_deadline(&self, deadline: Instant) -> Result<()> {
         let remaining = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         Ok(self.stream.get_ref().set_read_timeout(Some(remaining))?)
     }

@@ -1,4 +1,4 @@
-//! Archives as the kernel unpacks them for its first root file system: the `newc` form of cpio.
+//! Archives that the kernel unpacks as its initramfs: the `newc` format of cpio.
 //!
 //! Directories above an entry are made when they are missing. Everything belongs to root and has no date, so that the
 //! same content gives the same bytes.
@@ -34,7 +34,7 @@ impl Archive {
     /// Adds a directory, and those above it.
     ///
     /// # Errors
-    /// When the archive cannot hold it; so for the other kinds of entry.
+    /// When the archive cannot hold it. The same applies to the other kinds of entry.
     pub fn directory(&mut self, path: &Path) -> Result<()> {
         if path.parent().is_none() || self.directories.contains(path) {
             return Ok(());
@@ -90,7 +90,8 @@ impl Archive {
         let (major, minor) = header.device;
         let name_size = u32::try_from(name.len())? + 1;
         let size = u32::try_from(content.len())?;
-        // In order: inode, mode, owner, group, links, date, size, device it is on, device it is, size of name, checksum.
+        // In order: inode, mode, owner, group, links, date, size, device of the file system, own device, size of
+        // name, checksum.
         let fields = [self.entries, header.mode, 0, 0, 1, 0, size, 0, 0, major, minor, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {

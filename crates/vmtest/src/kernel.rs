@@ -1,6 +1,6 @@
 //! Debian's kernel, unpacked by `tools/fetch-kernel`, and its modules.
 //!
-//! The package carries no list of dependencies: that is made when it is installed. So each module is asked itself.
+//! The package has no list of dependencies: depmod makes one at the installation. Each module names its own.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use anyhow::{Context, Result, anyhow, bail};
 pub struct Kernel {
     /// Its release: `6.1.0-56-amd64`.
     pub release: String,
-    /// The file that QEMU loads, not compressed: an emulated processor would take longer to unpack it than to boot it.
+    /// The file that QEMU loads, uncompressed: an emulated processor would take longer to decompress it than to boot.
     pub image: PathBuf,
-    /// The same, packed as it is installed.
-    pub packed: PathBuf,
+    /// The same kernel, compressed as it is installed.
+    pub compressed: PathBuf,
     /// `lib/modules/RELEASE` of the unpacked package.
     modules: PathBuf,
 }
@@ -52,11 +52,11 @@ impl Kernel {
         let modules = fs::read_dir(package.join("lib/modules")).ok()?.find_map(|entry| Some(entry.ok()?.path()))?;
         let release = modules.file_name()?.to_str()?.to_owned();
         let image = package.join("boot").join(format!("vmlinux-{release}"));
-        let packed = package.join("boot").join(format!("vmlinuz-{release}"));
-        image.exists().then_some(Self { release, image, packed, modules })
+        let compressed = package.join("boot").join(format!("vmlinuz-{release}"));
+        image.exists().then_some(Self { release, image, compressed, modules })
     }
 
-    /// The modules of these names and all they need, each after what it needs. Those built into the kernel are left out.
+    /// The modules of these names and their dependencies, each after its own. Those built into the kernel are left out.
     ///
     /// # Errors
     /// When the kernel lacks one.
@@ -68,7 +68,7 @@ impl Kernel {
         let loadable = paths_by_name(&list("modules.order")?);
         let built_in = paths_by_name(&list("modules.builtin")?);
         let mut found: Vec<Module> = Vec::new();
-        // A module stays below what it needs until that is found.
+        // A stack: a module stays below its dependencies until they are found.
         let mut wanted: Vec<String> = names.iter().rev().map(|name| (*name).to_owned()).collect();
         while let Some(name) = wanted.last().cloned() {
             let is_known = |name: &str| found.iter().any(|module| module.name == name) || built_in.contains_key(name);

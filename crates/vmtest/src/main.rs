@@ -1,8 +1,8 @@
 //! Boots a VM for a person or a script, or describes the machine it runs on.
 //!
-//! `vmtest boot` says where the agent can be reached and how long it took from start to its first reply, and runs until
-//! its input ends. With a command after `--` it runs that instead, with the socket in `QGA_SOCKET`, ends the VM after
-//! it, and exits with its status. `vmtest capture` boots nothing; what it prints belongs in a report of a bug.
+//! `vmtest boot` prints the path of the agent's socket and the time from the start to the agent's first reply, and runs
+//! until its input ends. With a command after `--` it runs that command, with the socket in `QGA_SOCKET`, then ends the
+//! VM and exits with the command's status. `vmtest capture` boots nothing; its output belongs in a bug report.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use lexopt::prelude::*;
 use vmtest::{
-    image::{DISK_MODULE_LIST, Image},
+    image::Image,
     needs::Needs,
     vm::{BOOT_TIMEOUT, Builder},
 };
@@ -36,9 +36,9 @@ usage: vmtest boot [--socket PATH] [--machine TYPE] [--disks] [--reference] [-- 
 QGAD names the agent's program, VMTEST_ACCEL QEMU's accelerator.
 ";
 
-/// Enough for a file system.
+/// The size of each disk, enough for a file system.
 const DISK_BYTES: u64 = 64 * 1024 * 1024;
-/// The mirror is made by the kernel's own switches, for which the guest needs no tool.
+/// The mirror is assembled through sysfs, because the guest has no tool for it.
 const MAKE_FILE_SYSTEMS: &str = "\
 set -e
 printf 'n\\np\\n1\\n\\n\\nw\\n' | fdisk /dev/vda
@@ -55,10 +55,10 @@ for half in sda nvme0n1; do
     slot=$((slot + 1))
 done
 echo active >array_state
-while read device place; do
+while read device mount_point; do
     mke2fs -q /dev/$device
-    mkdir -p $place
-    mount -t ext4 /dev/$device $place
+    mkdir -p $mount_point
+    mount -t ext4 /dev/$device $mount_point
 done <<END
 vda1 /srv
 md0 /srv/mirror
@@ -141,21 +141,21 @@ fn boot(options: Options) -> Result<ExitCode> {
         let arguments = disk_arguments(folder.path())?;
         builder = builder.qemu_arguments(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    say(&format!("booting a VM with Linux {} and the agent inside", needs.kernel.release))?;
+    print_line(&format!("booting a VM with Linux {} and the agent inside", needs.kernel.release))?;
     let started = Instant::now();
     let mut vm = builder.start()?;
-    say(&format!("socket: {}", vm.socket().display()))?;
+    print_line(&format!("socket: {}", vm.socket().display()))?;
     let answered = vm.client()?.sync(Instant::now() + BOOT_TIMEOUT);
     vm.explain(answered.context("the agent does not answer"))?;
-    say(&format!("boot to first reply: {:.1} s", started.elapsed().as_secs_f64()))?;
+    print_line(&format!("boot to first reply: {:.1} s", started.elapsed().as_secs_f64()))?;
     if options.has_disks {
         vm.wait_booted()?;
-        vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+        vm.load_disk_modules()?;
         vm.wait_until("test -b /dev/vda && test -b /dev/sda && test -b /dev/nvme0n1")?;
         vm.sh(MAKE_FILE_SYSTEMS)?;
     }
     let Some((program, arguments)) = options.command.split_first() else {
-        say("ready; the VM runs until standard input ends")?;
+        print_line("ready; the VM runs until standard input ends")?;
         io::copy(&mut io::stdin(), &mut io::sink())?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -183,8 +183,8 @@ fn disk_arguments(folder: &Path) -> Result<Vec<String>> {
     Ok(arguments)
 }
 
-/// A line for whoever waits, at once even through a pipe.
-fn say(line: &str) -> io::Result<()> {
+/// Prints a line at once, even into a pipe.
+fn print_line(line: &str) -> io::Result<()> {
     let mut output = io::stdout();
     writeln!(output, "{line}")?;
     output.flush()

@@ -1,6 +1,6 @@
-//! What must be there before a VM can boot.
+//! What a VM needs from the host.
 //!
-//! All of it is looked for before anything boots, and all that is missing is said at once, each with how to get it.
+//! All needs are looked up before anything boots. Everything that is missing is reported at once, with how to get it.
 
 use std::{
     env,
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::kernel::Kernel;
 
-/// Debian's agent, which ours is compared with where it is installed.
+/// Debian's agent. Tests compare ours with it if it is installed.
 const REFERENCE: &str = "/usr/sbin/qemu-ga";
 
-/// Everything a VM is made of.
+/// The files that a VM is made of.
 #[derive(Clone, Debug)]
 pub struct Needs {
     /// The emulator.
@@ -33,7 +33,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Looks for everything.
+    /// Finds all of them.
     ///
     /// # Errors
     /// What is missing, a sentence each.
@@ -66,7 +66,7 @@ impl Needs {
 /// The disk with Debian that `tools/make-debian` made.
 ///
 /// # Errors
-/// When there is none: what to do, or why it could not be made.
+/// If there is none: what to do, or why it could not be made.
 pub fn debian_disk() -> Result<PathBuf, String> {
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/make-debian");
     let found = Command::new(&tool).arg("--find").output();
@@ -80,7 +80,7 @@ pub fn debian_disk() -> Result<PathBuf, String> {
 pub struct Packages {
     /// For Debian.
     pub deb: PathBuf,
-    /// For the family of Red Hat's.
+    /// For the Red Hat family.
     pub rpm: PathBuf,
 }
 
@@ -128,7 +128,7 @@ fn on_path(program: &str, how: &str) -> Result<PathBuf> {
         .with_context(|| format!("no {program} on the path ({how})"))
 }
 
-/// A program that cargo put where this one or, for a test, its parent stands.
+/// A program in the directory of this one or, for a test, in its parent: where cargo puts them.
 fn beside_us(program: &str) -> Result<PathBuf> {
     let us = env::current_exe()?;
     us.ancestors()

@@ -1,7 +1,7 @@
 //! QEMU's own control channel.
 //!
-//! One command at a time. Events that arrive meanwhile are kept until somebody waits for them. Every line in either
-//! direction goes to a log.
+//! One command at a time. Events that arrive in between are kept until a wait for them. Every line in either direction
+//! goes to a log.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-/// How long QEMU may take for a command. It takes milliseconds, but the machine may be busy.
+/// How long QEMU may take for a command: milliseconds on an idle machine, more on a busy one.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A conversation with QEMU.
@@ -26,10 +26,10 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Takes over a stream on which QEMU is about to greet.
+    /// Waits for the greeting on a stream that QEMU has opened, and enables commands.
     ///
     /// # Errors
-    /// When QEMU does not greet or is gone; so for all below.
+    /// When QEMU does not greet or has ended. The latter applies to all below.
     pub fn greet(stream: UnixStream, log: File) -> Result<Self> {
         let mut qmp = Self { stream: BufReader::new(stream), log, events: VecDeque::new() };
         let greeting = qmp.receive(Instant::now() + TIMEOUT)?;
@@ -61,7 +61,7 @@ impl Qmp {
         }
     }
 
-    /// Waits for an event, unless it came already; returns its data. Earlier events of other names are kept.
+    /// Waits for an event, unless it has arrived already, and returns its data. Other events are kept.
     ///
     /// # Errors
     /// When it does not come in time.
@@ -91,24 +91,70 @@ impl Qmp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::{io::Read, net::Shutdown};
+
     use super::*;
 
-    /// A conversation with a QEMU that has said all it will say.
-    fn after(lines: &str) -> Result<Qmp> {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        theirs.write_all(b"{\"QMP\": {}}\n{\"return\": {}}\n").unwrap();
-        theirs.write_all(lines.as_bytes()).unwrap();
-        theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        // The other end must stay open, or requests could not be sent.
-        std::mem::forget(theirs);
-        Qmp::greet(ours, tempfile::tempfile().unwrap())
+    /// A conversation with a fake QEMU whose lines are known beforehand.
+    pub(crate) struct Script {
+        pub(crate) qmp: Qmp,
+        peer: UnixStream,
+    }
+
+    impl Script {
+        /// QEMU greets, and sends these lines before it reads anything.
+        pub(crate) fn begin(lines: &[&str]) -> Self {
+            let (stream, mut peer) = UnixStream::pair().unwrap();
+            for line in [r#"{"QMP": {}}"#, r#"{"return": {}}"#].iter().chain(lines) {
+                writeln!(peer, "{line}").unwrap();
+            }
+            Self { qmp: Qmp::greet(stream, tempfile::tempfile().unwrap()).unwrap(), peer }
+        }
+
+        /// QEMU sends nothing more.
+        fn end(&self) {
+            self.peer.shutdown(Shutdown::Write).unwrap();
+        }
+
+        /// What QEMU was asked after the greeting.
+        pub(crate) fn requests(mut self) -> Vec<Value> {
+            drop(self.qmp);
+            let mut text = String::new();
+            self.peer.read_to_string(&mut text).unwrap();
+            text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
     }
 
     #[test]
-    fn events_before_a_result_are_kept_for_who_waits_for_them() {
-        let mut qmp =
-            after("{\"event\": \"A\", \"data\": 1}\n{\"event\": \"B\", \"data\": 2}\n{\"return\": 3}\n").unwrap();
+    fn a_qemu_that_does_not_greet_is_refused() {
+        let (stream, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b"{\"event\": \"STOP\"}\n").unwrap();
+        let error = Qmp::greet(stream, tempfile::tempfile().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), r#"QEMU greeted with {"event":"STOP"}"#);
+    }
+
+    #[test]
+    fn a_command_is_sent_with_its_arguments() {
+        let mut script = Script::begin(&[r#"{"return": {"status": "running"}}"#]);
+        assert_eq!(script.qmp.execute("query-status", &json!({"x": 1})).unwrap(), json!({"status": "running"}));
+        assert_eq!(script.requests(), [json!({"execute": "query-status", "arguments": {"x": 1}})]);
+    }
+
+    #[test]
+    fn every_line_of_both_sides_is_logged() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut script = Script::begin(&[r#"{"return": 1}"#]);
+        script.qmp.log = log.reopen().unwrap();
+        script.qmp.execute("stop", &json!({})).unwrap();
+        let request = json!({"execute": "stop", "arguments": {}});
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), format!("> {request}\n< {{\"return\": 1}}\n"));
+    }
+
+    #[test]
+    fn events_before_a_result_are_kept_until_a_wait_for_them() {
+        let lines = [r#"{"event": "A", "data": 1}"#, r#"{"event": "B", "data": 2}"#, r#"{"return": 3}"#];
+        let Script { mut qmp, peer: _peer } = Script::begin(&lines);
         assert_eq!(qmp.execute("x", &json!({})).unwrap(), json!(3));
         let soon = Instant::now() + TIMEOUT;
         assert_eq!(qmp.wait_event("B", soon).unwrap(), json!(2));
@@ -117,14 +163,16 @@ mod tests {
 
     #[test]
     fn a_refusal_says_why() {
-        let mut qmp = after("{\"error\": {\"class\": \"GenericError\", \"desc\": \"no such device\"}}\n").unwrap();
-        let error = qmp.execute("device_del", &json!({})).unwrap_err();
+        let mut script = Script::begin(&[r#"{"error": {"class": "GenericError", "desc": "no such device"}}"#]);
+        let error = script.qmp.execute("device_del", &json!({})).unwrap_err();
         assert_eq!(error.to_string(), "QEMU refused device_del: \"no such device\"");
     }
 
     #[test]
     fn the_end_of_qemu_ends_the_wait() {
-        let error = after("").unwrap().wait_event("STOP", Instant::now() + TIMEOUT).unwrap_err();
+        let mut script = Script::begin(&[]);
+        script.end();
+        let error = script.qmp.wait_event("STOP", Instant::now() + TIMEOUT).unwrap_err();
         assert_eq!(format!("{error:#}"), "no event STOP of QEMU: QEMU is gone");
     }
 }

@@ -1,7 +1,7 @@
-//! A stream to the agent that writes down every byte of either direction.
+//! A stream to the agent that records every byte of both directions.
 //!
-//! A line of the transcript is one read or write: `> ` to the agent, `< ` from it, `= ` for what the host did to the
-//! connection, with bytes that are not printable escaped as in Rust.
+//! A line of the transcript is one read or write: `> ` to the agent, `< ` from it, `= ` for the host's connecting and
+//! disconnecting. Bytes that are not printable are escaped as in Rust.
 
 use std::{
     fs::{File, OpenOptions},

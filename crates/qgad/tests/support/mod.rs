@@ -1,4 +1,5 @@
-//! The real agent as a process, on a unix socket in a directory of its own.
+//! The real agent as a process, on a unix socket in a directory of its own. It ends with the test, and so do the
+//! programs that it runs.
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod noise;
@@ -21,6 +22,8 @@ use qga::{
 
 /// How long anything here may take before the test fails; a busy machine is slow.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a condition is checked that nothing announces.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// An agent that ends with the test.
 pub(crate) struct Agent {
@@ -51,7 +54,7 @@ impl Agent {
         self.start_again();
     }
 
-    /// Has it leave and starts another one, as an upgrade does.
+    /// Terminates it and starts another one, as an upgrade does.
     pub(crate) fn replace(&mut self) {
         let process = nix::unistd::Pid::from_raw(self.pid().try_into().unwrap());
         nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -69,7 +72,7 @@ impl Agent {
         self.directory.path().join(name)
     }
 
-    /// A new conversation, in step.
+    /// A new connection, synchronized.
     pub(crate) fn connect(&self) -> Client<UnixStream> {
         let stream = wait_for("the agent listens", || UnixStream::connect(self.path("socket")).ok());
         let mut client = Client::new(stream);
@@ -80,6 +83,13 @@ impl Agent {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The process ids of its children, zombies included.
+    pub(crate) fn children(&self) -> Vec<i64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let children = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+        children.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
     }
 
     /// The names of its open descriptors' targets.
@@ -98,10 +108,10 @@ impl Agent {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// How long it has run, in the kernel's ticks of a hundredth of a second.
+    /// Its processor time so far, in the kernel's ticks of a hundredth of a second.
     pub(crate) fn ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        // Behind the name, which may have anything in it: the state, ten numbers, and the time of program and kernel.
+        // After the name, which may contain anything: the state, ten numbers, then user time and system time.
         let (_, numbers) = stat.rsplit_once(')').unwrap();
         numbers.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
@@ -109,6 +119,10 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // A test that fails must not leave its programs behind.
+        for pid in self.children() {
+            let _ = try_kill_group(pid);
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -120,6 +134,12 @@ fn spawn(directory: &Path, most_descriptors: Option<u32>) -> Child {
     command.arg("-c").arg(format!(r#"{limit}exec "$0" "$@""#)).arg(env!("CARGO_BIN_EXE_qgad"));
     command.args(["-m", "unix-listen", "-p", "socket", "-t", "."]).env("QGA_CONF", directory.join("config"));
     command.current_dir(directory).spawn().unwrap()
+}
+
+/// Kills a program and all of its session that has not left its process group.
+pub(crate) fn try_kill_group(pid: i64) -> nix::Result<()> {
+    let group = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)
 }
 
 /// When a call that begins now must be done.
@@ -134,17 +154,17 @@ pub(crate) fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) ->
         if let Some(result) = attempt() {
             return result;
         }
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Fails unless the agent answers.
+/// Checks that the agent answers.
 pub(crate) fn ping(client: &mut Client<UnixStream>) {
     assert_eq!(client.call(&Ping {}, deadline()).unwrap(), Nothing {});
 }
 
-/// A program without anything special.
+/// A program with these arguments, its input and output closed.
 pub(crate) fn program(path: &str, arguments: &[&str]) -> Exec {
     Exec {
         path: path.into(),
@@ -181,7 +201,7 @@ pub(crate) fn run(client: &mut Client<UnixStream>, program: &Exec) -> ProgramSta
     wait(client, pid)
 }
 
-/// What an agent says no with.
+/// The text of an agent's refusal.
 pub(crate) fn refusal<T>(result: Result<T, client::Error>) -> Result<T, String> {
     result.map_err(|error| match error {
         client::Error::Refused { desc, .. } => desc,

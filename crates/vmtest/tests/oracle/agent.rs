@@ -1,7 +1,7 @@
 //! Starting the two agents and talking to them.
 //!
-//! Each input gets fresh agents, each in a directory of its own with no environment but what the input says. Whatever
-//! happens they end with their input.
+//! Each input gets new agents, each in a directory of its own, with only the environment that the input gives. They end
+//! with their input, also when it fails.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -21,14 +21,16 @@ use crate::{
     input::{Input, Kind, Peer},
 };
 
-/// Where Debian installs the reference.
+/// The path at which Debian installs the reference.
 const REFERENCE: &str = "/usr/sbin/qemu-ga";
-/// Where agents listen, in their directory.
+/// The socket of an agent, in its directory.
 const SOCKET: &str = "socket";
-/// What six random letters follow in the reference's messages.
+/// The prefix of a temporary file's name in the reference's messages; six random letters follow.
 const TEMPORARY: &str = "qga.state.";
-/// Longest an agent may take for anything; the slowest input is 64 MiB in one string.
+/// How long an agent may take for anything. The slowest input has 64 MiB in one string.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a start is checked, which takes a few times as long.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The two programs.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl Agents {
         Ok(Self { theirs, ours: our_agent()? })
     }
 
-    /// What both answer to an input, theirs first.
+    /// The answers of both to an input, the reference's first.
     pub(crate) fn play(&self, input: &Input) -> Result<(Answer, Answer)> {
         let mut theirs = play(&self.theirs, input).context("qemu-ga")?;
         let mut ours = play(&self.ours, input).context("qgad")?;
@@ -202,7 +204,7 @@ impl Running {
                 bail!("the agent ended before it listened: {status}");
             }
             ensure!(Instant::now() < deadline, "the agent does not listen");
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -218,7 +220,7 @@ impl Running {
                 return Ok(None);
             }
             ensure!(Instant::now() < deadline, "the agent neither ends nor listens");
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(POLL_INTERVAL);
         };
         let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
         // What an agent prints when it does not serve fits in a pipe.

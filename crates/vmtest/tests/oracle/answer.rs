@@ -1,7 +1,7 @@
-//! What an agent answered, in a form in which two agents can be compared.
+//! An agent's answer, in a form in which two agents can be compared.
 //!
-//! The order of an object's members is the reference's hash order and means nothing, so members are sorted; all else,
-//! blanks included, is compared as it is spelled. What differs between two runs of one agent is masked.
+//! The order of an object's members is the reference's hash order and means nothing, so members are sorted. All else is
+//! compared byte for byte, blanks included. What differs between two runs of one agent is masked.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ const MAX_SHOWN_CHARS: usize = 160;
 /// The last line of a newer agent's dump when nothing is allowed in particular.
 const ALLOW_LIST: &str = "stdout: allow-rpcs=";
 
-/// Everything an input made an agent say, line by line.
+/// Everything that an agent sent or printed for an input, line by line.
 pub(crate) type Answer = Vec<String>;
 
 /// The lines of a conversation with one peer.
@@ -102,7 +102,7 @@ fn objects(list: &str) -> impl Iterator<Item = &str> {
     list.split(is_between).filter(|part| !part.is_empty())
 }
 
-/// An object's spelling without a member whose value is a number or a string, where members are sorted.
+/// The text of an object without a member whose value is a number or a string. Members are sorted.
 fn without(object: &str, member: &str) -> String {
     let beginning = format!(", \"{member}\": ");
     let mut parts = object.split(&beginning);

@@ -1,24 +1,28 @@
-//! What is played: the text files of `oracle/`.
+//! The inputs: the text files of `oracle/`.
 //!
 //! An input begins with `== its_name`. Lines before the first one, empty lines and those that begin with `#` are
-//! comments. Bytes are written as they are, except what stands in `«»`: `«FF 0A»` are bytes in hexadecimal and
-//! `«1025 × [»` is text repeated. `$DIR` is a directory of the input's own, one for each agent.
+//! comments. Bytes and arguments are written as they are, except in `«»`: `«FF 0A»` are bytes in hexadecimal and
+//! `«1025 × [»` is text repeated. `$DIR` is a directory of the input's own, one for each agent. A list of words
+//! may go on in a further line of the same kind.
 //!
 //! ```text
 //! env NAME=VALUE     a variable for the agent; it has no others
 //! file NAME          a file in $DIR, of the following lines that begin with `| `
-//! args WORDS         further words of its command line
+//! args WORDS         further arguments of the agent
 //! > BYTES            what a peer sends; nothing is added between or after such lines
 //! next peer          the peer closes its sending half and reads to the end, then another one connects
 //! peer leaves        the same, but the peer closes at once
 //! run WORDS          no conversation: the agent is started with just these words, and ends or listens at $DIR/socket
-//! mask NAMES         the numbers of these members change all the time; `return` is one of an answer's members
+//! mask NAMES         the numbers of these members change all the time; `return` is such a member, too
 //! only exit code     what a run prints is not compared
 //! ```
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+
+/// How much of an input is searched for requests. Requests come first in those that test limits.
+const SEARCHED_BYTES: usize = 64 * 1024;
 
 /// One input.
 #[derive(Debug, Default)]
@@ -60,6 +64,19 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Input>> {
 }
 
 impl Input {
+    /// The commands that its peers request, whatever their arguments are.
+    pub(crate) fn requested(&self) -> Vec<String> {
+        let Kind::Conversation(peers) = &self.kind else { return Vec::new() };
+        let names = |peer: &Peer| -> Vec<String> {
+            // What follows in the large inputs is filler.
+            let text = String::from_utf8_lossy(&peer.sends[..peer.sends.len().min(SEARCHED_BYTES)]);
+            let behind_the_key =
+                text.split("execute").skip(1).map(|rest| rest.trim_start_matches(['"', '\'', ':', ' ']));
+            behind_the_key.filter_map(|rest| Some(rest.split(['"', '\'']).next()?.to_owned())).collect()
+        };
+        peers.iter().flat_map(names).collect()
+    }
+
     fn add(&mut self, line: &str) -> Result<()> {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         match verb {
@@ -73,14 +90,14 @@ impl Input {
                 contents.push_str(rest);
                 contents.push('\n');
             }
-            "args" | "run" => self.arguments = words(rest),
+            "args" | "run" => self.arguments.extend(words(&String::from_utf8(bytes(rest)?)?)),
             ">" => self.peer().sends.extend(bytes(rest)?),
             "next" => self.next_peer(),
             "peer" => {
                 self.peer().leaves_at_once = true;
                 self.next_peer();
             }
-            "mask" => self.masked = words(rest),
+            "mask" => self.masked.extend(words(rest)),
             "only" => self.only_exit_code = true,
             other => bail!("'{other}' means nothing"),
         }

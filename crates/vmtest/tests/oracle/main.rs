@@ -3,8 +3,8 @@
 //! This is what drop-in means. Inputs are text in `oracle/*.txt`; every difference is in `oracle/differences.txt` with
 //! both answers and the reason for it. A difference that is not listed fails its input's test, and so does a listed one
 //! that no longer occurs or has changed. `UPDATE_ORACLE=1` writes the list anew and keeps its reasons; a new difference
-//! has none yet and fails until somebody has written why. Without `qemu-ga` the tests are skipped, unless
-//! `VMTEST_REQUIRE=all`. `QGAD` names the agent to test, otherwise it is the workspace's own.
+//! fails until its reason is written. Every command of the contract has an input. Without `qemu-ga` the comparisons are
+//! skipped; with `VMTEST_REQUIRE=all` they fail. `QGAD` names the agent to test; the default is the workspace's own.
 
 mod agent;
 mod answer;
@@ -12,6 +12,7 @@ mod differences;
 mod input;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -19,6 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
+use qga::commands::SPECS;
 
 use crate::{
     agent::Agents,
@@ -42,22 +44,40 @@ fn trials() -> Result<Vec<Trial>> {
     let list = data.join("differences.txt");
     let inputs = read_inputs(&data)?;
     let differences = Arc::new(Differences::read(&list)?);
+    let mut trials = vec![coverage_trial(&inputs)];
     let agents = match Agents::find() {
         Ok(agents) => Arc::new(agents),
         Err(need) if std::env::var_os("VMTEST_REQUIRE").is_some_and(|require| require == "all") => {
-            return Ok(vec![Trial::test("needs", move || Err(Failed::from(need)))]);
+            trials.push(Trial::test("needs", move || Err(Failed::from(need))));
+            return Ok(trials);
         }
         Err(need) => {
             eprintln!("skipped: {need}");
             let skipped = |input: &Input| Trial::test(&input.name, || Ok(())).with_ignored_flag(true);
-            return Ok(inputs.iter().map(skipped).collect());
+            trials.extend(inputs.iter().map(skipped));
+            return Ok(trials);
         }
     };
-    if std::env::var_os("UPDATE_ORACLE").is_some() {
-        update(&list, &inputs, &differences, &agents)?;
-        return trials_of(inputs, &Arc::new(Differences::read(&list)?), &agents);
-    }
-    trials_of(inputs, &differences, &agents)
+    let differences = match std::env::var_os("UPDATE_ORACLE") {
+        Some(_) => {
+            update(&list, &inputs, &differences, &agents)?;
+            Arc::new(Differences::read(&list)?)
+        }
+        None => differences,
+    };
+    trials.extend(trials_of(inputs, &differences, &agents)?);
+    Ok(trials)
+}
+
+/// Compares the inputs with the contract, without any agent. A command that must not be carried out on the machine that
+/// the tests run on has inputs that are refused, so every command has one.
+fn coverage_trial(inputs: &[Input]) -> Trial {
+    let requested: HashSet<String> = inputs.iter().flat_map(Input::requested).collect();
+    let missing: Vec<_> = SPECS.iter().map(|spec| spec.name).filter(|name| !requested.contains(*name)).collect();
+    Trial::test("every_command_of_the_contract_has_an_input", move || match missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!("no input in oracle/*.txt requests {}", missing.join(", ")).into()),
+    })
 }
 
 fn trials_of(inputs: Vec<Input>, differences: &Arc<Differences>, agents: &Arc<Agents>) -> Result<Vec<Trial>> {

@@ -25,7 +25,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use vmtest::{
     image::Image,
     needs::{self, Needs, run_folder},
-    vm::{Builder, console_tail},
+    vm::{Builder, Console},
 };
 
 /// A VM takes a processor and a quarter of a GiB.
@@ -108,7 +108,8 @@ fn run(name: &str, case: Case, image: &Image) -> Result<Completion, Failed> {
         Err(panic) => anyhow!("{}", panic_message(panic.as_ref())),
     };
     let folder = run_folder(name);
-    Err(format!("{failure:#}\nlogs: {}\nconsole, last lines:\n{}", folder.display(), console_tail(&folder)).into())
+    Err(format!("{failure:#}\nlogs: {}\nconsole, last lines:\n{}", folder.display(), Console::new(&folder).tail())
+        .into())
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {

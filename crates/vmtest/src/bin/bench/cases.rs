@@ -177,8 +177,8 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
     Ok(rows)
 }
 
-/// Runs all in turns, and returns the lower quartile of the seconds that each took: what the machine can do when nobody
-/// else is in the way, and not its luckiest moment.
+/// Runs all in turns, and returns the lower quartile of the seconds that each took: the speed of the machine without
+/// other load, but not the best sample.
 pub(crate) fn in_turns<T, const N: usize>(
     samples: usize,
     subjects: &mut [T; N],

@@ -21,7 +21,7 @@ pub(crate) struct Client {
     buffer: Vec<u8>,
 }
 
-/// A request, spelled once and sent often.
+/// A request, encoded once and sent often.
 pub(crate) fn request(command: &str, arguments: &Value) -> Vec<u8> {
     let mut line = json!({ "execute": command, "arguments": arguments }).to_string().into_bytes();
     line.push(b'\n');

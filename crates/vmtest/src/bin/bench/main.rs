@@ -1,7 +1,7 @@
 //! Measures our agent against Debian's, in one run, with one client.
 //!
-//! Each figure is the lower quartile of samples taken in turns, so that what else the machine does meets both alike. Where the
-//! machine itself is the limit there is a floor: a server that does nothing but send each line back.
+//! Each figure is the lower quartile of samples taken in turns, so that other load of the machine affects both alike.
+//! Where the machine itself is the limit there is a floor: a server that only sends each line back.
 //! `bench OURS [THEIRS]` prints the table; with `--write FILE` it also goes there, with the machine described.
 //! Absolute figures are this machine's; what is promised is the ratios.
 
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     let ours = Binary::agent(ours.as_ref())?;
     let theirs = Binary::agent(theirs.as_ref()).context("Debian's package qemu-guest-agent has the reference")?;
     let rows = cases::measure(&ours, &theirs, only.as_deref())?;
-    let report = report::spell(&rows, &ours, &theirs)?;
+    let report = report::format_report(&rows, &ours, &theirs)?;
     println!("{report}");
     if let Some(path) = output {
         std::fs::write(&path, report).with_context(|| format!("failed to write {}", path.display()))?;

@@ -1,8 +1,8 @@
 //! File systems by the thousand, each on a device of its own, which needs `losetup`, `mke2fs` and `perl`.
 //!
-//! These are loop devices, all with one file behind them. Mounts of one device compare something else: Debian's agent lists
-//! each of them, ours the file system once. A device is given up with its last mount, and so with the namespace; only their nodes are
-//! seen by others, and are removed in the end.
+//! These are loop devices, all backed by one file. Mounts of one device compare something else: Debian's agent lists
+//! each of them, ours the file system once. The kernel releases a device with its last mount, and so with the
+//! namespace. Only the device nodes are visible outside; they are removed in the end.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ for number in $(seq \"$3\"); do
 done";
 /// Removes the devices with these numbers (`LOOP_CTL_REMOVE` of `<linux/loop.h>`).
 const REMOVE: &str = "open(my $control, '+<', '/dev/loop-control') or die; ioctl($control, 0x4C81, $_ + 0) for @ARGV";
-/// How long the kernel may take to give up devices that nobody has mounted any more.
+/// How long the kernel may take to release devices after their last mount.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to remove devices.
 const ATTEMPT: Duration = Duration::from_millis(100);

@@ -9,30 +9,30 @@ use super::{
     cases::{Row, Target},
 };
 
-/// Spells the report.
-pub(crate) fn spell(rows: &[Row], ours: &Binary, theirs: &Binary) -> anyhow::Result<String> {
+/// The report as Markdown.
+pub(crate) fn format_report(rows: &[Row], ours: &Binary, theirs: &Binary) -> anyhow::Result<String> {
     let mut text = String::from("# Benchmarks\n\n");
     writeln!(text, "{}\n", machine()?)?;
     writeln!(
         text,
-        "\"ours\" is {}, \"theirs\" {}. One client on a unix socket, lower quartiles of samples taken in turns; `make bench` \
-         writes this page. A ratio is our figure to theirs, or to the floor's where the target is about that: a server \
-         that does nothing but answer.\n",
+        "\"ours\" is {}, \"theirs\" {}. One client on a unix socket, lower quartiles of samples taken in turns; \
+         `make bench` writes this page. A ratio is our figure to theirs, or to the floor's where the target is about \
+         that: a server that does nothing but answer.\n",
         ours.version()?,
         theirs.version()?,
     )?;
     text.push_str("| What | Unit | Ours | Theirs | Floor | Ratio | Target | Met |\n");
     text.push_str("|---|---|--:|--:|--:|--:|---|---|\n");
     for row in rows {
-        let floor = row.floor.map_or_else(String::new, spell_figure);
+        let floor = row.floor.map_or_else(String::new, format_figure);
         let (ratio, target, is_met) = judge(row);
         writeln!(
             text,
             "| {} | {} | {} | {} | {floor} | {ratio} | {target} | {is_met} |",
             row.what,
             row.unit,
-            spell_figure(row.ours),
-            spell_figure(row.theirs),
+            format_figure(row.ours),
+            format_figure(row.theirs),
         )?;
     }
     text.push_str(include_str!("bounds.md"));
@@ -42,20 +42,20 @@ pub(crate) fn spell(rows: &[Row], ours: &Binary, theirs: &Binary) -> anyhow::Res
 fn judge(row: &Row) -> (String, String, &'static str) {
     let verdict = |is_met: bool| if is_met { "yes" } else { "no" };
     let ratio = row.ours / row.theirs;
-    let spelled = if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() };
+    let formatted = if ratio.is_finite() { format!("{ratio:.2}") } else { String::new() };
     match row.target {
-        Target::AtLeast(factor) => (spelled, format!("≥ {factor} × theirs"), verdict(ratio >= factor)),
-        Target::AtMost(factor) => (spelled, format!("≤ {factor} × theirs"), verdict(ratio <= factor)),
+        Target::AtLeast(factor) => (formatted, format!("≥ {factor} × theirs"), verdict(ratio >= factor)),
+        Target::AtMost(factor) => (formatted, format!("≤ {factor} × theirs"), verdict(ratio <= factor)),
         Target::FloorTimes(factor) => {
             let ratio = row.ours / row.floor.unwrap_or(f64::NAN);
             (format!("{ratio:.2}"), format!("≤ {factor} × floor"), verdict(ratio <= factor))
         }
-        Target::Absolute(most) => (spelled, format!("≤ {most}"), verdict(row.ours <= most)),
-        Target::None => (spelled, String::new(), ""),
+        Target::Absolute(most) => (formatted, format!("≤ {most}"), verdict(row.ours <= most)),
+        Target::None => (formatted, String::new(), ""),
     }
 }
 
-fn spell_figure(figure: f64) -> String {
+fn format_figure(figure: f64) -> String {
     if figure == 0.0 || figure >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.1}") }
 }
 

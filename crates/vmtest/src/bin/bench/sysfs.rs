@@ -1,4 +1,4 @@
-//! Processors and memory blocks by the hundred, as the kernel would show them: a directory in place of its own.
+//! Processors and memory blocks by the hundred: a directory that replaces the kernel's.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ pub(crate) fn list_memory_blocks(ours: &Binary, theirs: &Binary, count: usize) -
     time_list(ours, theirs, &list, CloneFlags::CLONE_NEWNS, || make("memory/memory", count, &files))
 }
 
-/// Makes directories with numbers behind their names, each with these files.
+/// Creates numbered directories, each with these files.
 fn make(name: &str, count: usize, files: &[(&str, &str)]) -> anyhow::Result<()> {
     mount(Some("none"), DEVICES, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     for number in 0..count {

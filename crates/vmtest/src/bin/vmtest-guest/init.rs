@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::{
+    errno::Errno,
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
     unistd::sethostname,
@@ -24,14 +25,15 @@ use crate::{links, service};
 const FILE_SYSTEMS: &[(&str, &str)] =
     &[("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")];
 
-/// Runs until the host is gone. The agent is started if its command line is given.
+/// Brings the guest up, and serves the control channel until the host closes it. Starts the agent if there is a command
+/// line for it.
 pub(crate) fn run(agent: &[String]) -> Result<()> {
     mount_file_systems()?;
     symlink("/proc/self/fd", "/dev/fd")?;
     sethostname(fs::read_to_string("/etc/hostname")?.trim())?;
-    // Before the modules: their devices are announced to whoever listens.
+    // Before the modules are loaded: the kernel announces a device once.
     let watch = links::Watch::new()?;
-    load_modules()?;
+    load_modules(Path::new(MODULE_LIST))?;
     let port = control_port();
     watch.wait_for(&port)?;
     thread::spawn(move || watch.run());
@@ -41,7 +43,7 @@ pub(crate) fn run(agent: &[String]) -> Result<()> {
     serve()
 }
 
-/// Serves the control channel, until the host is gone.
+/// Serves the control channel until the host closes it.
 pub(crate) fn serve() -> Result<()> {
     let port = control_port();
     let opened = File::options().read(true).write(true).open(&port);
@@ -53,23 +55,24 @@ fn control_port() -> PathBuf {
     Path::new(links::DIRECTORY).join(PORT_NAME)
 }
 
-/// Mounts what the kernel keeps for every init.
+/// Mounts the file systems of the kernel and in memory.
 pub(crate) fn mount_file_systems() -> Result<()> {
-    for (kind, place) in FILE_SYSTEMS {
-        mount(Some(*kind), *place, Some(*kind), MsFlags::empty(), None::<&str>)
-            .with_context(|| format!("failed to mount {place}"))?;
+    for (kind, mount_point) in FILE_SYSTEMS {
+        mount(Some(*kind), *mount_point, Some(*kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("failed to mount {mount_point}"))?;
     }
     Ok(())
 }
 
-/// Loads the modules on the list.
-pub(crate) fn load_modules() -> Result<()> {
-    for path in fs::read_to_string(MODULE_LIST)?.lines() {
-        load(path).with_context(|| format!("failed to load {path}"))?;
-    }
-    Ok(())
+/// Loads the modules of a list in its order. A module that is loaded already is no failure.
+pub(crate) fn load_modules(list: &Path) -> Result<()> {
+    let paths = fs::read_to_string(list).with_context(|| format!("failed to read {}", list.display()))?;
+    paths.lines().try_for_each(|path| load(path).with_context(|| format!("failed to load {path}")))
 }
 
 fn load(path: &str) -> Result<()> {
-    Ok(finit_module(File::open(path)?, &CString::default(), ModuleInitFlags::empty())?)
+    match finit_module(File::open(path)?, &CString::default(), ModuleInitFlags::empty()) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

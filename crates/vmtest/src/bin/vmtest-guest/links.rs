@@ -1,6 +1,6 @@
-//! `/dev/virtio-ports`, as udev would keep it: a link a port, by the name the host gave it.
+//! `/dev/virtio-ports`, as udev maintains it: a link per port, by the name that the host gave it.
 //!
-//! The kernel's announcements are only a sign to look: the links are made after what is there now.
+//! A uevent of the kernel is only a reason to look: the links follow the ports that exist now.
 
 use std::{
     collections::BTreeMap,
@@ -15,14 +15,14 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket},
 };
 
-/// Where the links stand.
+/// The directory of the links.
 pub(crate) const DIRECTORY: &str = "/dev/virtio-ports";
-/// Longest announcement of the kernel, which writes them into a buffer of 2 KiB.
+/// More than the longest uevent: the kernel composes them in a buffer of 2 KiB.
 const MAX_EVENT_BYTES: usize = 8192;
-/// The netlink group of the kernel's own announcements.
+/// The netlink group of the kernel's own uevents; udev has another.
 const KERNEL_EVENTS: u32 = 1;
 
-/// The kernel's announcements of devices.
+/// The kernel's uevents.
 pub(crate) struct Watch(OwnedFd);
 
 impl Watch {
@@ -34,7 +34,7 @@ impl Watch {
         Ok(Self(socket))
     }
 
-    /// Keeps the links until one stands there.
+    /// Maintains the links until this one exists.
     pub(crate) fn wait_for(&self, link: &Path) -> Result<()> {
         update()?;
         while link.symlink_metadata().is_err() {
@@ -43,18 +43,18 @@ impl Watch {
         Ok(())
     }
 
-    /// Keeps the links for ever.
+    /// Maintains the links until the guest ends.
     pub(crate) fn run(&self) {
         loop {
             if let Err(error) = self.update_at_next_event() {
-                eprintln!("vmtest: failed to keep {DIRECTORY}: {error:#}");
+                eprintln!("vmtest: failed to maintain {DIRECTORY}: {error:#}");
             }
         }
     }
 
     fn update_at_next_event(&self) -> Result<()> {
         match recv(self.0.as_raw_fd(), &mut [0; MAX_EVENT_BYTES], MsgFlags::empty()) {
-            // Some were lost: all the more reason to look.
+            // After lost events, too, the ports tell the truth.
             Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => update(),
             Err(error) => Err(error.into()),
         }
@@ -77,7 +77,7 @@ fn update() -> Result<()> {
     Ok(())
 }
 
-/// Links and what they are to point to. A port has no name until the host has told it.
+/// The links and their targets. A port has no name until the host has sent it.
 fn named_ports() -> BTreeMap<PathBuf, PathBuf> {
     let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") else { return BTreeMap::new() };
     ports

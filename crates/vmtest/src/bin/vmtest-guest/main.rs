@@ -1,10 +1,11 @@
 //! The guest's init, a client for vsock, and the guest described in text.
 //!
-//! As process 1 it only collects ended processes: the work is done by another process of this program, whose end powers
-//! the VM off. Where a test wants busybox's init, it leaves process 1 to that; where there is something to install on a
-//! disk, it does that and leaves process 1 to the disk's init.
-//! `vmtest-guest control` serves the control channel there. `vmtest-guest vsock CID PORT` connects its input and output
-//! to a vsock address; `vmtest-guest capture` prints what [`vmtest::capture`] finds.
+//! As process 1 it only reaps processes. Another process of this program does the work, and its end powers the VM off.
+//! If a test wants busybox's init, that becomes process 1. If there is a payload for a disk, it is installed, and the
+//! disk's init becomes process 1.
+//! `vmtest-guest control` serves the control channel of the guest on a disk. `load-modules LIST` loads the modules on a
+//! list. `vsock CID PORT` connects its input and output to a vsock address. `capture` prints what [`vmtest::capture`]
+//! finds.
 
 mod disk;
 mod init;
@@ -39,22 +40,23 @@ fn main() -> Result<()> {
         Some((mode, agent)) if mode == "init" => init::run(agent),
         Some((mode, address)) if mode == "vsock" => vsock::connect(address),
         Some((mode, [])) if mode == "control" => init::serve(),
+        Some((mode, [list])) if mode == "load-modules" => init::load_modules(Path::new(list)),
         Some((mode, [])) if mode == "capture" => {
             print!("{}", vmtest::capture::machine("/".as_ref())?);
             Ok(())
         }
-        _ => bail!("usage: vmtest-guest control | vmtest-guest vsock CID PORT | vmtest-guest capture"),
+        _ => bail!("usage: vmtest-guest control | load-modules LIST | vsock CID PORT | capture"),
     }
 }
 
-/// Leaves process 1 to busybox's init, which starts the real one.
+/// Replaces process 1 by busybox's init, which starts the working process.
 fn give_way(init: &str, agent: &[String]) -> Result<()> {
     ensure!(init == "busybox", "there is no init {init}");
     fs::write("/etc/inittab", format!("::once:/init init {}\n", agent.join(" ")))?;
     Err(Command::new("/bin/busybox").arg0("init").exec().into())
 }
 
-/// Starts the real init and collects every process that ends, until the real init does.
+/// Starts the working process and reaps every process until that one ends.
 fn reap(agent: &[String]) -> Result<()> {
     // There is no /proc yet to find this program by.
     let init = Command::new("/init").arg("init").args(agent).spawn()?;

@@ -1,7 +1,8 @@
-//! The agent as a service: started again whenever it ends, with an empty environment.
+//! The agent as a service: restarted whenever it ends, with an empty environment.
 //!
-//! `/run/agent.pid` holds its process while it runs; each end adds a line to `/run/agent.ends`: `exit 0`, `signal 9`.
-//! While `/run/agent.stopped` exists it is not started again. What it says goes to the console.
+//! `/run/agent.pid` holds its process id while it runs. Each end adds a line to `/run/agent.ends`, such as `exit 0` or
+//! `signal 9`. While `/run/agent.stopped` exists it is not restarted. Its log goes
+//! to the console.
 
 use std::{
     fs::{self, OpenOptions},
@@ -18,15 +19,15 @@ use anyhow::{Context, Result};
 const PID: &str = "/run/agent.pid";
 const ENDS: &str = "/run/agent.ends";
 const STOPPED: &str = "/run/agent.stopped";
-/// How long a service that ended is left alone, so that one that cannot start leaves the guest some of its time.
+/// The delay of a restart, so that an agent that cannot start leaves the guest some processor time.
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 
-/// Starts the agent and keeps it running.
+/// Starts the agent and restarts it whenever it ends.
 pub(crate) fn start(command: Vec<String>) -> Result<()> {
     let first = spawn(&command)?;
     thread::spawn(move || {
         let ended = keep(&command, first).unwrap_err();
-        eprintln!("vmtest: the agent is looked after no longer: {ended:#}");
+        eprintln!("vmtest: the agent is not restarted any more: {ended:#}");
     });
     Ok(())
 }

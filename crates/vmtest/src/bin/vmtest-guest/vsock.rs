@@ -1,11 +1,11 @@
-//! A vsock client: its input is sent, then that half is closed, and what comes back is its output.
+//! A vsock client: it sends its input, shuts down that half, and writes to its output what it receives.
 
 use std::{fs::File, io, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, VsockAddr};
 
-/// Connects to a context and a port, both decimal.
+/// Connects to a context id and a port, both decimal.
 pub(crate) fn connect(address: &[String]) -> Result<()> {
     let [cid, port] = address else { bail!("a vsock address is CID PORT") };
     let socket = socket::socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;

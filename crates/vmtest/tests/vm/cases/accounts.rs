@@ -1,7 +1,5 @@
 //! Users of the guest: their SSH keys and passwords.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
 use qga::{
     client::{Client, Error},
@@ -65,7 +63,8 @@ pub(crate) fn cannot_lead_astray(builder: Builder<'_>) -> Result<()> {
     vm.sh("test ! -e /etc/new")?;
 
     // A file of the system's in place of the user's own: the link goes, and the file stays.
-    vm.sh("rm /home/ann/.ssh; mkdir /home/ann/.ssh; ln -s /etc/keys/authorized_keys /home/ann/.ssh/; chown -R 1000 /home/ann")?;
+    vm.sh("rm /home/ann/.ssh; mkdir /home/ann/.ssh; ln -s /etc/keys/authorized_keys /home/ann/.ssh/")?;
+    vm.sh("chown -R 1000 /home/ann")?;
     check_refused(get(&mut agent, "ann").map(drop), &unreadable)?;
     check_refused(add(&mut agent, "ann", &["x"]), &unreadable)?;
     reset(&mut agent, "ann", &["x"])?;
@@ -103,7 +102,8 @@ pub(crate) fn have_their_passwords_set(builder: Builder<'_>) -> Result<()> {
     check_refused(set_password(&mut agent, "ann", "a\nroot:b", false), "forbidden characters in raw password")?;
 
     // A program that is there is asked instead.
-    vm.sh("mkdir -p /usr/bin; printf '#!/bin/sh\n{ echo \"$#\" \"$@\"; cat; } >/run/chpasswd\n' >/usr/bin/chpasswd; chmod +x /usr/bin/chpasswd")?;
+    vm.sh("mkdir -p /usr/bin; printf '#!/bin/sh\n{ echo \"$#\" \"$@\"; cat; } >/run/chpasswd\n' >/usr/bin/chpasswd")?;
+    vm.sh("chmod +x /usr/bin/chpasswd")?;
     set_password(&mut agent, "ann", SECRET, false)?;
     assert_eq!(vm.sh("cat /run/chpasswd")?, format!("0\nann:{SECRET}"));
     set_password(&mut agent, "ann", "$6$x", true)?;
@@ -112,7 +112,7 @@ pub(crate) fn have_their_passwords_set(builder: Builder<'_>) -> Result<()> {
     let refusal = set_password(&mut agent, "ann", SECRET, false);
     check_refused(refusal, "child process has failed to set user password: it is too short\n")?;
 
-    let console = String::from_utf8_lossy(&fs::read(vm.folder().join("console.log"))?).into_owned();
+    let console = vm.console().text()?;
     ensure!(console.contains("guest-set-user-password"), "the verbose log says what was called");
     for secret in [SECRET, "Y29ycmU6Y3QgaG9yc2U=", &crypted] {
         ensure!(!console.contains(secret), "the log has the password");
@@ -124,7 +124,9 @@ pub(crate) fn are_logged_in(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
     let mut agent = answered(&vm)?;
     assert_eq!(agent.call(&GetUsers {}, soon())?, []);
-    vm.sh("mkdir -p /run/systemd/sessions; printf 'USER=ann\nSTATE=active\nCLASS=user\nREALTIME=1700000000250000\n' >/run/systemd/sessions/4")?;
+    vm.sh("mkdir -p /run/systemd/sessions")?;
+    let session = "USER=ann\nSTATE=active\nCLASS=user\nREALTIME=1700000000250000\n";
+    vm.sh(&format!("printf '{session}' >/run/systemd/sessions/4"))?;
     let users = agent.call(&GetUsers {}, soon())?;
     assert_eq!(
         users.iter().map(|user| (user.user.as_str(), user.login_time)).collect::<Vec<_>>(),

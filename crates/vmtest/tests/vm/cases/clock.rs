@@ -1,4 +1,4 @@
-//! The guest's clock and its hardware clock are set; and what that does not change.
+//! Setting the guest's clock and its hardware clock, and what that must not change.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,7 +49,7 @@ pub(crate) fn is_set_by_itself(builder: Builder<'_>) -> Result<()> {
 pub(crate) fn is_set_with_hwclock(builder: Builder<'_>) -> Result<()> {
     let mut vm = builder.boot()?;
     vm.sh("mkdir -p /sbin && ln -s /bin/busybox /sbin/hwclock")?;
-    // Where this file is absent, busybox takes the hardware clock for one of local time, as nobody else does.
+    // Without this file busybox assumes local time in the hardware clock, unlike other programs.
     vm.sh("printf '0.0 0 0.0\\n0\\nUTC\\n' >/etc/adjtime")?;
     is_set(&mut vm)?;
     vm.sh("rm /sbin/hwclock; printf '#!/bin/sh\nexit 4\n' >/sbin/hwclock; chmod +x /sbin/hwclock")?;

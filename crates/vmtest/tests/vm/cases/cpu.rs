@@ -1,4 +1,4 @@
-//! Processors are taken off line, brought back, and plugged in.
+//! Processors are taken offline, brought back online, and plugged in.
 
 use anyhow::{Context, Result};
 use qga::{
@@ -44,18 +44,18 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     let reference = builder.reference_program().map(ToOwned::to_owned);
     let mut vm = builder.qemu_arguments(&["-smp", "2,maxcpus=4"]).boot()?;
     let mut agent = answered(&vm)?;
-    let places = vm.qmp.execute("query-hotpluggable-cpus", &json!({}))?;
-    let free = places.as_array().and_then(|places| places.iter().rfind(|place| place.get("qom-path").is_none()));
-    let free = free.context("QEMU has no place for another processor")?;
+    let slots = vm.qmp.execute("query-hotpluggable-cpus", &json!({}))?;
+    let free = slots.as_array().and_then(|slots| slots.iter().rfind(|slot| slot.get("qom-path").is_none()));
+    let free = free.context("QEMU has no slot for another processor")?;
     let mut device = json!({"driver": free["type"], "id": "plugged"});
     for (name, value) in free["props"].as_object().into_iter().flatten() {
         device[name] = value.clone();
     }
-    vm.qmp.execute("device_add", &device)?;
+    vm.plug(&device)?;
     // A directory is there before its switch is; the first processor has none.
     vm.wait_until("ls /sys/devices/system/cpu/cpu[0-9]*/online | wc -l | grep -qx 2")?;
 
-    // Nobody in this guest brings it on line by itself.
+    // This guest has no udev rule that would bring it online.
     let processors = agent.call(&GetVcpus {}, soon())?;
     let new = processors.iter().find(|processor| processor.logical_id > 1).context("a third processor")?;
     assert_eq!((new.online, new.can_offline), (false, Some(true)));
@@ -111,7 +111,7 @@ fn check(agent: &mut Client<Recorded>, vm: &mut Vm, expected: &[(i64, bool, bool
     Ok(())
 }
 
-/// Which processors are on line, as their statistics show.
+/// The processors that are online, as their statistics show.
 fn counted(agent: &mut Client<Recorded>) -> Result<Vec<i64>> {
     Ok(agent.call(&GetCpustats {}, soon())?.iter().map(|statistics| statistics.cpu).collect())
 }

@@ -1,6 +1,4 @@
-//! Disks without room.
-
-use std::fs;
+//! Full disks.
 
 use anyhow::{Context, Result, ensure};
 use qga::{
@@ -26,7 +24,7 @@ use super::{
 };
 
 /// Where the state, the log and the audit are kept, each on a disk of its own.
-const PLACES: &str = "/tmp /var/log /root";
+const DIRECTORIES: &str = "/tmp /var/log /root";
 const CONFIGURATION: &str = "logfile=/var/log/agent.log\naudit-file=/root/audit.log\nverbose=true\n";
 /// Enough to leave more lines than a page of a file holds.
 const POLLS: usize = 100;
@@ -38,7 +36,7 @@ type Agent = Client<Recorded>;
 
 pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     let (mut vm, _disks) = boot(builder.agent_arguments(&["--statedir", "/tmp"]), &[("a", Content::Ext4)])?;
-    vm.sh(&format!("for place in {PLACES}; do mount -t tmpfs -o size=256k none $place; done"))?;
+    vm.sh(&format!("for directory in {DIRECTORIES}; do mount -t tmpfs -o size=256k none $directory; done"))?;
     configure(&mut vm, CONFIGURATION)?;
     let mut agent = answered(&vm)?;
     assert_eq!(open(&mut agent)?, 1000);
@@ -51,7 +49,7 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     for _ in 0..2 {
         assert_eq!(refusal(open(&mut agent))?, format!("failed to commit persistent state to disk: {NO_ROOM}"));
     }
-    // Whoever copies the disk to make it larger wants it consistent.
+    // A host that copies the disk to enlarge it needs it consistent.
     assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
     assert_eq!(agent.call(&Thaw {}, soon())?, 1);
     assert_eq!(agent.call(&Freeze { lease: Some(1) }, soon())?, 1);
@@ -63,7 +61,7 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     assert_eq!(vm.sh("ls -A /tmp; cat /tmp/qga.state")?, format!("filler\nqga.state\n{state}"));
     vm.wait_console(COMPLAINT)?;
 
-    vm.sh(&format!("for place in {PLACES}; do rm $place/filler; done"))?;
+    vm.sh(&format!("for directory in {DIRECTORIES}; do rm $directory/filler; done"))?;
     poll(&mut agent)?;
     run(&mut agent)?;
     assert_eq!(open(&mut agent)?, 1003);
@@ -73,7 +71,7 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     check_log(&vm.sh("cat /var/log/agent.log")?)?;
     check_audit(&vm.sh("cat /root/audit.log")?)?;
 
-    let console = fs::read_to_string(vm.folder().join("console.log"))?;
+    let console = vm.console().text()?;
     assert_eq!(console.matches(COMPLAINT).count(), 1);
 
     // The first start of an agent meets full disks.
@@ -88,9 +86,10 @@ pub(crate) fn full_disks(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Leaves no room but what files have in their last pages.
+/// Leaves no room except in the last pages of files.
 fn fill(vm: &mut Vm) -> Result<()> {
-    vm.sh(&format!("for place in {PLACES}; do cat /dev/zero >$place/filler 2>/dev/null; done; true")).map(drop)
+    vm.sh(&format!("for directory in {DIRECTORIES}; do cat /dev/zero >$directory/filler 2>/dev/null; done; true"))
+        .map(drop)
 }
 
 fn restart(vm: &mut Vm) -> Result<()> {

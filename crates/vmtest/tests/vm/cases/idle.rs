@@ -1,4 +1,4 @@
-//! What an agent costs that has nothing to do.
+//! The cost of an idle agent.
 
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ pub(crate) fn wait_until_idle(vm: &mut Vm) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("the agent does not come to rest: first\n{before}\nthen\n{after}");
+            bail!("the agent does not become idle: first\n{before}\nthen\n{after}");
         }
     }
 }

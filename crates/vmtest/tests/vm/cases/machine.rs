@@ -1,4 +1,4 @@
-//! What hypervisors do to a machine.
+//! A machine that the hypervisor pauses.
 
 use anyhow::Result;
 use qga::commands::session::Sync;

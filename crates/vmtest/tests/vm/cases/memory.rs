@@ -1,4 +1,4 @@
-//! Memory is plugged in, and its blocks are brought on line and taken off again.
+//! Memory is plugged in, and its blocks are brought online and taken offline again.
 
 use anyhow::Result;
 use qga::{
@@ -28,7 +28,7 @@ pub(crate) fn is_plugged_in(builder: Builder<'_>) -> Result<()> {
     // So that the kernel puts nothing there that cannot be moved away again.
     vm.sh("echo auto-movable > /sys/module/memory_hotplug/parameters/online_policy")?;
     vm.qmp.execute("object-add", &json!({"qom-type": "memory-backend-ram", "id": "ram", "size": PLUGGED_BYTES}))?;
-    vm.qmp.execute("device_add", &json!({"driver": "pc-dimm", "id": "dimm", "memdev": "ram"}))?;
+    vm.plug(&json!({"driver": "pc-dimm", "id": "dimm", "memdev": "ram"}))?;
     let expected_count = first.len() as u64 + PLUGGED_BYTES / size;
     // A directory is there before its files are, of which this is the last.
     vm.wait_until(&format!("ls /sys/devices/system/memory/memory*/valid_zones | wc -l | grep -qx {expected_count}"))?;

@@ -1,4 +1,4 @@
-//! The cases, and what they share.
+//! The list of cases, and their common helpers.
 
 mod accounts;
 mod channels;
@@ -95,25 +95,25 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),
 ];
 
-/// When a wait that begins now fails.
+/// The deadline of a wait that begins now.
 pub(crate) fn soon() -> Instant {
     Instant::now() + TIMEOUT
 }
 
-/// Connects and lets the agent answer.
+/// Connects, and waits for the agent's first reply.
 pub(crate) fn answered(vm: &Vm) -> Result<Client<Recorded>> {
     let mut client = vm.client()?;
     client.call(&Ping {}, soon())?;
     Ok(client)
 }
 
-/// The process of the agent that runs.
+/// The process id of the running agent.
 pub(crate) fn agent_pid(vm: &mut Vm) -> Result<String> {
-    // The file is there a moment before the number is.
+    // The file exists a moment before its content does.
     vm.wait_until("grep . /run/agent.pid")
 }
 
-/// The guest as text. `UPDATE_ROOTS=1` writes the fake machines that qgad's own tests use anew; review the diff.
+/// The guest as text. `UPDATE_ROOTS=1` rewrites the fake machines that qgad's own tests use; review the diff.
 pub(crate) fn captured(vm: &mut Vm, name: &str) -> Result<String> {
     let text = vm.sh("/init capture")?;
     if std::env::var_os("UPDATE_ROOTS").is_some() {
@@ -126,7 +126,7 @@ pub(crate) fn captured(vm: &mut Vm, name: &str) -> Result<String> {
     Ok(text)
 }
 
-/// What is asked, and the truth that a script in the guest tells of it. The truth was the same before and after: kernels
+/// An answer, and what a script in the guest says of the same facts. The facts were the same before and after: kernels
 /// change addresses, routes and file systems on their own for a while.
 pub(crate) fn with_steady_truth<T>(
     vm: &mut Vm,
@@ -141,7 +141,7 @@ pub(crate) fn with_steady_truth<T>(
         if before == after {
             return Ok((told, after));
         }
-        ensure!(Instant::now() < deadline, "the guest does not come to rest: first\n{before}\nthen\n{after}");
+        ensure!(Instant::now() < deadline, "the guest does not settle: first\n{before}\nthen\n{after}");
         before = after;
     }
 }

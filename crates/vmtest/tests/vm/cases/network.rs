@@ -1,4 +1,4 @@
-//! Network interfaces and routes, against what QEMU was told and what the guest's own tools say.
+//! Network interfaces and routes, compared with QEMU's command line and with the guest's own tools.
 
 use std::collections::BTreeSet;
 

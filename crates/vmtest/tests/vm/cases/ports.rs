@@ -1,4 +1,4 @@
-//! The agent's port is pulled out of the machine and plugged in again.
+//! Hot-plug of the agent's port.
 
 use anyhow::Result;
 use vmtest::vm::{AGENT_PORT, Builder, Vm};

@@ -145,7 +145,8 @@ pub(crate) fn fork_bomb(builder: Builder<'_>) -> Result<()> {
 fn no_zombies(vm: &mut Vm) -> Result<String> {
     let agent = agent_pid(vm)?;
     vm.wait_until(&format!(
-        "count=$(grep -l \"^PPid:[[:space:]]*{agent}$\" /proc/[0-9]*/status 2>/dev/null | wc -l); [ $count = 0 ] && echo $count"
+        "count=$(grep -l \"^PPid:[[:space:]]*{agent}$\" /proc/[0-9]*/status 2>/dev/null | wc -l); \
+         [ $count = 0 ] && echo $count"
     ))
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn are_looked_after(builder: Builder<'_>) -> Result<()> {
     the_clock_is_set(&mut vm, &mut agent)?;
     // The port serves one host at a time.
     drop(agent);
-    tool::looks_after_accounts(&vm, &mut terminal, USER, KEY)?;
+    tool::manages_accounts(&vm, &mut terminal, USER, KEY)?;
     tool::sets_the_clock(&mut vm)?;
     tool::halts(&mut vm)
 }

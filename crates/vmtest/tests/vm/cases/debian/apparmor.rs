@@ -1,4 +1,4 @@
-//! The sample of a profile for AppArmor: something of each kind of command under it, and what it forbids.
+//! The sample profile for AppArmor: commands of each kind that work under it, and what it forbids.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ use super::{service::agent_pid, tool};
 use crate::cases::{answered, soon};
 
 const PROFILE: &str = "/etc/apparmor.d/usr.sbin.qgad";
-/// What the kernel has told of refusals.
+/// The refusals that the kernel has logged.
 const DENIED: &str = "dmesg | grep 'apparmor=\"DENIED\"' || true";
 const USER: &str = "tester";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl tester";

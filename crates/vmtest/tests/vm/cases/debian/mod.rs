@@ -1,6 +1,6 @@
 //! The agent on Debian, installed as a package would install it.
 //!
-//! A boot takes long there, so that each case looks at several things, one after another.
+//! A boot takes long there, so each case checks several things one after another.
 
 mod accounts;
 mod apparmor;

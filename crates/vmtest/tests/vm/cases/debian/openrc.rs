@@ -1,4 +1,4 @@
-//! The script for OpenRC, in a Debian on the second disk of the small guest: OpenRC brings up its own services there, below
+//! The script for OpenRC, in a Debian on the second disk of the small guest. OpenRC starts its services there, below
 //! the guest's init.
 
 use anyhow::Result;
@@ -11,7 +11,6 @@ use qga::{
     },
 };
 use vmtest::{
-    image::DISK_MODULE_LIST,
     needs,
     transcript::Recorded,
     vm::{Builder, Vm},
@@ -19,11 +18,11 @@ use vmtest::{
 
 use crate::cases::{answered, soon};
 
-/// Where Debian's root is.
+/// The mount point of Debian's root.
 const ROOT: &str = "/mnt";
-/// Prints its process. What else has its program, such as an heir, has another name.
+/// Prints the agent's process id. Other processes of its program, such as a pipe holder, have other names.
 const AGENT: &str = "grep -lx qgad /proc/[0-9]*/comm | grep -o '[0-9][0-9]*'";
-/// More than the number of starts that OpenRC allows unless it is told otherwise.
+/// More than the number of restarts that OpenRC allows by default.
 const KILLS: usize = 11;
 
 pub(crate) fn runs_the_agent(builder: Builder<'_>) -> Result<()> {
@@ -44,7 +43,7 @@ pub(crate) fn runs_the_agent(builder: Builder<'_>) -> Result<()> {
 }
 
 fn bring_up_openrc(vm: &mut Vm) -> Result<()> {
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     vm.wait_until("test -b /dev/vda")?;
     vm.sh(&format!("mount -t ext4 /dev/vda {ROOT}; cp /usr/sbin/qgad {ROOT}/usr/sbin/"))?;
     vm.sh(&format!("for name in proc sys dev; do mount -o bind /$name {ROOT}/$name || exit 1; done"))?;

@@ -1,4 +1,4 @@
-//! The package: beside Debian's, over it, and away again.
+//! The package: installed beside Debian's, installed over it, and removed.
 
 use std::{
     fs::File,
@@ -34,7 +34,7 @@ pub(super) const SERVING: &str = "serving the host on /dev/virtio-ports/org.qemu
 const DATA_BYTES: u64 = 16 << 20;
 /// How often one wait may pass until an installation is over.
 const WAITS_FOR_DPKG: u32 = 4;
-/// Installs packages as a host does, with nobody to answer questions.
+/// Installs packages as a host does, unattended.
 const INSTALL: &str = "DEBIAN_FRONTEND=noninteractive dpkg --auto-deconfigure -B -i";
 /// What a host writes while the agent is replaced, in pieces of so many bytes.
 const LOAD: &str = "/root/load";
@@ -177,7 +177,7 @@ fn takes_over_from_the_reference(vm: &mut Vm) -> Result<()> {
     assert!(matches!(refusal, client::Error::Refused { .. }), "{refusal}");
     assert_eq!(vm.sh("systemctl --failed --quiet | grep qgad || true")?, "");
 
-    // Debian's package does not say that it takes the place of another one, so that somebody has to.
+    // Debian's package does not declare that it replaces another one, so the command line must.
     vm.sh("dpkg --remove qgad")?;
     install_reference(vm)?;
     agent.sync(soon())?;

@@ -1,4 +1,4 @@
-//! Sleep, by systemd and by pm-utils, and a restart. How the machine is switched off, other cases see at their ends.
+//! Suspend by systemd and by pm-utils, and a restart. Other cases end with a power-off.
 
 use std::{fs::File, process::Command};
 
@@ -25,7 +25,7 @@ pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let swap = folder.path().join("swap");
     make_swap(&swap)?;
-    let builder = builder.packed_kernel().overlay(&folder.path().join("disk")).swap(&swap);
+    let builder = builder.compressed_kernel().overlay(&folder.path().join("disk")).swap(&swap);
     let mut vm = builder.clone().boot()?;
     vm.wait_until("systemctl is-system-running --wait")?;
     // In memory only, so that it tells a machine that woke from one that booted.
@@ -45,7 +45,7 @@ pub(crate) fn sleeps_and_wakes(builder: Builder<'_>) -> Result<()> {
     drop(agent);
     drop(vm);
 
-    // It goes on where it was, so that nobody says that it has booted.
+    // It continues where it was, so the control channel does not send `ready` again.
     let mut vm = builder.start()?;
     let mut agent = vm.client()?;
     agent.sync(soon())?;

@@ -1,5 +1,5 @@
-//! The package for the family of Red Hat's systems, installed by rpm on Debian: its files and what it runs are what it would
-//! be there.
+//! The package for the family of Red Hat's systems, installed by rpm on Debian. Its files and scripts are the same as
+//! there.
 
 use std::{fs, path::Path, process::Command};
 

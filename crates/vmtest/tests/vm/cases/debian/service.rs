@@ -31,7 +31,7 @@ pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     takes_the_place_of_the_other_agents_unit(&mut vm)?;
     leaves_programs_alone_when_it_restarts(&mut vm)?;
     stays_frozen_when_it_restarts(&mut vm)?;
-    watchdog::replaces_an_agent_that_stands_still(&mut vm)?;
+    watchdog::replaces_an_agent_that_hangs(&mut vm)?;
     survives_another_systemd(&mut vm)?;
     is_started_again(&mut vm)?;
     comes_and_goes_with_its_port(&mut vm)?;

@@ -1,4 +1,4 @@
-//! A serial terminal of the guest, on which somebody logs in.
+//! A serial terminal of the guest, for interactive logins.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -48,7 +48,7 @@ impl Line {
 }
 
 impl Terminal {
-    /// Logs in, and returns whether that was allowed.
+    /// Logs in, and returns whether the guest allowed it.
     pub(super) fn log_in(&mut self, user: &str, password: &str) -> Result<bool> {
         self.wait_for(&["login: "])?;
         self.say(user)?;

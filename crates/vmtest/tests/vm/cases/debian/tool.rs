@@ -1,6 +1,6 @@
 //! The host's tool against the agent on Debian: what it prints, its exit status, and what it has done to the guest.
 //!
-//! Nobody else may be connected meanwhile: QEMU serves one host at a time.
+//! No other client may be connected meanwhile: QEMU serves one at a time.
 
 use std::{
     io::Write,
@@ -28,8 +28,8 @@ pub(super) fn waits_for_the_agent(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-/// With nobody logged in before and after.
-pub(super) fn looks_after_accounts(vm: &Vm, terminal: &mut Terminal, user: &str, key: &str) -> Result<()> {
+/// No user is logged in before and after.
+pub(super) fn manages_accounts(vm: &Vm, terminal: &mut Terminal, user: &str, key: &str) -> Result<()> {
     assert_eq!(check(vm, &["passwd", user, "--stdin"], "by the tool\n", SUCCESS)?, "");
     assert!(terminal.log_in(user, "by the tool")?, "the password is refused");
     let users = check(vm, &["users"], "", SUCCESS)?;

@@ -1,4 +1,4 @@
-//! An agent that stands still is replaced.
+//! The service manager replaces an agent that hangs.
 
 use anyhow::Result;
 use qga::{
@@ -12,15 +12,15 @@ use crate::cases::{answered, soon};
 
 const DROP_IN: &str = "/run/systemd/system/qgad.service.d";
 /// How long the agent may be without a sign of life here, in seconds: long for an emulated processor, not for a test.
-const PATIENCE_SECONDS: u32 = 5;
+const WATCHDOG_SECONDS: u32 = 5;
 /// The process of the guard of a freeze.
 const GUARD: &str = "grep -lx qgad-guard /proc/[0-9]*/comm";
 
-pub(super) fn replaces_an_agent_that_stands_still(vm: &mut Vm) -> Result<()> {
+pub(super) fn replaces_an_agent_that_hangs(vm: &mut Vm) -> Result<()> {
     let property = |vm: &mut Vm, name| vm.sh(&format!("systemctl show --value -p {name} qgad"));
     assert_eq!(property(vm, "WatchdogUSec")?, "10min");
     vm.sh(&format!(
-        "mkdir -p {DROP_IN}; printf '[Service]\\nWatchdogSec={PATIENCE_SECONDS}\\n' >{DROP_IN}/watchdog.conf"
+        "mkdir -p {DROP_IN}; printf '[Service]\\nWatchdogSec={WATCHDOG_SECONDS}\\n' >{DROP_IN}/watchdog.conf"
     ))?;
     vm.sh("systemctl daemon-reload; systemctl restart qgad")?;
     let mut agent = answered(vm)?;
@@ -61,7 +61,8 @@ fn stand_still(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
     let before = agent_pid(vm)?;
     vm.sh(&format!("kill -STOP {before}"))?;
     vm.wait_until(&format!(
-        "pid=$(systemctl show --value -p MainPID qgad); [ $pid != 0 ] && [ $pid != {before} ] && systemctl is-active qgad"
+        "pid=$(systemctl show --value -p MainPID qgad); \
+         [ $pid != 0 ] && [ $pid != {before} ] && systemctl is-active qgad"
     ))?;
     agent.sync(soon())?;
     Ok(())

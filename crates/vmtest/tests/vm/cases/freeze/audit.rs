@@ -1,4 +1,4 @@
-//! What the audit tells of a freeze, although its file is on a frozen file system.
+//! The audit of a freeze, whose file is on a frozen file system.
 
 use std::io::{BufRead, BufReader, Write};
 
@@ -27,7 +27,7 @@ pub(crate) fn is_written_after_the_thaw(builder: Builder<'_>) -> Result<()> {
     refused_commands_are_told_of_in_order(&mut vm)?;
     what_is_too_much_is_counted(&mut vm)?;
     an_agent_that_ends_leaves_its_lines_on_standard_error(&mut vm)?;
-    let console = String::from_utf8_lossy(&std::fs::read(vm.folder().join("console.log"))?).into_owned();
+    let console = vm.console().text()?;
     for secret in SECRETS {
         vm.sh(&format!("! grep -rF {secret} /mnt/a /run /tmp /var/log"))?;
         ensure!(!console.contains(secret), "the console has a secret");
@@ -111,7 +111,7 @@ fn what_is_too_much_is_counted(vm: &mut Vm) -> Result<()> {
     let (gap, rest) = lines.split_first().context("the audit is empty")?;
     assert_eq!(text_of(gap, "reason"), "file systems were frozen");
     let lost = usize::try_from(gap["lost"].as_u64().context("it has no number")?)?;
-    // The freeze was first, and is among what was dropped; the thaw was told of when it was done.
+    // The freeze was first, and its line was dropped. The line of the thaw was written after it.
     assert_eq!(lost + rest.len(), 1 + FLOOD + 1);
     let (thaw, kept) = rest.split_last().context("nothing is kept")?;
     assert_eq!(text_of(thaw, "command"), "guest-fsfreeze-thaw");

@@ -8,7 +8,7 @@ use qga::commands::{
 use vmtest::vm::{Builder, Vm};
 
 use super::{
-    Content, agent_pid, answered, boot, check_frozen, configure, frozen_places, refusal, soon, start_writer, timed,
+    Content, agent_pid, answered, boot, check_frozen, configure, frozen_among, refusal, soon, start_writer, timed,
 };
 
 pub(super) const GUARDS: &str = "grep -l qgad-guard /proc/[0-9]*/comm | cut -d/ -f3";
@@ -30,10 +30,10 @@ pub(crate) fn taken_over(builder: Builder<'_>) -> Result<()> {
         assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen, "{signal}");
         let error = refusal(agent.call(&GetHostName {}, soon()))?;
         check_frozen("guest-get-host-name", &error)?;
-        assert_eq!(frozen_places(&mut vm, &["a", "b"])?, ["a", "b"]);
+        assert_eq!(frozen_among(&mut vm, &["a", "b"])?, ["a", "b"]);
         assert_eq!(vm.sh(GUARDS)?, guard, "it is the same guard");
         assert_eq!(agent.call(&Thaw {}, soon())?, 2);
-        assert_eq!(frozen_places(&mut vm, &["a", "b"])?, [""; 0]);
+        assert_eq!(frozen_among(&mut vm, &["a", "b"])?, [""; 0]);
         vm.wait_until(&format!("! {GUARDS} | grep ."))?;
         vm.wait_until("grep 'file systems are frozen since an earlier agent' /mnt/a/agent.log && rm /mnt/a/agent.log")?;
         let pid = agent_pid(&mut vm)?;
@@ -129,18 +129,18 @@ pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
     vm.sh(&format!("kill -KILL {guard}"))?;
     vm.wait_until(&format!("test ! -e /proc/{guard} && {GUARDS} | grep ."))?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
-    assert_eq!(frozen_places(&mut vm, &["a"])?, ["a"]);
+    assert_eq!(frozen_among(&mut vm, &["a"])?, ["a"]);
     vm.sh("ls /mnt/a/qga.state.isfrozen")?;
-    // Whoever ends the guard wants the guest to go on, such as a machine that shuts down.
+    // A system that ends the guard, such as at a shutdown, needs the guest thawed.
     vm.sh(&format!("kill -TERM $({GUARDS})"))?;
     vm.wait_until("! ls /mnt/a/qga.state.isfrozen")?;
-    assert_eq!(frozen_places(&mut vm, &["a"])?, [""; 0]);
+    assert_eq!(frozen_among(&mut vm, &["a"])?, [""; 0]);
     assert_eq!(
         refusal(agent.call(&Thaw {}, soon()))?,
         "the freeze ended by itself because its guard was told to end by signal 15: what was copied since then may be \
          inconsistent"
     );
-    // Killed with its agent: hosts are answered although no socket can be made for a next agent, so that the freeze ends
+    // Killed with its agent: hosts are answered although no socket can be created for a next agent. The freeze ends
     // with this one.
     agent.call(&Freeze::default(), soon())?;
     drop(agent);
@@ -150,7 +150,7 @@ pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
     let mut agent = answered(&vm)?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
     vm.wait_until(&format!("{GUARDS} | grep ."))?;
-    assert_eq!(frozen_places(&mut vm, &["a"])?, ["a"]);
+    assert_eq!(frozen_among(&mut vm, &["a"])?, ["a"]);
     drop(agent);
     let pid = agent_pid(&mut vm)?;
     vm.sh(&format!("touch /run/agent.stopped; kill -KILL {pid}"))?;

@@ -91,9 +91,10 @@ fn wait_for_log(vm: &mut Vm, log: &str) -> Result<()> {
     Ok(())
 }
 
-/// What hooks are to do that otherwise succeed; their log begins anew.
+/// Gives some hooks a behaviour; the others succeed. Empties their log.
 fn behave(vm: &mut Vm, scripts: &[(&str, &str)]) -> Result<()> {
-    vm.sh("rm -f /run/hook.log /run/killed; for name in 10-first 20-second; do for verb in freeze thaw; do echo true >/run/$name.$verb; done; done")?;
+    vm.sh("rm -f /run/hook.log /run/killed; for name in 10-first 20-second; do \
+         for verb in freeze thaw; do echo true >/run/$name.$verb; done; done")?;
     for (name, script) in scripts {
         vm.sh(&format!("echo '{script}' >/run/{name}"))?;
     }

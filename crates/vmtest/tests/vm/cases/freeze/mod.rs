@@ -1,6 +1,6 @@
-//! Freezes, against what writers in the guest and copies on the host make of them.
+//! Freezes, checked with writers in the guest and copies on the host.
 //!
-//! How long an answer took is told in the test's output, not judged.
+//! The output of a test shows how long answers took; no test depends on that.
 
 pub(super) mod audit;
 pub(super) mod guard;
@@ -25,7 +25,6 @@ use qga::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use vmtest::{
-    image::DISK_MODULE_LIST,
     transcript::Recorded,
     vm::{Builder, Vm},
 };
@@ -61,7 +60,7 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
     for _ in 0..50 {
         agent.call(&Ping {}, soon())?;
     }
-    // Writers wait for the kernel, and nobody has written anything, the log included.
+    // Writers wait in the kernel, and nothing was written, not even to the log.
     for writer in writers {
         vm.wait_until(&format!("grep -q '^State:.D' /proc/$(cat /run/writer-{writer})/status"))?;
     }
@@ -73,7 +72,7 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
     vm.wait_until("! grep -l qgad-guard /proc/[0-9]*/comm")?;
     vm.sh("! ls /run/qga.state.isfrozen /run/qga.state.guard")?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
-    // What was logged meanwhile is there now.
+    // What was logged during the freeze is in the file now.
     let pings: u64 = vm.sh("grep -c 'guest-ping called' /mnt/ext4/agent.log")?.parse()?;
     assert!(pings >= 50, "{pings}");
     // Libvirt's and Proxmox's habits: a thaw too many is no error, nor is a freeze of nothing.
@@ -86,7 +85,7 @@ pub(crate) fn every_type(builder: Builder<'_>) -> Result<()> {
 
 /// Both count alike, and each thaws what the other froze.
 fn compare_with_reference(vm: &mut Vm, agent: &mut Agent, program: &str) -> Result<()> {
-    // It would log to a frozen file, too, and wait for ever, because it is not the one that froze it.
+    // It would log to a frozen file, too, and wait forever, because it is not the one that froze it.
     vm.sh("rm /etc/qemu/qemu-ga.conf")?;
     reference::start(vm, program)?;
     let nothing = json!({});
@@ -142,13 +141,13 @@ pub(crate) fn named(builder: Builder<'_>) -> Result<()> {
     assert_eq!(timed("freeze of ten ext4", || agent.call(&Freeze::default(), soon()))?, 10);
     assert_eq!(timed("thaw of ten ext4", || agent.call(&Thaw {}, soon()))?, 10);
 
-    let mut check = |places: &[&str], frozen: &[&str]| -> Result<()> {
-        let mountpoints = Some(places.iter().map(ToString::to_string).collect());
+    let mut check = |mount_points: &[&str], frozen: &[&str]| -> Result<()> {
+        let mountpoints = Some(mount_points.iter().map(ToString::to_string).collect());
         let count = agent.call(&FreezeList { mountpoints, lease: None }, soon())?;
-        assert_eq!(count, i64::try_from(frozen.len())?, "{places:?}");
+        assert_eq!(count, i64::try_from(frozen.len())?, "{mount_points:?}");
         let state = if frozen.is_empty() { FreezeState::Thawed } else { FreezeState::Frozen };
         assert_eq!(agent.call(&FreezeStatus {}, soon())?, state);
-        assert_eq!(frozen_places(&mut vm, &IDS)?, frozen, "{places:?}");
+        assert_eq!(frozen_among(&mut vm, &IDS)?, frozen, "{mount_points:?}");
         if frozen.is_empty() {
             agent.call(&GetHostName {}, soon())?;
         }
@@ -192,7 +191,7 @@ pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
     let mut agent = answered(&vm)?;
     vm.sh("fsfreeze --freeze /mnt/b")?;
     assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
-    assert_eq!(frozen_places(&mut vm, &["a", "b"])?, ["a", "b"]);
+    assert_eq!(frozen_among(&mut vm, &["a", "b"])?, ["a", "b"]);
     // Another freeze's work is undone by a thaw, as hosts expect.
     assert_eq!(agent.call(&Thaw {}, soon())?, 2);
     vm.sh("echo x >/mnt/b/file")?;
@@ -201,12 +200,12 @@ pub(crate) fn disturbed(builder: Builder<'_>) -> Result<()> {
     assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
     vm.sh("! umount /mnt/a")?;
     vm.sh("umount -l /mnt/a")?;
-    // A disk that comes meanwhile.
+    // A disk that is plugged in during the freeze.
     let file = disks.file("late");
     fs::File::create(&file)?.set_len(16 << 20)?;
     let node = json!({"driver": "raw", "node-name": "late", "file": {"driver": "file", "filename": file}});
     vm.qmp.execute("blockdev-add", &node)?;
-    vm.qmp.execute("device_add", &json!({"driver": "virtio-blk-pci", "id": "late", "drive": "late"}))?;
+    vm.plug(&json!({"driver": "virtio-blk-pci", "id": "late", "drive": "late"}))?;
     vm.wait_until("grep vdc /proc/partitions")?;
     assert_eq!(agent.call(&Thaw {}, soon())?, 2);
     vm.wait_until("mount -t ext4 /dev/vda /mnt/a && echo x >/mnt/a/file")?;
@@ -224,7 +223,7 @@ pub(super) fn boot(builder: Builder<'_>, contents: &[(&'static str, Content)]) -
     let arguments = disks.qemu_arguments();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let mut vm = builder.qemu_arguments(&arguments).boot()?;
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     disks.mount_all(&mut vm)?;
     Ok((vm, disks))
 }
@@ -248,9 +247,10 @@ pub(super) fn start_writer(vm: &mut Vm, name: &str) -> Result<()> {
 }
 
 /// Which of these file systems keep writers waiting: a freeze of one's own is refused as `busy`.
-fn frozen_places(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
+fn frozen_among(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
     let script = format!(
-        "for id in {}; do if fsfreeze --freeze /mnt/$id 2>/dev/null; then fsfreeze --unfreeze /mnt/$id; else echo $id; fi; done",
+        "for id in {}; do if fsfreeze --freeze /mnt/$id 2>/dev/null; then \
+         fsfreeze --unfreeze /mnt/$id; else echo $id; fi; done",
         ids.join(" ")
     );
     Ok(vm.sh(&script)?.lines().map(ToOwned::to_owned).collect())

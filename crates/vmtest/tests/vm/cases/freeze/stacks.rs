@@ -11,7 +11,7 @@ use qga::commands::{
 use vmtest::vm::{Builder, Vm};
 
 use super::{
-    Agent, Content, agent_pid, answered, boot, configure, frozen_places, guard::GUARDS, refusal, soon, start_writer,
+    Agent, Content, agent_pid, answered, boot, configure, frozen_among, guard::GUARDS, refusal, soon, start_writer,
     timed,
 };
 
@@ -62,20 +62,20 @@ pub(crate) fn top_first(builder: Builder<'_>) -> Result<()> {
     let (mut vm, _disks) = boot(builder, &contents)?;
     vm.sh(LOOPS)?;
     vm.sh(RAID)?;
-    let mut places = vec!["leg", "base", "outer", "inner"];
+    let mut names = vec!["leg", "base", "outer", "inner"];
     if map_plain(&mut vm, "plain")? {
-        places.push("mapped");
+        names.push("mapped");
     } else {
-        places.push("plain");
+        names.push("plain");
     }
     let mut agent = answered(&vm)?;
-    let count = i64::try_from(places.len())?;
+    let count = i64::try_from(names.len())?;
     for _ in 0..3 {
         vm.sh(DIRT)?;
         assert_eq!(timed("freeze of images in images, md and dm", || agent.call(&Freeze::default(), soon()))?, count);
-        assert_eq!(frozen_places(&mut vm, &places)?, places);
+        assert_eq!(frozen_among(&mut vm, &names)?, names);
         assert_eq!(timed("thaw of them", || agent.call(&Thaw {}, soon()))?, count);
-        assert_eq!(frozen_places(&mut vm, &places)?, [""; 0]);
+        assert_eq!(frozen_among(&mut vm, &names)?, [""; 0]);
     }
     vm.sh("sync")?;
     Ok(())
@@ -93,7 +93,7 @@ pub(crate) fn no_answer(builder: Builder<'_>) -> Result<()> {
     let error = refusal(timed("freeze with a device that does not answer", || agent.call(&Freeze::default(), soon())))?;
     assert_eq!(error, "failed to freeze /mnt/mapped: timed out after 2 s");
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
-    assert_eq!(frozen_places(&mut vm, &["other"])?, [""; 0]);
+    assert_eq!(frozen_among(&mut vm, &["other"])?, [""; 0]);
     agent.call(&Ping {}, soon())?;
     agent.call(&GetHostName {}, soon())?;
     let error = refusal(agent.call(&Freeze::default(), soon()))?;

@@ -1,4 +1,4 @@
-//! Disks for a VM: files on the host, and QEMU's devices that show them.
+//! Disks for a VM: files on the host, and QEMU's devices for them.
 
 use std::{
     fs::{self, File},
@@ -150,9 +150,9 @@ impl Disks {
     pub(crate) fn mount_all(&self, vm: &mut Vm) -> Result<Vec<String>> {
         let mount = |disk: &Attached| {
             let name = disk.name(vm)?;
-            let (node, place, kind) = (disk.content.node(&name), disk.place(), disk.content.kind());
+            let (node, mount_point, kind) = (disk.content.node(&name), disk.mount_point(), disk.content.kind());
             vm.wait_until(&format!("test -b /dev/{node}"))?;
-            vm.sh(&format!("mkdir {place} && mount -t {kind} /dev/{node} {place}"))?;
+            vm.sh(&format!("mkdir {mount_point} && mount -t {kind} /dev/{node} {mount_point}"))?;
             Ok(name)
         };
         self.disks.iter().map(mount).collect()
@@ -164,7 +164,8 @@ impl Attached {
     pub(crate) fn name(&self, vm: &mut Vm) -> Result<String> {
         let sectors = self.bytes / SECTOR_BYTES;
         vm.wait_until(&format!(
-            "cd /sys/block && for name in [a-z]*; do [ $(cat $name/size) != {sectors} ] || ! [ -b /dev/$name ] || echo $name; done | grep ."
+            "cd /sys/block && for name in [a-z]*; do \
+             [ $(cat $name/size) != {sectors} ] || ! [ -b /dev/$name ] || echo $name; done | grep ."
         ))
     }
 
@@ -184,7 +185,7 @@ impl Attached {
     }
 
     /// Where it is mounted.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn mount_point(&self) -> String {
         format!("/mnt/{}", self.id)
     }
 }
@@ -267,7 +268,7 @@ impl Pci {
     }
 }
 
-/// The device with an id, behind any bridges.
+/// The device with an id, also below bridges.
 fn find<'a>(devices: &'a Value, id: &str) -> Option<&'a Value> {
     devices.as_array()?.iter().find_map(|device| {
         if device["qdev_id"] == id { Some(device) } else { find(&device["pci_bridge"]["devices"], id) }

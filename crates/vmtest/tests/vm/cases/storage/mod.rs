@@ -1,4 +1,4 @@
-//! Disks on every bus, and what is on them, against what QEMU was told and what the guest's kernel sees.
+//! Disks on every bus and their file systems, compared with QEMU's command line and with the guest's kernel.
 //!
 //! Each disk has a size of its own, by which the guest's name of it is found: kernels name disks in the order they come
 //! up. Both agents run in the same guest, ours on the port and the reference on vsock.
@@ -14,7 +14,6 @@ use qga::{
 };
 use serde_json::{Value, json};
 use vmtest::{
-    image::DISK_MODULE_LIST,
     transcript::Recorded,
     vm::{Builder, Vm},
 };
@@ -94,8 +93,8 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
     let names = disks.mount_all(&mut vm)?;
     let mut agent = answered(&vm)?;
 
-    let places: String = disks.iter().map(|disk| format!(" {}", disk.place())).collect();
-    let sizes = format!("stat -f -c '%b %f %a %S'{places}");
+    let mount_points: String = disks.iter().map(|disk| format!(" {}", disk.mount_point())).collect();
+    let sizes = format!("stat -f -c '%b %f %a %S'{mount_points}");
     let (file_systems, sizes) = with_steady_truth(&mut vm, &sizes, || Ok(agent.call(&GetFsinfo {}, soon())?))?;
     let listed = agent.call(&GetDisks {}, soon())?;
     check_order(&file_systems, disks);
@@ -103,7 +102,7 @@ fn check(builder: Builder<'_>, disks: &Disks) -> Result<()> {
         // Without udev only virtio disks have one.
         let serial = (disk.bus_type == BusType::Virtio).then(|| disk.serial.clone());
         let mounted = disk.content.node(name);
-        let found = file_systems.iter().find(|one| one.mountpoint == disk.place()).context(disk.id)?;
+        let found = file_systems.iter().find(|one| one.mountpoint == disk.mount_point()).context(disk.id)?;
         assert_eq!(found.disk, [disk.address(&mut vm.qmp, &mounted, serial.clone())?], "{}", disk.id);
         assert_eq!((found.name.as_str(), found.kind.as_str()), (mounted.as_str(), disk.content.kind()), "{}", disk.id);
         let whole = listed.iter().find(|one| one.name == format!("/dev/{name}")).context(disk.id)?;
@@ -141,12 +140,12 @@ fn check_capture(vm: &mut Vm, disks: &Disks, name: &str) -> Result<()> {
 
 /// Last mounted first.
 fn check_order(file_systems: &[FileSystem], disks: &Disks) {
-    let mut places: Vec<_> = file_systems.iter().map(|one| one.mountpoint.clone()).collect();
-    places.reverse();
-    assert_eq!(places, disks.iter().map(disks::Attached::place).collect::<Vec<_>>());
+    let mut mount_points: Vec<_> = file_systems.iter().map(|one| one.mountpoint.clone()).collect();
+    mount_points.reverse();
+    assert_eq!(mount_points, disks.iter().map(disks::Attached::mount_point).collect::<Vec<_>>());
 }
 
-/// Against the guest's own statfs: how many blocks there are, free, and free for everybody, and their size.
+/// Compares with the guest's statfs: the number of blocks, free ones, those free for every user, and their size.
 fn check_size(found: &FileSystem, numbers: &str) -> Result<()> {
     let numbers: Vec<u64> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let [blocks, free, available, size] = numbers[..] else { anyhow::bail!("{numbers:?}") };
@@ -184,7 +183,7 @@ fn write_udev(vm: &mut Vm) -> Result<()> {
 }
 
 fn load_disk_modules(vm: &mut Vm) -> Result<()> {
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     Ok(())
 }
 

@@ -77,8 +77,8 @@ pub(crate) fn of_volumes(builder: Builder<'_>) -> Result<()> {
         check_disk(&mut agent, &volume(name)?, &parts, Some(name))?;
     }
     let file_systems = agent.call(&GetFsinfo {}, soon())?;
-    let places: Vec<_> = file_systems.iter().map(|one| one.mountpoint.as_str()).collect();
-    assert_eq!(places, ["/mnt/secret", "/mnt/whole", "/mnt/group-both"]);
+    let mount_points: Vec<_> = file_systems.iter().map(|one| one.mountpoint.as_str()).collect();
+    assert_eq!(mount_points, ["/mnt/secret", "/mnt/whole", "/mnt/group-both"]);
     for (found, expected) in file_systems.iter().zip([&[0][..], &[2], &[0, 1]]) {
         let name = found.mountpoint.trim_start_matches("/mnt/");
         assert_eq!(found.name, volume(name)?);
@@ -103,7 +103,7 @@ pub(crate) fn of_volumes(builder: Builder<'_>) -> Result<()> {
 pub(super) fn check(vm: &mut Vm, agent: &mut Client<Recorded>, disks: &Disks, names: &[String]) -> Result<()> {
     let legs: Vec<_> = names.iter().take(2).collect();
     for disk in disks.iter().take(2) {
-        vm.sh(&format!("umount {}", disk.place()))?;
+        vm.sh(&format!("umount {}", disk.mount_point()))?;
     }
     vm.sh(&format!(
         "set -e; echo md7 >/sys/module/md_mod/parameters/new_array; cd /sys/block/md7/md; echo none >metadata_version; \

@@ -1,9 +1,9 @@
-//! Trims, against what the host keeps of a disk.
+//! Trims, compared with the blocks that the host's file keeps.
 
 use anyhow::{Result, ensure};
 use qga::commands::storage::{BusType, Fstrim, TrimmedPath};
 use serde_json::json;
-use vmtest::{image::DISK_MODULE_LIST, vm::Builder};
+use vmtest::vm::Builder;
 
 use super::{
     answered,
@@ -27,7 +27,7 @@ pub(crate) fn gives_back(builder: Builder<'_>) -> Result<()> {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let reference = builder.reference_program().map(ToOwned::to_owned);
     let mut vm = builder.machine(disks.machine()).qemu_arguments(&arguments).boot()?;
-    vm.sh(&format!("while read module; do insmod $module || exit 1; done <{DISK_MODULE_LIST}"))?;
+    vm.load_disk_modules()?;
     disks.mount_all(&mut vm)?;
     let mut agent = answered(&vm)?;
     let mut trim = |minimum| agent.call(&Fstrim { minimum }, soon()).map(|report| report.paths);
