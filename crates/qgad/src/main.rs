@@ -31,7 +31,8 @@ use self::{
 };
 
 fn main() -> ExitCode {
-    sys::memory::keep();
+    // Fails without /proc. Large messages then cost more, and nothing else changes.
+    let _ = sys::allocator::keep_freed_single_threaded();
     let environment = Environment::of_process();
     logging::begin(environment.text("JOURNAL_STREAM"));
     if std::env::args_os().nth(1).is_some_and(|argument| argument == freeze::GUARD_OPTION) {

@@ -14,14 +14,14 @@ use nix::{
     errno::Errno,
     fcntl::AT_FDCWD,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, accept4, bind, getpeername,
-        listen, socket,
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, bind, getpeername, listen,
+        socket,
     },
     sys::stat::{FchmodatFlags, Mode, fchmodat},
 };
 
 use super::vsock::{Refused, VsockPeers};
-use crate::util::errno;
+use crate::{sys, util::errno};
 
 /// Peers that wait to be accepted, beyond those that are served.
 const BACKLOG: i32 = 16;
@@ -94,11 +94,9 @@ impl Listener {
 
     /// The next peer that waits.
     pub(crate) fn accept(&mut self) -> nix::Result<Accepted> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
-            match accept4(self.socket.as_raw_fd(), flags) {
+            match sys::socket::accept(&self.socket, SockFlag::SOCK_NONBLOCK) {
                 Ok(peer) => {
-                    let peer = crate::sys::fd::take(peer);
                     return Ok(if self.serves(&peer) { Accepted::Peer(peer) } else { Accepted::Refused });
                 }
                 Err(Errno::EAGAIN) => return Ok(Accepted::Nobody),

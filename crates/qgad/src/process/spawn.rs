@@ -120,8 +120,8 @@ impl Program {
     pub(crate) fn start(&self, stdio: Stdio<'_>) -> io::Result<Child> {
         static PREPARE: Once = Once::new();
         PREPARE.call_once(|| {
-            sys::inheritance::keep_descriptors();
-            sys::inheritance::keep_ended_children();
+            sys::fd::close_all_on_exec();
+            sys::process::reset_sigchld();
         });
         // A program that could not be watched would have to be killed after it has begun.
         let place = stdio.input.try_clone_to_owned()?;

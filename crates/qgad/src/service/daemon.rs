@@ -33,11 +33,11 @@ pub(crate) struct PidFile {
 
 /// Goes on as a daemon that has done what is to be done first; the process that was called exits.
 ///
-/// To be called before there are other threads: none of them would go along.
+/// # Errors
+/// Also when the process has other threads: none of them would go along.
 pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    let failed = |error: nix::Error| format!("failed to become a daemon: {}", errno::words(error));
     let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    match sys::process::fork().map_err(failed)? {
+    match sys::process::fork_single_threaded().map_err(failed)? {
         ForkResult::Parent { .. } => {
             drop(tell_ready);
             let is_ready = File::from(ready).read(&mut [0]).is_ok_and(|count| count == 1);
@@ -58,6 +58,10 @@ pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<()
             Ok(())
         }
     }
+}
+
+fn failed(error: impl Into<io::Error>) -> String {
+    format!("failed to become a daemon: {}", errno::words(error))
 }
 
 impl PidFile {

@@ -173,7 +173,7 @@ fn read(file: &File, count: usize) -> io::Result<ReadBytes> {
     let mut bytes = Vec::with_capacity(count);
     let mut eof = false;
     while bytes.len() < count && !eof {
-        match sys::read::append(file, &mut bytes) {
+        match sys::io::read_to_spare(file, &mut bytes) {
             Ok(read) => eof = read == 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // What was read is delivered, and the next read meets the failure.
@@ -190,7 +190,7 @@ fn read_cached(file: &File, count: usize) -> Option<ReadBytes> {
     unistd::lseek64(file, 0, unistd::Whence::SeekCur).ok()?;
     let mut bytes = Vec::with_capacity(count);
     while bytes.len() < count {
-        match sys::read::append_cached(file, &mut bytes) {
+        match sys::io::read_cached_to_spare(file, &mut bytes) {
             Ok(0) => return Some(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof: true }),
             Ok(_) => {}
             Err(_) if bytes.is_empty() => return None,

@@ -60,7 +60,7 @@ impl Means for Machine<'_> {
     }
 
     fn signal_init(&self, signal: i32) -> io::Result<()> {
-        Ok(sys::process::signal(INIT_PROCESS, signal)?)
+        Ok(sys::process::send_signal(INIT_PROCESS, signal)?)
     }
 
     fn end_at_once(&self, end: End) -> io::Result<()> {

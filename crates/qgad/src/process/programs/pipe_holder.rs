@@ -28,10 +28,9 @@ use super::{pump::STACK_BYTES, table::Pipes};
 use crate::{
     environment::Environment,
     process::{
-        passing::{receive, send},
+        descriptor_passing::{receive, send, take_standard_input},
         spawn::{Program, Stdio},
     },
-    sys,
     util::errno,
 };
 
@@ -85,7 +84,7 @@ pub(crate) fn run() -> ExitCode {
 
 /// A thread each, which needs no memory but its stack.
 fn look_after_pipes() -> io::Result<()> {
-    let agent = sys::fd::take_inherited(0)?;
+    let agent = take_standard_input()?;
     let (mut threads, mut rest) = (Vec::new(), None);
     let mut kind = [0];
     while let Some((_, Some(descriptor))) = receive(&agent, &mut kind)? {

@@ -32,7 +32,7 @@ pub(super) fn run(shared: &Shared) {
             shared.table().handle(event.data(), &mut piece, Instant::now());
         }
         if shared.table().forget_old(Instant::now()) {
-            sys::memory::give_back();
+            sys::allocator::trim();
         }
     }
 }
