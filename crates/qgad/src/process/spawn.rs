@@ -35,8 +35,9 @@ use nix::{
 pub(crate) use crate::sys::pidfd::ExitStatus;
 use crate::{sys, util::threads};
 
-/// Where programs are looked for when the environment does not say.
-const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin:.";
+/// Where programs are looked up when their environment has no `PATH`. Not in the working directory, where qemu-ga looks,
+/// too: a file that somebody left there would run as root.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 /// What runs a file that the kernel cannot.
 const SHELL: &CStr = c"/bin/sh";
 /// Enough for a thread that only waits.
@@ -272,6 +273,25 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
+
+    fn check_candidates(environment: &[&str], expected: &[&CStr]) {
+        let program = Program::new("ls", [] as [&str; 0], environment.iter().copied()).unwrap();
+        let candidates: Vec<_> = program.candidates(b"ls").collect();
+        assert_eq!(candidates.iter().map(CString::as_c_str).collect::<Vec<_>>(), expected, "{environment:?}");
+    }
+
+    #[test]
+    fn without_a_path_a_name_is_looked_up_in_the_directories_of_the_system_only() {
+        check_candidates(&[], &[c"/bin/ls", c"/usr/bin/ls"]);
+        check_candidates(&["XPATH=/x"], &[c"/bin/ls", c"/usr/bin/ls"]);
+    }
+
+    #[test]
+    fn the_working_directory_is_searched_where_the_path_says_so() {
+        check_candidates(&["PATH=/x:."], &[c"/x/ls", c"./ls"]);
+        check_candidates(&["PATH=/x:"], &[c"/x/ls", c"ls"]);
+        check_candidates(&["PATH="], &[c"ls"]);
+    }
 
     #[test]
     fn the_end_of_a_child_is_told_without_descriptors_of_processes() {
