@@ -30,7 +30,7 @@ use tz::{TimeZone, TimeZoneSettings};
 use super::{Result, Run};
 use crate::{
     guest::Guest,
-    machine::rtc::{Rtc, shows_local_time, whole_seconds},
+    machine::rtc::{Rtc, keeps_local_time, whole_seconds},
     root::Root,
     util::errno,
 };
@@ -91,7 +91,7 @@ fn set_clock(time: TimeSpec) -> Result<()> {
 }
 
 fn set_hardware_clock(guest: &Guest) -> Result<()> {
-    if !Rtc::is_there(&guest.root) {
+    if !Rtc::exists(&guest.root) {
         log::info!("there is no hardware clock to set");
         return Ok(());
     }
@@ -101,7 +101,7 @@ fn set_hardware_clock(guest: &Guest) -> Result<()> {
     let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::words(error)));
     let clock = Rtc::open(&guest.root).map_err(failed)?;
     let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
-    clock.set_after_system(hardware_seconds_east(guest, now)).map_err(failed)
+    clock.set_from_system(hardware_seconds_east(guest, now)).map_err(failed)
 }
 
 fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
@@ -121,7 +121,7 @@ fn run_hwclock(guest: &Guest, option: &str) -> Result<()> {
 
 /// How far what the hardware clock shows is from UTC.
 fn hardware_seconds_east(guest: &Guest, unix_time: i64) -> i64 {
-    if shows_local_time(&guest.root) { seconds_east(guest, unix_time) } else { 0 }
+    if keeps_local_time(&guest.root) { seconds_east(guest, unix_time) } else { 0 }
 }
 
 fn seconds_east(guest: &Guest, unix_time: i64) -> i64 {

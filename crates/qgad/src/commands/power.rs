@@ -1,6 +1,6 @@
-//! Ending the guest, and putting it to sleep.
+//! Shutting the guest down, and suspending it.
 //!
-//! The order of the ways is in `power`; here they are given their means, which a fake machine does not have.
+//! The order of the methods is in `machine::power`. A fake machine has none.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use qga::{
 use super::{Result, Run};
 use crate::{
     guest::Guest,
-    machine::power::{self, End, Machine, Sleep},
+    machine::power::{self, Machine, ShutdownMode, SuspendMode},
 };
 
 impl Run for Shutdown {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        let end = match self.mode.as_deref() {
-            None | Some("powerdown") => End::PowerOff,
-            Some("halt") => End::Halt,
-            Some("reboot") => End::Reboot,
+        let mode = match self.mode.as_deref() {
+            None | Some("powerdown") => ShutdownMode::PowerOff,
+            Some("halt") => ShutdownMode::Halt,
+            Some("reboot") => ShutdownMode::Reboot,
             // The parenthesis has been missing for ever.
             Some(_) => return Err(Error::generic("mode is invalid (valid values are: halt|powerdown|reboot")),
         };
         log::info!("guest-shutdown called, mode: {}", self.mode.as_deref().unwrap_or("powerdown"));
-        power::end(end, &means(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
+        power::shut_down(mode, &platform(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
     }
 
     fn audit_subject(&self) -> Option<String> {
@@ -39,27 +39,27 @@ impl Run for Shutdown {
 
 impl Run for SuspendDisk {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Disk, guest.timeout(&Self::SPEC))
+        suspend(guest, SuspendMode::Disk, guest.timeout(&Self::SPEC))
     }
 }
 
 impl Run for SuspendRam {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Ram, guest.timeout(&Self::SPEC))
+        suspend(guest, SuspendMode::Ram, guest.timeout(&Self::SPEC))
     }
 }
 
 impl Run for SuspendHybrid {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Hybrid, guest.timeout(&Self::SPEC))
+        suspend(guest, SuspendMode::Hybrid, guest.timeout(&Self::SPEC))
     }
 }
 
-fn suspend(guest: &Guest, sleep: Sleep, timeout: Duration) -> Result<Nothing> {
-    power::suspend(sleep, &means(guest, timeout)?).map(|()| Nothing {})
+fn suspend(guest: &Guest, mode: SuspendMode, timeout: Duration) -> Result<Nothing> {
+    power::suspend(mode, &platform(guest, timeout)?).map(|()| Nothing {})
 }
 
-fn means(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
+fn platform(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
     Machine::of(&guest.root, guest.helpers(), timeout)
         .ok_or_else(|| Error::generic("this machine cannot be switched off"))
 }

@@ -1,7 +1,7 @@
 //! Descriptors that this process was started with.
 //!
-//! Their numbers are all that is known of them: something else in this process may own the same number. So none is taken
-//! over. It is duplicated, and the duplicate is ours whatever the number was.
+//! Their numbers are all that is known of them: something else in this process may own the same number. So none is
+//! taken over. It is duplicated, and the duplicate is ours whatever the number was.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

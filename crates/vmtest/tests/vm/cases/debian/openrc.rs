@@ -21,7 +21,7 @@ use crate::cases::{answered, soon};
 
 /// Where Debian's root is.
 const ROOT: &str = "/mnt";
-/// Prints its process. What else has its program, such as an heir, has another name.
+/// Prints its process. Others of the same executable, such as a pipe holder, have another name.
 const AGENT: &str = "grep -lx qgad /proc/[0-9]*/comm | grep -o '[0-9][0-9]*'";
 /// More than the number of starts that OpenRC allows unless it is told otherwise.
 const KILLS: usize = 11;
