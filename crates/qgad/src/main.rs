@@ -33,8 +33,8 @@ use self::{
 fn main() -> ExitCode {
     // Fails without /proc. Large messages then cost more, and nothing else changes.
     let _ = sys::allocator::keep_freed_single_threaded();
-    let environment = Environment::of_process();
-    logging::begin(environment.text("JOURNAL_STREAM"));
+    let environment = Environment::from_process();
+    logging::init(environment.text("JOURNAL_STREAM"));
     if std::env::args_os().nth(1).is_some_and(|argument| argument == freeze::GUARD_OPTION) {
         return freeze::run_guard();
     }
@@ -60,6 +60,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    logging::finish();
+    logging::shutdown();
     code
 }

@@ -136,7 +136,7 @@ fn write(path: &Path, contents: &[u8]) -> Result<(), String> {
     let empty = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = empty().and_then(|mut file| match file.write_all(contents) {
         // Half of it would say something else.
-        Err(error) if errno::is_lack_of_room(&error) => empty().map(drop),
+        Err(error) if errno::is_disk_full(&error) => empty().map(drop),
         other => other,
     });
     written.map_err(|error| format!("failed to write {}: {}", path.display(), errno::words(error)))

@@ -20,7 +20,7 @@ use nix::{
 
 use crate::{
     sys,
-    util::{errno, file_lock::whole_file},
+    util::{errno, file_lock::exclusive},
 };
 
 /// The pid file of this process; dropping it removes the file.
@@ -80,7 +80,7 @@ impl PidFile {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             let file =
                 file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::words(error)))?;
-            fcntl(&file, FcntlArg::F_SETLK(&whole_file()))
+            fcntl(&file, FcntlArg::F_SETLK(&exclusive()))
                 .map_err(|error| format!("Cannot lock pid file: {}", errno::words(error)))?;
             if is_at(&file, path) {
                 return Ok(file);

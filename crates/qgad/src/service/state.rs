@@ -57,7 +57,7 @@ impl State {
         let mut counter = Counter { next_handle, has_failed: false };
         if !is_stored && may_write {
             match save(&file, next_handle) {
-                Err(error) if errno::is_lack_of_room(&error) => {
+                Err(error) if errno::is_disk_full(&error) => {
                     log::error!("{}", failed("write", error));
                     counter.has_failed = true;
                 }

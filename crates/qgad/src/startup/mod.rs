@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
         return print(&settings.dump());
     }
     if settings.verbose {
-        logging::be_verbose();
+        logging::set_verbose();
     }
     let guest = prepare_guest(&settings, environment)
         .map_err(|reason| vec![reason, "error initializing guest agent".into()])?;
@@ -115,14 +115,14 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
     let freezer = prepare_freezer(settings, &environment, &state_directory);
     if let Some(path) = &settings.logfile {
         let failed = |error| format!("unable to open specified log file: {}", errno::words(error));
-        open_log(path, &freezer, move |path| logging::append_to(path).map_err(failed))?;
+        open_log(path, &freezer, move |path| logging::log_to_file(path).map_err(failed))?;
     }
     match &settings.audit_file {
         _ if !settings.audit => {}
         None => logging::audit_to_log(),
         Some(path) => {
             let failed = |error| format!("failed to open the audit's file: {}", errno::words(error));
-            open_log(path, &freezer, move |path| logging::audit_to(path).map_err(failed))?;
+            open_log(path, &freezer, move |path| logging::audit_to_file(path).map_err(failed))?;
         }
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {

@@ -1,10 +1,10 @@
-//! What went wrong, in the words of the C library: those that hosts and administrators know, and match.
+//! Texts of system errors, as the C library has them: hosts and administrators know these, and match them.
 
 use std::io::{self, ErrorKind};
 
 use qga::wire::message::Error;
 
-/// The words for an error of the system, without its number.
+/// The text of a system error, without its number.
 pub(crate) fn words(error: impl Into<io::Error>) -> String {
     let error = error.into();
     let text = error.to_string();
@@ -14,13 +14,12 @@ pub(crate) fn words(error: impl Into<io::Error>) -> String {
     }
 }
 
-/// Whether a disk is full. That may pass, and is no reason to leave a host without an agent or a freeze: it may be about to
-/// make room.
-pub(crate) fn is_lack_of_room(error: &io::Error) -> bool {
+/// Whether a disk or a quota is full. The agent and a freeze work on then: the host may be about to free space.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// The refusal of a command that needs a file, or a directory, which cannot be opened.
+/// The error of a command that cannot open a file or directory.
 pub(crate) fn could_not_open(path: &str, error: impl Into<io::Error>) -> Error {
     Error::generic(format!("Could not open '{path}': {}", words(error)))
 }
@@ -32,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_are_the_c_librarys() {
+    fn the_texts_are_those_of_the_c_library() {
         assert_eq!(words(Errno::EAGAIN), "Resource temporarily unavailable");
         assert_eq!(words(Errno::EIO), "Input/output error");
         assert_eq!(words(io::Error::other("the disk is gone")), "the disk is gone");

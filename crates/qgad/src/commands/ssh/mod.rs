@@ -49,7 +49,7 @@ impl Run for AddAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
         let keys = Keys::of(&guest.root, &self.username)?;
-        let _claim = guest.file_locks.take(keys.file());
+        let _lock = guest.file_locks.lock(keys.file());
         keys.act(|keys| {
             let existing = if self.reset == Some(true) { None } else { keys.read()? };
             let contents = with(existing.as_deref().unwrap_or_default(), &self.keys);
@@ -67,7 +67,7 @@ impl Run for RemoveAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
         let keys = Keys::of(&guest.root, &self.username)?;
-        let _claim = guest.file_locks.take(keys.file());
+        let _lock = guest.file_locks.lock(keys.file());
         keys.act(|keys| {
             let Some(existing) = keys.read()? else { return Ok(()) };
             let contents = without(&existing, &self.keys);
@@ -152,7 +152,7 @@ impl<'a> Keys<'a> {
 
     /// Does something with the user's rights.
     fn act<T: Send>(&self, action: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
-        self.account.act(|| action(self)).unwrap_or_else(|error| {
+        self.account.with_rights(|| action(self)).unwrap_or_else(|error| {
             let (name, cause) = (&self.account.name, errno::words(error));
             Err(Error::generic(format!("failed to act with the rights of user '{name}': {cause}")))
         })

@@ -48,7 +48,8 @@ fn report<T>(guest: &Guest, limits: Limits, trim: T) -> Result<TrimReport>
 where
     T: Fn(BorrowedFd<'_>) -> nix::Result<Trimmed> + Send + Sync + 'static,
 {
-    let places: Vec<PathBuf> = mounts::list(&guest.root)?.into_iter().rev().map(|Mount { place, .. }| place).collect();
+    let places: Vec<PathBuf> =
+        mounts::list(&guest.root)?.into_iter().rev().map(|Mount { mount_point, .. }| mount_point).collect();
     let root = guest.root.clone();
     let trim_one = move |place: &Path| Some(trim_at(&root, place, &trim));
     let results = guest.trims.ask_within(limits, places.clone(), trim_one);

@@ -256,7 +256,7 @@ impl Guard {
             _ => {
                 // A new agent must not run it at the same time. What goes wrong with it is in the log.
                 self.marker.clear_thaw_hook_pending();
-                let _ = self.hooks.thaw(&Environment::of_process());
+                let _ = self.hooks.thaw(&Environment::from_process());
             }
         }
         Leave::WithTheAgent
