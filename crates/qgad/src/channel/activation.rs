@@ -41,7 +41,7 @@ impl Activation {
             Some(_) => return Err("qemu-ga only supports listening on one socket".into()),
         }
         let invalid =
-            |error: nix::Error| format!("the inherited listening socket cannot be used: {}", errno::words(error));
+            |error: nix::Error| format!("the inherited listening socket cannot be used: {}", errno::describe(error));
         let socket = sys::fd::duplicate_inherited(FIRST_DESCRIPTOR).map_err(invalid)?;
         let flags = fcntl(&socket, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).map_err(invalid)?;
         fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(invalid)?;

@@ -57,7 +57,7 @@ impl Listener {
     /// Listens at a path of the file system, for root only whatever the agent's umask is. What stands there is removed.
     pub(crate) fn unix(path: &Path) -> Result<Self, String> {
         let address = UnixAddr::new(path).map_err(|_| format!("UNIX socket path '{}' is too long", path.display()))?;
-        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), errno::words(error));
+        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), errno::describe(error));
         if !path.as_os_str().as_bytes().is_empty() {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -76,7 +76,7 @@ impl Listener {
         let (cid, port) = parse_vsock_address(address)?;
         Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port), || Ok(()))
             .map(|listener| Self { vsock_peers: Some(peers.clone()), ..listener })
-            .map_err(|error| format!("Failed to bind socket: {}", errno::words(error)))
+            .map_err(|error| format!("Failed to bind socket: {}", errno::describe(error)))
     }
 
     fn bind(

@@ -87,7 +87,7 @@ fn check_time(guest: &Guest, nanoseconds: i64) -> Result<TimeSpec> {
 
 fn set_clock(time: TimeSpec) -> Result<()> {
     clock_settime(ClockId::CLOCK_REALTIME, time)
-        .map_err(|error| Error::generic(format!("Failed to set time to guest: {}", errno::words(error))))
+        .map_err(|error| Error::generic(format!("Failed to set time to guest: {}", errno::describe(error))))
 }
 
 fn set_hardware_clock(guest: &Guest) -> Result<()> {
@@ -98,7 +98,7 @@ fn set_hardware_clock(guest: &Guest) -> Result<()> {
     if guest.helpers().has(HWCLOCK) {
         return run_hwclock(guest, "-w");
     }
-    let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::words(error)));
+    let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::describe(error)));
     let clock = Rtc::open(&guest.root).map_err(failed)?;
     let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
     clock.set_from_system(hardware_seconds_east(guest, now)).map_err(failed)
@@ -108,7 +108,7 @@ fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
     if guest.helpers().has(HWCLOCK) {
         return run_hwclock(guest, "-s");
     }
-    let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::words(error)));
+    let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::describe(error)));
     let clock = Rtc::open(&guest.root).map_err(failed)?;
     let shown = clock.next_second().map_err(failed)?;
     set_clock(whole_seconds(shown - hardware_seconds_east(guest, shown)))

@@ -84,7 +84,7 @@ impl Source {
         match read(&self.path) {
             Ok(contents) => Ok(Some(contents)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => Ok(None),
-            Err(error) => Err(self.failed(&errno::words(error))),
+            Err(error) => Err(self.failed(&errno::describe(error))),
         }
     }
 

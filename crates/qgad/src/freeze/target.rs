@@ -68,7 +68,7 @@ impl Target {
             }
         }
         let failure = failure.unwrap_or_else(|| Errno::ENOENT.into());
-        let text = format!("failed to open {}: {}", candidate.place().display(), errno::words(clone(&failure)));
+        let text = format!("failed to open {}: {}", candidate.place().display(), errno::describe(clone(&failure)));
         if candidate.is_named || is_want_of_resources(&failure) {
             return Err(Error::generic(text));
         }

@@ -48,7 +48,7 @@ impl<W: Write> Lines<W> {
         if written >= reported {
             self.lost = None;
         }
-        let reason = errno::words(result.err()?);
+        let reason = errno::describe(result.err()?);
         if let Some(lost) = &mut self.lost {
             lost.count += 1;
             return None;

@@ -134,7 +134,7 @@ mod tests {
         });
         let root = Root::at(directory.path());
         let opened = policy.place(&root, Path::new(path), flags).and_then(|place| place.open(flags));
-        opened.map(drop).map_err(crate::util::errno::words)
+        opened.map(drop).map_err(crate::util::errno::describe)
     }
 
     fn check(flags: OFlag, allowed: &[&str], refused: &[&str]) {

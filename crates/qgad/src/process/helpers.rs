@@ -73,7 +73,7 @@ impl<'a> Helpers<'a> {
         }
         let program = self
             .program(path, arguments)
-            .map_err(|error| Error::generic(format!("failed to run {path}: {}", errno::words(error))))?;
+            .map_err(|error| Error::generic(format!("failed to run {path}: {}", errno::describe(error))))?;
         Helper { program, action, input, timeout }.run()
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<()
             chdir("/").map_err(failed)?;
             let null = OpenOptions::new().read(true).write(true).open("/dev/null");
             let null =
-                null.map_err(|error| format!("failed to become a daemon: /dev/null: {}", errno::words(error)))?;
+                null.map_err(|error| format!("failed to become a daemon: /dev/null: {}", errno::describe(error)))?;
             dup2_stdin(&null).and(dup2_stdout(&null)).and(dup2_stderr(&null)).map_err(failed)?;
             // A parent that was killed meanwhile is not waiting.
             let _ = File::from(tell_ready).write_all(b"1");
@@ -61,7 +61,7 @@ pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<()
 }
 
 fn failed(error: impl Into<io::Error>) -> String {
-    format!("failed to become a daemon: {}", errno::words(error))
+    format!("failed to become a daemon: {}", errno::describe(error))
 }
 
 impl PidFile {
@@ -70,7 +70,7 @@ impl PidFile {
         let file = Self::lock(path)?;
         file.set_len(0)
             .and_then(|()| writeln!(&file, "{}", std::process::id()))
-            .map_err(|error| format!("Failed to write pid file {}: {}", path.display(), errno::words(error)))?;
+            .map_err(|error| format!("Failed to write pid file {}: {}", path.display(), errno::describe(error)))?;
         Ok(Self { path: path.into(), _file: file })
     }
 
@@ -79,9 +79,9 @@ impl PidFile {
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             let file =
-                file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::words(error)))?;
+                file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::describe(error)))?;
             fcntl(&file, FcntlArg::F_SETLK(&exclusive()))
-                .map_err(|error| format!("Cannot lock pid file: {}", errno::words(error)))?;
+                .map_err(|error| format!("Cannot lock pid file: {}", errno::describe(error)))?;
             if is_at(&file, path) {
                 return Ok(file);
             }
@@ -92,7 +92,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            log::warn!("failed to remove the pid file {}: {}", self.path.display(), errno::words(error));
+            log::warn!("failed to remove the pid file {}: {}", self.path.display(), errno::describe(error));
         }
     }
 }

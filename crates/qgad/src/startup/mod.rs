@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
     guest.programs.hand_over(&guest.environment);
     match served {
         Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
-        Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::words(error))]),
+        Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::describe(error))]),
     }
 }
 
@@ -110,18 +110,18 @@ fn choose_source(options: &Options, environment: &Environment) -> Source {
 fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
     // A daemon changes its directory.
     let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
-        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
+        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::describe(error))
     })?;
     let freezer = prepare_freezer(settings, &environment, &state_directory);
     if let Some(path) = &settings.logfile {
-        let failed = |error| format!("unable to open specified log file: {}", errno::words(error));
+        let failed = |error| format!("unable to open specified log file: {}", errno::describe(error));
         open_log(path, &freezer, move |path| logging::log_to_file(path).map_err(failed))?;
     }
     match &settings.audit_file {
         _ if !settings.audit => {}
         None => logging::audit_to_log(),
         Some(path) => {
-            let failed = |error| format!("failed to open the audit's file: {}", errno::words(error));
+            let failed = |error| format!("failed to open the audit's file: {}", errno::describe(error));
             open_log(path, &freezer, move |path| logging::audit_to_file(path).map_err(failed))?;
         }
     }
@@ -139,7 +139,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         state: State::load(&state_directory, !freezer.refuses_commands())?,
         files: OpenFiles::default(),
         programs: Programs::new()
-            .map_err(|error| format!("programs cannot be looked after: {}", errno::words(error)))?,
+            .map_err(|error| format!("programs cannot be looked after: {}", errno::describe(error)))?,
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),
@@ -207,5 +207,5 @@ fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<C
 pub(crate) fn print(text: &[u8]) -> Result<(), Vec<String>> {
     io::stdout()
         .write_all(text)
-        .map_err(|error| vec![format!("failed to write to standard output: {}", errno::words(error))])
+        .map_err(|error| vec![format!("failed to write to standard output: {}", errno::describe(error))])
 }

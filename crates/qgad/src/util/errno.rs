@@ -5,11 +5,11 @@ use std::io::{self, ErrorKind};
 use qga::wire::message::Error;
 
 /// The text of a system error, without its number.
-pub(crate) fn words(error: impl Into<io::Error>) -> String {
+pub(crate) fn describe(error: impl Into<io::Error>) -> String {
     let error = error.into();
     let text = error.to_string();
     match error.raw_os_error().and_then(|number| text.strip_suffix(&format!(" (os error {number})"))) {
-        Some(words) => words.into(),
+        Some(text) => text.into(),
         None => text,
     }
 }
@@ -21,7 +21,7 @@ pub(crate) fn is_disk_full(error: &io::Error) -> bool {
 
 /// The error of a command that cannot open a file or directory.
 pub(crate) fn could_not_open(path: &str, error: impl Into<io::Error>) -> Error {
-    Error::generic(format!("Could not open '{path}': {}", words(error)))
+    Error::generic(format!("Could not open '{path}': {}", describe(error)))
 }
 
 #[cfg(test)]
@@ -32,8 +32,8 @@ mod tests {
 
     #[test]
     fn the_texts_are_those_of_the_c_library() {
-        assert_eq!(words(Errno::EAGAIN), "Resource temporarily unavailable");
-        assert_eq!(words(Errno::EIO), "Input/output error");
-        assert_eq!(words(io::Error::other("the disk is gone")), "the disk is gone");
+        assert_eq!(describe(Errno::EAGAIN), "Resource temporarily unavailable");
+        assert_eq!(describe(Errno::EIO), "Input/output error");
+        assert_eq!(describe(io::Error::other("the disk is gone")), "the disk is gone");
     }
 }

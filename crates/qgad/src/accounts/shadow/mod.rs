@@ -45,7 +45,7 @@ const CHANGE_FIELD: usize = 2;
 /// # Errors
 /// With the reason, for the host.
 pub(crate) fn set_password(root: &Root, user: &str, hash: &str) -> Result<(), String> {
-    let _lock = lock(root).map_err(|error| format!("failed to lock {LOCK}: {}", errno::words(error)))?;
+    let _lock = lock(root).map_err(|error| format!("failed to lock {LOCK}: {}", errno::describe(error)))?;
     let passwd = read(root, PASSWD)?;
     let line = lines(&passwd).find(|line| field(line, 0) == user.as_bytes());
     let line = line.ok_or_else(|| format!("user '{user}' is not in {PASSWD}"))?;
@@ -98,7 +98,7 @@ fn replace(root: &Root, path: &str, contents: &[u8]) -> Result<(), String> {
             None => Ok(fchmod(file, SHADOW_MODE)?),
         })
     });
-    replaced.map_err(|error| format!("failed to write {path}: {}", errno::words(error)))
+    replaced.map_err(|error| format!("failed to write {path}: {}", errno::describe(error)))
 }
 
 /// Follows a link at this path.
@@ -118,7 +118,7 @@ fn read(root: &Root, path: &str) -> Result<Vec<u8>, String> {
 }
 
 fn cannot_read(path: &str, error: io::Error) -> String {
-    format!("failed to read {path}: {}", errno::words(error))
+    format!("failed to read {path}: {}", errno::describe(error))
 }
 
 fn today() -> u64 {

@@ -68,7 +68,7 @@ impl Run for GetCpustats {
 impl Run for GetLoad {
     fn run(self, guest: &Guest) -> Result<Load> {
         let cannot = |cause: String| Error::generic(format!("cannot query load average: {cause}"));
-        let contents = guest.root.read(LOAD).map_err(|error| cannot(errno::words(error)))?;
+        let contents = guest.root.read(LOAD).map_err(|error| cannot(errno::describe(error)))?;
         load(&contents).ok_or_else(|| cannot(format!("{LOAD} makes no sense")))
     }
 }
@@ -109,7 +109,7 @@ fn set_processor(root: &Root, processor: &LogicalProcessor) -> Result<()> {
         return Ok(());
     }
     let switch: &[u8] = if online { b"1" } else { b"0" };
-    root.write(&file, switch).map_err(|error| Error::generic(format!("pwrite(\"{file}\"): {}", errno::words(error))))
+    root.write(&file, switch).map_err(|error| Error::generic(format!("pwrite(\"{file}\"): {}", errno::describe(error))))
 }
 
 /// Reads the first byte of a processor's switch. The outer error says that there is none.

@@ -54,10 +54,10 @@ impl Run for FileOpen {
         let empties = flags.contains(OFlag::O_TRUNC);
         let file = place
             .and_then(|place| open(&place, flags.difference(OFlag::O_TRUNC)))
-            .map_err(|error| failed(&errno::words(error)))?;
+            .map_err(|error| failed(&errno::describe(error)))?;
         let handle = guest.state.take_handle()?;
         if empties {
-            empty(&file).map_err(|error| failed(&errno::words(error)))?;
+            empty(&file).map_err(|error| failed(&errno::describe(error)))?;
         }
         guest.files.insert(handle, file);
         Ok(handle)
@@ -230,7 +230,7 @@ fn signed(count: usize) -> i64 {
 }
 
 fn failure(what: &str, error: impl Into<io::Error>) -> Error {
-    Error::generic(format!("{what}: {}", errno::words(error)))
+    Error::generic(format!("{what}: {}", errno::describe(error)))
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Run for GetDisks {
 fn disks(root: &Root) -> Result<Vec<Disk>> {
     let names = root
         .names(DISKS)
-        .map_err(|error| Error::generic(format!("Can't open directory \"{DISKS}\": {}", errno::words(error))))?;
+        .map_err(|error| Error::generic(format!("Can't open directory \"{DISKS}\": {}", errno::describe(error))))?;
     let mut disks = Vec::new();
     for name in names {
         let Some(device) = BlockDevice::by_link(root, &Path::new(DISKS).join(name)) else { continue };
@@ -101,7 +101,7 @@ impl Run for GetDiskstats {
         let contents = guest
             .root
             .read(STATISTICS)
-            .map_err(|error| Error::generic(format!("Could not open '{STATISTICS}': {}", errno::words(error))))?;
+            .map_err(|error| Error::generic(format!("Could not open '{STATISTICS}': {}", errno::describe(error))))?;
         Ok(String::from_utf8_lossy(&contents).lines().filter_map(read_statistics).collect())
     }
 }

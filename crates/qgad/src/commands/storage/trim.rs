@@ -72,10 +72,10 @@ fn trim_at(
 ) -> std::result::Result<Trimmed, String> {
     // A pipe that something is mounted on would be waited for.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::words(error)))?;
+    let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::describe(error)))?;
     trim(file.as_fd()).map_err(|error| match error {
         Errno::ENOTTY | Errno::EOPNOTSUPP => "trim not supported".into(),
-        error => format!("failed to trim: {}", errno::words(error)),
+        error => format!("failed to trim: {}", errno::describe(error)),
     })
 }
 

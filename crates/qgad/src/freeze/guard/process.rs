@@ -80,7 +80,7 @@ pub(crate) fn run() -> ExitCode {
         // The agent has thought better of it.
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("the guard of a freeze cannot get ready: {}", errno::words(error));
+            log::error!("the guard of a freeze cannot get ready: {}", errno::describe(error));
             ExitCode::FAILURE
         }
     }
@@ -112,7 +112,7 @@ impl Guard {
         // Neither is there everywhere, and the guard is better than none without.
         let _ = fs::write("/proc/self/oom_score_adj", "-1000");
         if let Err(error) = lock_memory() {
-            log::warn!("the guard of a freeze failed to lock its memory: {}", errno::words(error));
+            log::warn!("the guard of a freeze failed to lock its memory: {}", errno::describe(error));
         }
         Message::Ready.send(&agent)?;
         Ok(Some(Self {

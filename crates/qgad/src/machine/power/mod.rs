@@ -92,14 +92,14 @@ pub(crate) fn shut_down(mode: ShutdownMode, platform: &impl Platform) -> Result<
     }
     if let Some(signal) = shutdown_signal(platform, mode) {
         log::info!("sending signal {signal} to init: there is no {program} and no {shutdown}");
-        return platform
-            .signal_init(signal)
-            .map_err(|error| Error::generic(format!("failed to send init signal {signal}: {}", errno::words(error))));
+        return platform.signal_init(signal).map_err(|error| {
+            Error::generic(format!("failed to send init signal {signal}: {}", errno::describe(error)))
+        });
     }
     log::warn!("leaving the shutdown to the kernel: there is no {program}, no {shutdown}, and no known init system");
     platform
         .shut_down_by_kernel(mode)
-        .map_err(|error| Error::generic(format!("failed to shutdown: {}", errno::words(error))))
+        .map_err(|error| Error::generic(format!("failed to shutdown: {}", errno::describe(error))))
 }
 
 /// The signal on which process 1 shuts the guest down, if it does so on any.
@@ -183,7 +183,7 @@ fn by_kernel(mode: SuspendMode, platform: &impl Platform) -> Attempt {
     }
     match platform.enter_sleep_state(state) {
         Ok(()) => Attempt::Succeeded,
-        Err(error) => Attempt::Failed(format!("suspend: cannot write to '{SLEEP_STATES}': {}", errno::words(error))),
+        Err(error) => Attempt::Failed(format!("suspend: cannot write to '{SLEEP_STATES}': {}", errno::describe(error))),
     }
 }
 
@@ -195,7 +195,7 @@ fn attempt(platform: &impl Platform, program: &str, arguments: &[&str]) -> Attem
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
             return Attempt::Failed(format!("the helper program '{command}' was not found"));
         }
-        Err(error) => return Attempt::Failed(format!("failed to create child process: {}", errno::words(error))),
+        Err(error) => return Attempt::Failed(format!("failed to create child process: {}", errno::describe(error))),
     };
     let output = match outcome.output.trim_end() {
         "" => String::new(),

@@ -95,7 +95,7 @@ impl Helper<'_> {
         let null = OpenOptions::new()
             .read(true)
             .open("/dev/null")
-            .map_err(|error| io::Error::other(format!("failed to open /dev/null: {}", errno::words(error))))?;
+            .map_err(|error| io::Error::other(format!("failed to open /dev/null: {}", errno::describe(error))))?;
         let (output, child_output) = pipe_from_child()?;
         let (child_input, input) = match self.input {
             [] => (null.into(), None),
@@ -113,7 +113,7 @@ impl Helper<'_> {
         let is_of_the_file = error.raw_os_error().map(Errno::from_raw).is_some_and(|number| {
             !matches!(number, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOSYS)
         });
-        let (path, words) = (self.program.path().display(), errno::words(error));
+        let (path, words) = (self.program.path().display(), errno::describe(error));
         match is_of_the_file {
             true => format!("child process has failed to {}: failed to exec '{path}': {words}\n", self.action),
             false => format!("failed to create child process: {words}"),

@@ -113,7 +113,7 @@ impl Programs {
         if !pipes.is_empty()
             && let Err(error) = pipe_holder::start(&pipes, environment)
         {
-            log::warn!("programs lose their input and output: {}", errno::words(error));
+            log::warn!("programs lose their input and output: {}", errno::describe(error));
         }
     }
 

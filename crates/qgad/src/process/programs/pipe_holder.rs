@@ -77,7 +77,7 @@ pub(crate) fn run() -> ExitCode {
     match hold_pipes() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("programs lose their input and output: {}", errno::words(error));
+            log::error!("programs lose their input and output: {}", errno::describe(error));
             ExitCode::FAILURE
         }
     }
