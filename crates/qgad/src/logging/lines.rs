@@ -102,15 +102,15 @@ mod tests {
     }
 
     /// Appends the lines `line 1`, `line 2` and so on to a disk, which gets this many free bytes before each.
-    fn check(rooms: &[usize], contents: &str, complaints: usize) {
+    fn check(rooms: &[usize], contents: &str, reports: usize) {
         let mut lines = Lines::new(Disk::default());
-        let mut complained = 0;
+        let mut reported = 0;
         for (index, room) in rooms.iter().enumerate() {
             lines.target.room += room;
             let report = |lost: &Lost| format!("({} lost: {})", lost.count, lost.reason);
-            complained += usize::from(lines.append(&format!("line {}", index + 1), report).is_some());
+            reported += usize::from(lines.append(&format!("line {}", index + 1), report).is_some());
         }
-        assert_eq!((lines.target.contents.as_str(), complained), (contents, complaints), "{rooms:?}");
+        assert_eq!((lines.target.contents.as_str(), reported), (contents, reports), "{rooms:?}");
     }
 
     #[test]

@@ -31,9 +31,9 @@ pub(super) struct Queue {
 pub(super) enum Writer {
     /// The thread that logs.
     Caller,
-    /// A thread of its own, which the next line starts.
+    /// The writer thread, which the next line starts.
     ThreadToStart,
-    /// A thread of its own.
+    /// The writer thread.
     Thread,
 }
 
@@ -159,7 +159,7 @@ mod tests {
                 queue.push(SystemTime::now(), Kind::Audit, number.to_string());
             }
         }
-        // They stand among the lines that were logged at the same time.
+        // They are between the lines that were logged at the same time.
         let last = queue.lines.iter().position(|(_, _, line)| line == "900").unwrap();
         assert!(queue.lines[last - 1].2.starts_with("900 "));
         assert_eq!(taken(queue, Kind::Audit), ((0..10).map(|number| number * 100).collect(), 0));

@@ -54,7 +54,7 @@ pub(crate) fn health_log(device: BorrowedFd<'_>) -> nix::Result<[u8; HEALTH_LOG_
     let status = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw mut command) };
     match Errno::result(status)? {
         0 => Ok(log),
-        // The controller refused: a positive status of its own.
+        // The controller refused, with a positive status.
         _ => Err(Errno::EREMOTEIO),
     }
 }

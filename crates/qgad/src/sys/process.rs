@@ -15,7 +15,7 @@ const THREADS: &str = "/proc/self/task";
 /// Forks a process of one thread; the child may then do whatever this process could.
 ///
 /// # Errors
-/// `EBUSY` when the process has other threads: their locks would stay locked in the child for ever.
+/// `EBUSY` when the process has other threads: locks that they hold would never be released in the child.
 pub(crate) fn fork_single_threaded() -> io::Result<ForkResult> {
     require_single_thread()?;
     // SAFETY: this is the only thread, as was just checked, and it starts no other one in between.

@@ -113,10 +113,10 @@ impl Helper<'_> {
         let is_of_the_file = error.raw_os_error().map(Errno::from_raw).is_some_and(|number| {
             !matches!(number, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOSYS)
         });
-        let (path, words) = (self.program.path().display(), errno::describe(error));
+        let (path, text) = (self.program.path().display(), errno::describe(error));
         match is_of_the_file {
-            true => format!("child process has failed to {}: failed to exec '{path}': {words}\n", self.action),
-            false => format!("failed to create child process: {words}"),
+            true => format!("child process has failed to {}: failed to exec '{path}': {text}\n", self.action),
+            false => format!("failed to create child process: {text}"),
         }
     }
 
