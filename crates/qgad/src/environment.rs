@@ -5,36 +5,36 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
-/// The environment as it was at start; the process's own is never looked at again.
+/// The environment at start. That of the process is never read again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     variables: Vec<(OsString, OsString)>,
 }
 
-/// Variables that are meant for this process and none that it starts.
+/// Variables that the service manager sets for this process only.
 const OUR_OWN: [&str; 6] =
     ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
-/// Where helper programs are looked for when the environment does not say.
+/// Where helper programs are looked up when the environment has no `PATH`.
 pub(crate) const HELPER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Environment {
-    /// The process's variables.
-    pub(crate) fn of_process() -> Self {
+    /// The variables of the process.
+    pub(crate) fn from_process() -> Self {
         Self { variables: std::env::vars_os().collect() }
     }
 
-    /// A variable's value.
+    /// The value of a variable.
     pub(crate) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_os_str())
     }
 
-    /// A variable's value, if it is text.
+    /// The value of a variable, if it is UTF-8.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.variable(name).and_then(OsStr::to_str)
     }
 
-    /// What a program gets that a command waits for, as `NAME=value`. Where no path is set, all usual places are.
+    /// The environment of helper programs, as `NAME=value`. It always has a `PATH`.
     pub(crate) fn for_helpers(&self) -> Vec<Vec<u8>> {
         let mut variables = self.for_children();
         if self.variable("PATH").is_none() {
@@ -43,7 +43,7 @@ impl Environment {
         variables
     }
 
-    /// What a program gets that the agent starts, as `NAME=value`.
+    /// The environment of other programs, as `NAME=value`.
     pub(crate) fn for_children(&self) -> Vec<Vec<u8>> {
         let inherited = self.variables.iter().filter(|(key, _)| OUR_OWN.iter().all(|own| key != own));
         inherited.map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat()).collect()
@@ -62,14 +62,14 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_has_a_path_in_any_case() {
+    fn a_helper_always_has_a_path() {
         let helpers = |variables| Environment::of(variables).for_helpers();
         assert_eq!(helpers(&[("PATH", "/x")]), [b"PATH=/x"]);
         assert_eq!(helpers(&[("A", "b")]), [b"A=b".to_vec(), format!("PATH={HELPER_PATH}").into_bytes()]);
     }
 
     #[test]
-    fn children_do_not_get_what_is_meant_for_the_agent() {
+    fn children_do_not_get_the_variables_of_the_service_manager() {
         let variables = [("PATH", "/bin"), ("LISTEN_FDS", "1"), ("NOTIFY_SOCKET", "/run/notify")];
         let environment = Environment::of(&variables);
         assert_eq!(environment.for_children(), [b"PATH=/bin"]);

@@ -34,9 +34,10 @@ use self::{
 };
 
 fn main() -> ExitCode {
-    sys::memory::keep();
-    let environment = Environment::of_process();
-    logging::begin(environment.text("JOURNAL_STREAM"));
+    // Fails without /proc. Large messages then cost more, and nothing else changes.
+    let _ = sys::allocator::keep_freed_single_threaded();
+    let environment = Environment::from_process();
+    logging::init(environment.text("JOURNAL_STREAM"));
     let mode = std::env::args_os().nth(1);
     if mode.as_deref().is_some_and(|mode| mode == freeze::GUARD_OPTION) {
         return freeze::run_guard();
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    logging::finish();
+    logging::shutdown();
     exit_status
 }
 

@@ -1,11 +1,11 @@
 //! The open files, by handle.
 //!
-//! The table is shared by all connections and outlives them. A file is borrowed from it while a command uses it, so no
-//! lock is held while a disk is slow, and closing frees the handle at once whatever other commands are doing.
-//! The one exception holds the lock for something that never waits, and keeps out who might: [`OpenFiles::with_unused`].
-//! The agent's own descriptors are few and shared with the pipes of programs, hence [`MAX_OPEN_FILES`]. Handles that hosts
-//! have lost do not use them up for ever: where one more is wanted, the file that nobody has used for longest is closed,
-//! if that is [`MAX_IDLE`].
+//! The table is shared by all connections and outlives them. A command that uses a file shares its ownership, so that
+//! no lock is held while a disk is slow. Closing frees the handle at once, whatever other commands do with the file.
+//! [`OpenFiles::with_unused`] is the one exception: it holds the lock during an action, which must never wait.
+//! A process has few descriptors, and the pipes of programs need some of them, hence [`MAX_OPEN_FILES`]. A host may
+//! forget to close handles: when the table is full, the file that was unused for the longest time is closed, if that is
+//! [`MAX_IDLE`] or more.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use qga::wire::message::Error;
 /// Most files open at once: a quarter of the 1024 descriptors that a process usually has.
 pub(crate) const MAX_OPEN_FILES: usize = 256;
 
-/// How long a file is unused that may be closed for another one: who moves a file uses it every few seconds.
+/// How long a file must be unused before it may be closed for another one. A transfer uses its file every few seconds.
 pub(crate) const MAX_IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// The table.
@@ -37,7 +37,7 @@ struct Open {
 }
 
 impl OpenFiles {
-    /// Whether one more file may be opened; one that seems to be lost is closed for it.
+    /// Whether one more file may be opened. If the table is full, an idle file is closed for it.
     pub(crate) fn make_room(&self, now: Instant) -> bool {
         let mut table = self.table();
         if table.len() < MAX_OPEN_FILES {
@@ -48,10 +48,10 @@ impl OpenFiles {
         if now.saturating_duration_since(open.last_used) < MAX_IDLE {
             return false;
         }
-        let lost = table.remove(&handle);
+        let idle = table.remove(&handle);
         // Closing may wait for a disk.
         drop(table);
-        drop(lost);
+        drop(idle);
         log::warn!("handle {handle} is closed: {MAX_OPEN_FILES} files are open, and it was not used for {MAX_IDLE:?}");
         true
     }
@@ -69,9 +69,9 @@ impl OpenFiles {
         Ok(Arc::clone(&open.file))
     }
 
-    /// Does something with a file that no other command uses, or begins to use meanwhile; it must not wait for anything.
+    /// Runs an action on a file that no other command uses or starts to use meanwhile. The action must never wait.
     ///
-    /// The kernel locks a file's position while a command reads, however long that takes.
+    /// If another command used the file, it might: a read locks the position of the file until it returns.
     pub(crate) fn with_unused<T>(&self, handle: i64, act: impl FnOnce(&File) -> Option<T>) -> Option<T> {
         let mut table = self.table();
         let open = table.get_mut(&handle)?;
@@ -79,13 +79,13 @@ impl OpenFiles {
         if Arc::strong_count(&open.file) > 1 { None } else { act(&open.file) }
     }
 
-    /// Takes a file out; it is closed when the last command that uses it is done.
+    /// Removes a file. It is closed when the last command that uses it is done.
     pub(crate) fn remove(&self, handle: i64) -> Result<Arc<File>, Error> {
         self.table().remove(&handle).map(|open| open.file).ok_or_else(|| not_found(handle))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Each change is one step, which a panic elsewhere cannot have left half done.
+        // Each change is one call, so a panic cannot have left the table half changed.
         self.by_handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_long_unused_makes_room_and_no_other() {
+    fn only_a_file_that_was_long_unused_makes_room() {
         let files = OpenFiles::default();
         (0..256).for_each(|handle| files.insert(handle, null()));
         let later = Instant::now() + MAX_IDLE;

@@ -100,7 +100,10 @@ fn a_name_is_looked_up_in_the_path_that_the_program_will_have() {
     let unknown =
         Err("Failed to execute child process \u{201C}qgad-test-script\u{201D} (No such file or directory)".into());
     assert_eq!(start(&mut client, &with_path(Some("/nonexistent"))), unknown);
-    assert_eq!(start(&mut client, &with_path(None)), unknown);
+    // The agent's working directory is the one that holds `bin`.
+    fs::copy(&script, agent.path("qgad-test-script")).unwrap();
+    assert_eq!(output(&run(&mut client, &with_path(Some(".")))), "found ./qgad-test-script a b\n");
+    assert_eq!(start(&mut client, &with_path(None)), unknown, "not in the working directory");
     let by_default = Exec { path: "true".into(), ..with_path(None) };
     assert_eq!(run(&mut client, &by_default), exited_with(0));
 }

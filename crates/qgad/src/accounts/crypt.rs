@@ -1,13 +1,13 @@
-//! What is stored of a password, where the guest has no program that makes it.
+//! Password hashes, for a guest without chpasswd(8).
 //!
-//! SHA-512 in the scheme of crypt(3), which every C library for Linux knows, with the scheme's usual number of rounds.
+//! SHA-512 as in crypt(5), which every C library for Linux supports, with the default number of rounds.
 
 use sha_crypt::{BLOCK_SIZE_SHA512, Params, sha512_crypt};
 
-/// Random bytes that make a salt of the greatest length.
+/// Random bytes for a salt of the maximum length.
 pub(crate) const SALT_BYTES: usize = 16;
 
-/// The characters of crypt(3), by their value.
+/// The digits of crypt(3), by value.
 const DIGITS: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The hash of a password, with a salt made of random bytes.
@@ -17,24 +17,24 @@ pub(crate) fn hash(password: &[u8], random: [u8; SALT_BYTES]) -> String {
 }
 
 fn hash_with_salt(password: &[u8], salt: &str) -> String {
-    format!("$6${salt}${}", spell(&sha512_crypt(password, salt.as_bytes(), Params::RECOMMENDED)))
+    format!("$6${salt}${}", encode(&sha512_crypt(password, salt.as_bytes(), Params::RECOMMENDED)))
 }
 
-/// Three bytes make four characters, in an order of the scheme's own; one byte is left over.
-fn spell(hash: &[u8; BLOCK_SIZE_SHA512]) -> String {
+/// Each three bytes become four characters, in the order that the scheme defines. One byte remains.
+fn encode(hash: &[u8; BLOCK_SIZE_SHA512]) -> String {
     let third = (BLOCK_SIZE_SHA512 - 1) / 3;
     let mut text = String::new();
-    for place in 0..third {
-        let mut bytes = [hash[place], hash[place + third], hash[place + 2 * third]];
-        bytes.rotate_left(place % 3);
-        spell_bits(&mut text, u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]), 4);
+    for index in 0..third {
+        let mut bytes = [hash[index], hash[index + third], hash[index + 2 * third]];
+        bytes.rotate_left(index % 3);
+        encode_bits(&mut text, u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]), 4);
     }
-    spell_bits(&mut text, hash[BLOCK_SIZE_SHA512 - 1].into(), 2);
+    encode_bits(&mut text, hash[BLOCK_SIZE_SHA512 - 1].into(), 2);
     text
 }
 
-fn spell_bits(text: &mut String, bits: u32, characters: u32) {
-    text.extend((0..characters).map(|place| char::from(DIGITS[(bits >> (6 * place) & 63) as usize])));
+fn encode_bits(text: &mut String, bits: u32, characters: u32) {
+    text.extend((0..characters).map(|index| char::from(DIGITS[(bits >> (6 * index) & 63) as usize])));
 }
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_the_schemes_author() {
+    fn hashes_are_those_of_the_specification() {
         assert_eq!(
             hash_with_salt(b"Hello world!", "saltstring"),
             "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1"
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_salt_has_sixteen_characters_of_the_scheme() {
+    fn a_salt_has_sixteen_digits() {
         let salted = hash(b"x", *b"\0\x01\x3F\x40\xFFabcdefghijk");
         let salt = salted.split('$').nth(2).unwrap();
         assert_eq!((salt.len(), &salt[..5]), (16, "./z.z"));

@@ -1,9 +1,9 @@
-//! Accounts: who a name is, and doing something with that user's rights.
+//! Accounts: finding a user by name, and accessing files with the rights of that user.
 //!
-//! Users are asked for where the system keeps them, network directories included; a fake machine has `/etc/passwd`.
-//! What is done in a user's home is done with the rights of that user, because everything there may be a link that the
-//! user has planted: [`Account::act`] gives them to one thread for as long as that takes, files only. That thread has
-//! the user's groups, and its real and effective user stay the agent's, so that the user cannot signal or trace it.
+//! Users are looked up by the C library, which also asks network directories. A fake machine has only `/etc/passwd`.
+//! Files in a home directory are accessed with the rights of its user, because each may be a link that the user has
+//! planted. [`Account::with_rights`] gives one thread the file system user and the groups of the user. The real and
+//! effective user stay those of the agent, so that the user cannot signal or trace the thread.
 
 pub(crate) mod crypt;
 pub(crate) mod shadow;
@@ -27,16 +27,16 @@ const PASSWD: &str = "/etc/passwd";
 pub(crate) struct Account {
     /// The name.
     pub(crate) name: String,
-    /// The user's number.
+    /// The user id.
     pub(crate) uid: Uid,
-    /// The number of the user's own group.
+    /// The id of the primary group.
     pub(crate) gid: Gid,
-    /// The home directory, which may be absent.
+    /// The home directory, which may not exist.
     pub(crate) home: PathBuf,
 }
 
 impl Account {
-    /// The account of this name, if there is one.
+    /// The account with this name, if there is one.
     pub(crate) fn find(root: &Root, name: &str) -> io::Result<Option<Self>> {
         if !root.is_machine() {
             return Ok(find_in(&root.read(PASSWD)?, name));
@@ -45,11 +45,11 @@ impl Account {
         Ok(user.map(|user| Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir }))
     }
 
-    /// Does something to files with this user's rights.
+    /// Runs an action on files with the rights of this user.
     ///
     /// # Errors
-    /// When the rights cannot be had. Nothing is done then.
-    pub(crate) fn act<T: Send>(&self, action: impl FnOnce() -> T + Send) -> io::Result<T> {
+    /// When the thread cannot get these rights. The action is not run then.
+    pub(crate) fn with_rights<T: Send>(&self, action: impl FnOnce() -> T + Send) -> io::Result<T> {
         if self.uid == geteuid() {
             return Ok(action());
         }
@@ -62,13 +62,13 @@ impl Account {
         })
     }
 
-    /// For a thread that ends afterwards: there is no way back.
+    /// For a thread that ends afterwards: the rights of the agent cannot be restored.
     fn assume_rights(&self) -> io::Result<()> {
         let groups = getgrouplist(&CString::new(self.name.as_str())?, self.gid)?;
         sys::groups::set_of_thread(&groups)?;
         setfsgid(self.gid);
         setfsuid(self.uid);
-        // Neither call says whether it has worked, but both tell what was before.
+        // The calls report no errors. Both return the previous id.
         let has_rights = (setfsgid(self.gid), setfsuid(self.uid)) == (self.gid, self.uid);
         if has_rights { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
@@ -111,21 +111,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_is_nobody() {
+    fn an_invalid_line_is_no_account() {
         check("x", None);
     }
 
     #[test]
-    fn the_machine_knows_its_first_user() {
+    fn the_machine_has_root() {
         let account = Account::find(&Root::machine(), "root").unwrap().unwrap();
         assert_eq!(account.uid, Uid::from_raw(0));
         assert_eq!(Account::find(&Root::machine(), "no such user").unwrap(), None);
     }
 
     #[test]
-    fn one_own_rights_need_no_other_thread() {
+    fn the_rights_of_the_agent_need_no_other_thread() {
         let account = Account { name: String::new(), uid: geteuid(), gid: Gid::from_raw(0), home: PathBuf::new() };
         let here = thread::current().id();
-        assert_eq!(account.act(|| thread::current().id()).unwrap(), here);
+        assert_eq!(account.with_rights(|| thread::current().id()).unwrap(), here);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::{
-    fcntl::{FcntlArg, FdFlag, OFlag, fcntl},
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname},
 };
 
@@ -29,8 +29,7 @@ pub(crate) struct Activation {
 }
 
 impl Activation {
-    /// Takes the socket that is meant for this process, if there is one. To be called once, before other descriptors
-    /// are opened.
+    /// Takes the socket that is meant for this process, if there is one.
     pub(crate) fn take(listen_pid: Option<&OsStr>, listen_fds: Option<&OsStr>) -> Result<Option<Self>, String> {
         let number = |text: Option<&OsStr>| text.and_then(OsStr::to_str).and_then(|text| text.parse::<u32>().ok());
         if number(listen_pid) != Some(std::process::id()) {
@@ -42,9 +41,8 @@ impl Activation {
             Some(_) => return Err("qemu-ga only supports listening on one socket".into()),
         }
         let invalid =
-            |error: nix::Error| format!("the inherited listening socket cannot be used: {}", errno::words(error));
-        let socket = sys::fd::take_inherited(FIRST_DESCRIPTOR).map_err(invalid)?;
-        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(invalid)?;
+            |error: nix::Error| format!("the inherited listening socket cannot be used: {}", errno::describe(error));
+        let socket = sys::fd::duplicate_inherited(FIRST_DESCRIPTOR).map_err(invalid)?;
         let flags = fcntl(&socket, FcntlArg::F_GETFL).map(OFlag::from_bits_retain).map_err(invalid)?;
         fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(invalid)?;
         let address: SockaddrStorage = getsockname(socket.as_raw_fd()).map_err(invalid)?;

@@ -14,14 +14,14 @@ use nix::{
     errno::Errno,
     fcntl::AT_FDCWD,
     sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, accept4, bind, getpeername,
-        listen, socket,
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, bind, getpeername, listen,
+        socket,
     },
     sys::stat::{FchmodatFlags, Mode, fchmodat},
 };
 
 use super::vsock::{Refused, VsockPeers};
-use crate::util::errno;
+use crate::{sys, util::errno};
 
 /// Peers that wait to be accepted, beyond those that are served.
 const BACKLOG: i32 = 16;
@@ -57,7 +57,7 @@ impl Listener {
     /// Listens at a path of the file system, for root only whatever the agent's umask is. What stands there is removed.
     pub(crate) fn unix(path: &Path) -> Result<Self, String> {
         let address = UnixAddr::new(path).map_err(|_| format!("UNIX socket path '{}' is too long", path.display()))?;
-        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), errno::words(error));
+        let failed = |error: Errno| format!("Failed to bind socket to {}: {}", path.display(), errno::describe(error));
         if !path.as_os_str().as_bytes().is_empty() {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -76,7 +76,7 @@ impl Listener {
         let (cid, port) = parse_vsock_address(address)?;
         Self::bind(AddressFamily::Vsock, &VsockAddr::new(cid, port), || Ok(()))
             .map(|listener| Self { vsock_peers: Some(peers.clone()), ..listener })
-            .map_err(|error| format!("Failed to bind socket: {}", errno::words(error)))
+            .map_err(|error| format!("Failed to bind socket: {}", errno::describe(error)))
     }
 
     fn bind(
@@ -94,11 +94,9 @@ impl Listener {
 
     /// The next peer that waits.
     pub(crate) fn accept(&mut self) -> nix::Result<Accepted> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         loop {
-            match accept4(self.socket.as_raw_fd(), flags) {
+            match sys::socket::accept(&self.socket, SockFlag::SOCK_NONBLOCK) {
                 Ok(peer) => {
-                    let peer = crate::sys::fd::take(peer);
                     return Ok(if self.serves(&peer) { Accepted::Peer(peer) } else { Accepted::Refused });
                 }
                 Err(Errno::EAGAIN) => return Ok(Accepted::Nobody),

@@ -64,7 +64,7 @@ impl Port {
     pub(crate) fn open(&self) -> Result<OwnedFd, String> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let port = open(&self.path, flags, Mode::empty())
-            .map_err(|error| format!("error opening channel '{}': {}", self.path.display(), errno::words(error)))?;
+            .map_err(|error| format!("error opening channel '{}': {}", self.path.display(), errno::describe(error)))?;
         if self.kind == Kind::Isa {
             make_raw(&port);
         }
@@ -101,6 +101,6 @@ fn make_raw(port: &OwnedFd) {
         .and_then(|()| tcflush(port, FlushArg::TCIFLUSH))
         .and_then(|()| tcsetattr(port, SetArg::TCSANOW, &settings));
     if let Err(error) = applied {
-        log::warn!("failed to set up the serial line: {}", errno::words(error));
+        log::warn!("failed to set up the serial line: {}", errno::describe(error));
     }
 }

@@ -30,7 +30,7 @@ use tz::{TimeZone, TimeZoneSettings};
 use super::{Result, Run};
 use crate::{
     guest::Guest,
-    machine::rtc::{Rtc, shows_local_time, whole_seconds},
+    machine::rtc::{Rtc, keeps_local_time, whole_seconds},
     root::Root,
     util::errno,
 };
@@ -87,28 +87,28 @@ fn check_time(guest: &Guest, nanoseconds: i64) -> Result<TimeSpec> {
 
 fn set_clock(time: TimeSpec) -> Result<()> {
     clock_settime(ClockId::CLOCK_REALTIME, time)
-        .map_err(|error| Error::generic(format!("Failed to set time to guest: {}", errno::words(error))))
+        .map_err(|error| Error::generic(format!("Failed to set time to guest: {}", errno::describe(error))))
 }
 
 fn set_hardware_clock(guest: &Guest) -> Result<()> {
-    if !Rtc::is_there(&guest.root) {
+    if !Rtc::exists(&guest.root) {
         log::info!("there is no hardware clock to set");
         return Ok(());
     }
     if guest.helpers().has(HWCLOCK) {
         return run_hwclock(guest, "-w");
     }
-    let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::words(error)));
+    let failed = |error| Error::generic(format!("failed to {HWCLOCK_ACTION}: {}", errno::describe(error)));
     let clock = Rtc::open(&guest.root).map_err(failed)?;
     let now = i64::try_from(time_since_epoch().as_secs()).unwrap_or(i64::MAX);
-    clock.set_after_system(hardware_seconds_east(guest, now)).map_err(failed)
+    clock.set_from_system(hardware_seconds_east(guest, now)).map_err(failed)
 }
 
 fn set_from_hardware_clock(guest: &Guest) -> Result<()> {
     if guest.helpers().has(HWCLOCK) {
         return run_hwclock(guest, "-s");
     }
-    let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::words(error)));
+    let failed = |error| Error::generic(format!("failed to read the hardware clock: {}", errno::describe(error)));
     let clock = Rtc::open(&guest.root).map_err(failed)?;
     let shown = clock.next_second().map_err(failed)?;
     set_clock(whole_seconds(shown - hardware_seconds_east(guest, shown)))
@@ -121,7 +121,7 @@ fn run_hwclock(guest: &Guest, option: &str) -> Result<()> {
 
 /// The offset from UTC of the time that the hardware clock shows, in seconds.
 fn hardware_seconds_east(guest: &Guest, unix_time: i64) -> i64 {
-    if shows_local_time(&guest.root) { seconds_east(guest, unix_time) } else { 0 }
+    if keeps_local_time(&guest.root) { seconds_east(guest, unix_time) } else { 0 }
 }
 
 fn seconds_east(guest: &Guest, unix_time: i64) -> i64 {

@@ -26,7 +26,7 @@ impl Run for Exec {
             .and_then(|program| check_allowed(program, guest, has_environment))
             .and_then(|program| guest.programs.start(&program, input, capture));
         let pid = started.map_err(|error| {
-            let reason = errno::words(error);
+            let reason = errno::describe(error);
             Error::generic(format!("Failed to execute child process \u{201C}{}\u{201D} ({reason})", self.path))
         })?;
         log::info!("guest-exec started {:?} as process {pid}", self.path);

@@ -1,7 +1,6 @@
-//! Shutting the guest down and suspending it.
+//! Shutting the guest down, and suspending it.
 //!
-//! `machine::power` knows the methods and their order. These commands give it access to the real machine; a fake
-//! machine has none, so that no test can shut down the machine that it runs on.
+//! The order of the methods is in `machine::power`. A fake machine has none.
 
 use std::time::Duration;
 
@@ -17,20 +16,20 @@ use qga::{
 use super::{Result, Run};
 use crate::{
     guest::Guest,
-    machine::power::{self, End, Machine, Sleep},
+    machine::power::{self, Machine, ShutdownMode, SuspendMode},
 };
 
 impl Run for Shutdown {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        let end = match self.mode.as_deref() {
-            None | Some("powerdown") => End::PowerOff,
-            Some("halt") => End::Halt,
-            Some("reboot") => End::Reboot,
+        let mode = match self.mode.as_deref() {
+            None | Some("powerdown") => ShutdownMode::PowerOff,
+            Some("halt") => ShutdownMode::Halt,
+            Some("reboot") => ShutdownMode::Reboot,
             // Without the closing parenthesis, as in qemu-ga: hosts match this text.
             Some(_) => return Err(Error::generic("mode is invalid (valid values are: halt|powerdown|reboot")),
         };
         log::info!("guest-shutdown called, mode: {}", self.mode.as_deref().unwrap_or("powerdown"));
-        power::end(end, &real_machine(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
+        power::shut_down(mode, &platform(guest, guest.timeout(&Self::SPEC))?).map(|()| Nothing {})
     }
 
     fn audit_subject(&self) -> Option<String> {
@@ -40,27 +39,27 @@ impl Run for Shutdown {
 
 impl Run for SuspendDisk {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Disk, guest.timeout(&Self::SPEC))
+        suspend(guest, SuspendMode::Disk, guest.timeout(&Self::SPEC))
     }
 }
 
 impl Run for SuspendRam {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Ram, guest.timeout(&Self::SPEC))
+        suspend(guest, SuspendMode::Ram, guest.timeout(&Self::SPEC))
     }
 }
 
 impl Run for SuspendHybrid {
     fn run(self, guest: &Guest) -> Result<Nothing> {
-        suspend(guest, Sleep::Hybrid, guest.timeout(&Self::SPEC))
+        suspend(guest, SuspendMode::Hybrid, guest.timeout(&Self::SPEC))
     }
 }
 
-fn suspend(guest: &Guest, sleep: Sleep, timeout: Duration) -> Result<Nothing> {
-    power::suspend(sleep, &real_machine(guest, timeout)?).map(|()| Nothing {})
+fn suspend(guest: &Guest, mode: SuspendMode, timeout: Duration) -> Result<Nothing> {
+    power::suspend(mode, &platform(guest, timeout)?).map(|()| Nothing {})
 }
 
-fn real_machine(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
+fn platform(guest: &Guest, timeout: Duration) -> Result<Machine<'_>> {
     Machine::of(&guest.root, guest.helpers(), timeout)
         .ok_or_else(|| Error::generic("this machine cannot be switched off"))
 }

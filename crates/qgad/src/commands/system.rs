@@ -21,7 +21,7 @@ const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 impl Run for GetHostName {
     fn run(self, _: &Guest) -> Result<HostName> {
         let name = nix::unistd::gethostname()
-            .map_err(|error| Error::generic(format!("cannot get hostname: {}", errno::words(error))))?;
+            .map_err(|error| Error::generic(format!("cannot get hostname: {}", errno::describe(error))))?;
         Ok(HostName { host_name: name.to_string_lossy().into_owned() })
     }
 }

@@ -85,7 +85,7 @@ impl ConfigFile {
         match read(&self.path) {
             Ok(contents) => Ok(Some(contents)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => Ok(None),
-            Err(error) => Err(self.load_error(&errno::words(error))),
+            Err(error) => Err(self.load_error(&errno::describe(error))),
         }
     }
 

@@ -75,7 +75,7 @@ impl BoundedCall {
         };
         if let Err(error) = threads::start("bounded_call", STACK_BYTES, work) {
             self.0.end();
-            return Err(Error::generic(format!("failed to start a thread: {}", errno::words(error))));
+            return Err(Error::generic(format!("failed to start a thread: {}", errno::describe(error))));
         }
         receiver.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|error| match error {
             RecvTimeoutError::Timeout => self.0.give_up(),

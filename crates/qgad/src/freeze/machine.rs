@@ -72,16 +72,16 @@ impl Machine for RealMachine {
     }
 
     fn quiesce(&self) {
-        logging::keep();
+        logging::hold();
         if let Err(error) = lock_memory() {
-            log::warn!("failed to lock memory: {}", errno::words(error));
+            log::warn!("failed to lock memory: {}", errno::describe(error));
         }
     }
 
     fn resume(&self) {
-        logging::write_kept();
+        logging::flush_held();
         if let Err(error) = munlockall() {
-            log::warn!("failed to unlock memory: {}", errno::words(error));
+            log::warn!("failed to unlock memory: {}", errno::describe(error));
         }
     }
 }

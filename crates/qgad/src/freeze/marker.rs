@@ -113,7 +113,7 @@ impl Marker {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => {
-                log::warn!("failed to read {}: {}", path.display(), errno::words(error));
+                log::warn!("failed to read {}: {}", path.display(), errno::describe(error));
                 true
             }
         }
@@ -136,17 +136,17 @@ fn write(path: &Path, contents: &[u8]) -> Result<(), String> {
     let empty = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = empty().and_then(|mut file| match file.write_all(contents) {
         // Half of it would say something else.
-        Err(error) if errno::is_lack_of_room(&error) => empty().map(drop),
+        Err(error) if errno::is_disk_full(&error) => empty().map(drop),
         other => other,
     });
-    written.map_err(|error| format!("failed to write {}: {}", path.display(), errno::words(error)))
+    written.map_err(|error| format!("failed to write {}: {}", path.display(), errno::describe(error)))
 }
 
 /// Removes a file that may not be there.
 pub(crate) fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            log::error!("failed to remove {}: {}", path.display(), errno::words(error));
+            log::error!("failed to remove {}: {}", path.display(), errno::describe(error));
         }
         _ => {}
     }

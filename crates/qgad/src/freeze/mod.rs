@@ -348,7 +348,7 @@ impl Shared {
     fn workers(&self, targets: Vec<Arc<Target>>) -> Result<Vec<Worker>, Error> {
         let start = |target| Worker::start(target, self.machine.operations());
         let workers: Result<_, _> = targets.into_iter().map(start).collect();
-        workers.map_err(|error| Error::generic(format!("failed to start a thread: {}", errno::words(error))))
+        workers.map_err(|error| Error::generic(format!("failed to start a thread: {}", errno::describe(error))))
     }
 
     /// Freezes one after the other, and counts those that were not frozen before.
@@ -373,9 +373,9 @@ impl Shared {
             match frozen {
                 Ok(()) => count += 1,
                 Err(error @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
-                    log::debug!("{} was not frozen: {}", worker.place().display(), errno::words(error));
+                    log::debug!("{} was not frozen: {}", worker.place().display(), errno::describe(error));
                 }
-                Err(error) => return Err(failed(errno::words(error))),
+                Err(error) => return Err(failed(errno::describe(error))),
             }
         }
         Ok(count)

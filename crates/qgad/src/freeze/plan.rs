@@ -51,19 +51,19 @@ impl Exclude {
 
     fn covers(&self, candidate: &Candidate) -> bool {
         let first = &candidate.mounts[0];
-        self.places.matches(first.place.as_os_str().as_bytes()) || self.kinds.matches(first.kind.as_bytes())
+        self.places.matches(first.mount_point.as_os_str().as_bytes()) || self.kinds.matches(first.kind.as_bytes())
     }
 }
 
 impl Candidate {
     /// The place it is known by.
     pub(crate) fn place(&self) -> &Path {
-        &self.mounts[0].place
+        &self.mounts[0].mount_point
     }
 
     /// On the wire a place is text; bytes that are none became replacement characters when it was told.
     fn is_mounted_at(&self, name: &str) -> bool {
-        self.mounts.iter().any(|mount| mount.place.to_string_lossy() == name)
+        self.mounts.iter().any(|mount| mount.mount_point.to_string_lossy() == name)
     }
 }
 
@@ -136,7 +136,7 @@ fn by_mount(candidates: &[Candidate]) -> HashMap<u64, usize> {
 fn images_below(root: &Root, mount: &Mount) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut seen = HashSet::new();
-    let mut level: Vec<_> = BlockDevice::numbered(root, mount.device).into_iter().collect();
+    let mut level: Vec<_> = BlockDevice::by_number(root, mount.device).into_iter().collect();
     if mount.kind == "btrfs" {
         level =
             level.iter().flat_map(|device| btrfs_devices(root, &device.name())).chain(level.iter().cloned()).collect();
@@ -144,7 +144,7 @@ fn images_below(root: &Root, mount: &Mount) -> Vec<PathBuf> {
     for _ in 0..MAX_DEPTH {
         level.retain(|device| seen.insert(device.path().to_owned()));
         files.extend(level.iter().filter_map(BlockDevice::image));
-        level = level.iter().filter_map(BlockDevice::parts).flatten().collect();
+        level = level.iter().filter_map(BlockDevice::underlying).flatten().collect();
     }
     files
 }
@@ -155,7 +155,7 @@ fn btrfs_devices<'a>(root: &'a Root, name: &str) -> Vec<BlockDevice<'a>> {
     for directory in directories.iter().map(|id| Path::new("/sys/fs/btrfs").join(id).join("devices")) {
         let names = root.names(&directory).unwrap_or_default();
         if names.iter().any(|one| one == name) {
-            return names.iter().filter_map(|name| BlockDevice::behind(root, &directory.join(name))).collect();
+            return names.iter().filter_map(|name| BlockDevice::by_link(root, &directory.join(name))).collect();
         }
     }
     Vec::new()

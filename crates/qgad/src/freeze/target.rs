@@ -68,7 +68,7 @@ impl Target {
             }
         }
         let failure = failure.unwrap_or_else(|| Errno::ENOENT.into());
-        let text = format!("failed to open {}: {}", candidate.place().display(), errno::words(clone(&failure)));
+        let text = format!("failed to open {}: {}", candidate.place().display(), errno::describe(clone(&failure)));
         if candidate.is_named || is_want_of_resources(&failure) {
             return Err(Error::generic(text));
         }
@@ -87,7 +87,7 @@ fn open_file(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
 
 /// Opens what a mount shows, if it is of the wanted kind and not hidden below another mount.
 fn open(root: &Root, mount: &Mount, kind: SFlag) -> io::Result<OwnedFd> {
-    let found = root.open(&mount.place, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+    let found = root.open(&mount.mount_point, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
     if mount.id != 0 && mount_of_descriptor(root, &found).is_some_and(|id| id != mount.id) {
         return Err(Errno::ENOENT.into());
     }
@@ -131,7 +131,7 @@ pub(crate) mod tests {
             parent: 0,
             file_system: Number { major: 8, minor: 1 },
             device: Number { major: 8, minor: 1 },
-            place: place.into(),
+            mount_point: place.into(),
             kind: "ext4".into(),
         };
         Candidate { mounts: places.iter().map(mount).collect(), is_named }

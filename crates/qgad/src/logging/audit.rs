@@ -1,10 +1,11 @@
 //! The audit: one line of JSON for each command that changes the guest, or names a file or program.
 //!
-//! A line tells when the command began, its name and class, what it touched, what became of it and how long it took:
-//! never what it was given beside that, nor what it returned. `outcome` is `ok`, `error` (a program or file that is not
-//! allowed included), `refused` with its `reason`, or `timed out`; a command that was given up and ends later has a second line that says how. Which commands are told of is
-//! in their `Spec`. Lines go where the log goes, after `audit: `, or to a file of their own, as they are; while file
-//! systems are frozen they are kept with the log's. Where lines are missing, a line says how many: `lost`, with the `reason`.
+//! A line has the time at which the command started, its name and class, its subject (`touched`), the outcome and the
+//! duration. It never has other arguments or the result. `outcome` is `ok`, `error` (including a program or file that
+//! is not allowed), `refused` with its `reason`, or `timed out`. If a command ends after its timeout, a second line
+//! has the outcome. The `Spec` of a command says whether it is audited.
+//! Lines go to the log after `audit: `, or to a separate file as they are. While file systems are frozen they are held
+//! with those of the log. Where lines are missing, a line says how many are `lost`, and the `reason`.
 
 use std::time::{Instant, SystemTime};
 
@@ -13,17 +14,17 @@ use serde::Serialize;
 
 use crate::logging;
 
-/// Most characters of what a command touched.
-const MAX_TOUCHED_LENGTH: usize = 256;
+/// Most characters of the subject: a host may send a path of any length.
+const MAX_SUBJECT_LENGTH: usize = 256;
 
-/// A command that is told of when it ends.
+/// An audited command that has started. A line is written when it ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     command: &'static str,
     class: &'static str,
-    touched: Option<String>,
+    subject: Option<String>,
     time: SystemTime,
-    begun: Instant,
+    started: Instant,
 }
 
 #[derive(Serialize)]
@@ -32,8 +33,8 @@ struct Line<'a> {
     time: String,
     command: &'a str,
     class: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    touched: Option<&'a str>,
+    #[serde(rename = "touched", skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
     outcome: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -48,62 +49,61 @@ struct Gap<'a> {
 }
 
 impl Entry {
-    /// A command that begins now, if it is one to tell of.
-    pub(crate) fn begin(spec: &Spec, touched: impl FnOnce() -> Option<String>) -> Option<Self> {
+    /// A command that starts now, if it is audited.
+    pub(crate) fn begin(spec: &Spec, subject: impl FnOnce() -> Option<String>) -> Option<Self> {
         spec.audited.then(|| Self {
             command: spec.name,
             class: spec.class.name(),
-            touched: touched().map(|text| shortened(&text)),
+            subject: subject().map(|text| truncated(&text)),
             time: SystemTime::now(),
-            begun: Instant::now(),
+            started: Instant::now(),
         })
     }
 
-    /// It ended by itself.
+    /// It has ended.
     pub(crate) fn ended(&self, is_success: bool) {
         self.write(if is_success { "ok" } else { "error" }, None);
     }
 
-    /// It was given up.
+    /// It has not ended in time.
     pub(crate) fn timed_out(&self) {
         self.write("timed out", None);
     }
 
-    /// It was not allowed.
+    /// Policy or a freeze forbids it.
     pub(crate) fn refused(&self, reason: &str) {
         self.write("refused", Some(reason));
     }
 
     fn write(&self, outcome: &str, reason: Option<&str>) {
         let line = Line {
-            time: in_words(self.time),
+            time: rfc_3339(self.time),
             command: self.command,
             class: self.class,
-            touched: self.touched.as_deref(),
+            subject: self.subject.as_deref(),
             outcome,
             reason,
-            duration_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         logging::write_audit(&String::from_utf8_lossy(&json::to_vec(&line)));
     }
 }
 
-/// A line in the place of those that are missing.
+/// A line in place of those that are missing.
 pub(crate) fn gap(time: SystemTime, lost: u64, reason: &str) -> String {
-    let line = Gap { time: in_words(time), lost, reason };
+    let line = Gap { time: rfc_3339(time), lost, reason };
     String::from_utf8_lossy(&json::to_vec(&line)).into_owned()
 }
 
-/// As RFC 3339 has it.
-fn in_words(time: SystemTime) -> String {
+fn rfc_3339(time: SystemTime) -> String {
     let elapsed = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX);
     tz::UtcDateTime::from_timespec(seconds, elapsed.subsec_nanos())
         .map_or_else(|_| String::new(), |time| time.to_string())
 }
 
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_TOUCHED_LENGTH) {
+fn truncated(text: &str) -> String {
+    match text.char_indices().nth(MAX_SUBJECT_LENGTH) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.into(),
     }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_time_is_written_as_a_date() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-        assert_eq!(in_words(time), "2023-11-14T22:13:20.250000000Z");
+        assert_eq!(rfc_3339(time), "2023-11-14T22:13:20.250000000Z");
     }
 
     #[test]
@@ -130,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_touched_is_bounded() {
-        assert_eq!(shortened("/bin/true"), "/bin/true");
-        assert_eq!(shortened(&"ü".repeat(MAX_TOUCHED_LENGTH + 1)), "ü".repeat(MAX_TOUCHED_LENGTH) + "...");
+    fn the_subject_is_bounded() {
+        assert_eq!(truncated("/bin/true"), "/bin/true");
+        assert_eq!(truncated(&"ü".repeat(MAX_SUBJECT_LENGTH + 1)), "ü".repeat(MAX_SUBJECT_LENGTH) + "...");
     }
 }

@@ -1,27 +1,27 @@
 //! Lines that are appended to a file, or to standard error.
 //!
-//! Where there is no room for a line it is lost, and nobody waits for room. The first line that gets through again has
-//! one before it that says how many were lost and why, so that whoever reads the file knows of the gap. No line is joined
-//! to the half of another one that had room for no more.
+//! A line is lost if it does not fit; nothing waits for room. Before the first line that fits again, another one says
+//! how many were lost and why, so that readers of the file see the gap. If only half of a line fitted, the next one
+//! still begins on a new line.
 
 use std::io::{self, ErrorKind, Write};
 
 use crate::util::errno;
 
-/// Where lines go, and which of them did not get there.
+/// Where lines go, and how many were lost.
 #[derive(Debug)]
 pub(super) struct Lines<W> {
     target: W,
-    /// What was written last is the beginning of a line.
+    /// The last write ended in the middle of a line.
     is_torn: bool,
     lost: Option<Lost>,
 }
 
-/// Lines that are missing behind what was written last.
+/// Lines that are missing after the last write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lost {
     pub(super) count: u64,
-    /// Why the first of them is missing.
+    /// Why the first of them was lost.
     pub(super) reason: String,
 }
 
@@ -30,25 +30,25 @@ impl<W: Write> Lines<W> {
         Self { target, is_torn: false, lost: None }
     }
 
-    /// Appends a line, after what `tell` makes of those that are missing before it. Returns the reason if it is lost and
-    /// none before it was.
-    pub(super) fn append(&mut self, line: &str, tell: impl FnOnce(&Lost) -> String) -> Option<String> {
+    /// Appends a line, after one that `report` makes of the lines that are missing before it. Returns the reason if
+    /// this line is the first one that is lost.
+    pub(super) fn append(&mut self, line: &str, report: impl FnOnce(&Lost) -> String) -> Option<String> {
         let mut text = if self.is_torn { "\n".to_owned() } else { String::new() };
         if let Some(lost) = &self.lost {
-            text += &tell(lost);
+            text += &report(lost);
             text.push('\n');
         }
-        let told = text.len();
+        let reported = text.len();
         text += line;
         text.push('\n');
         let (written, result) = self.write(text.as_bytes());
         if written > 0 {
             self.is_torn = text.as_bytes()[written - 1] != b'\n';
         }
-        if written >= told {
+        if written >= reported {
             self.lost = None;
         }
-        let reason = errno::words(result.err()?);
+        let reason = errno::describe(result.err()?);
         if let Some(lost) = &mut self.lost {
             lost.count += 1;
             return None;
@@ -57,7 +57,7 @@ impl<W: Write> Lines<W> {
         Some(reason)
     }
 
-    /// Writes as much as there is room for, and returns how much that was.
+    /// Writes as many bytes as fit, and returns how many.
     fn write(&mut self, text: &[u8]) -> (usize, io::Result<()>) {
         let mut written = 0;
         while written < text.len() {
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk with so much room left.
+    /// A disk with this many free bytes.
     #[derive(Default)]
     struct Disk {
         contents: String,
@@ -101,16 +101,16 @@ mod tests {
         }
     }
 
-    /// Appends the lines `1`, `2` and so on to a disk, each when the disk has been given so much more room.
-    fn check(rooms: &[usize], contents: &str, complaints: usize) {
+    /// Appends the lines `line 1`, `line 2` and so on to a disk, which gets this many free bytes before each.
+    fn check(rooms: &[usize], contents: &str, reports: usize) {
         let mut lines = Lines::new(Disk::default());
-        let mut complained = 0;
+        let mut reported = 0;
         for (index, room) in rooms.iter().enumerate() {
             lines.target.room += room;
-            let tell = |lost: &Lost| format!("({} lost: {})", lost.count, lost.reason);
-            complained += usize::from(lines.append(&format!("line {}", index + 1), tell).is_some());
+            let report = |lost: &Lost| format!("({} lost: {})", lost.count, lost.reason);
+            reported += usize::from(lines.append(&format!("line {}", index + 1), report).is_some());
         }
-        assert_eq!((lines.target.contents.as_str(), complained), (contents, complaints), "{rooms:?}");
+        assert_eq!((lines.target.contents.as_str(), reported), (contents, reports), "{rooms:?}");
     }
 
     #[test]
@@ -119,20 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn how_many_are_missing_stands_where_they_are_missing_and_is_complained_of_once() {
+    fn a_gap_is_counted_in_its_place_and_reported_once() {
         check(&[7, 0, 0, 100], "line 1\n(2 lost: No space left on device)\nline 4\n", 1);
         check(&[0, 100, 0], "(1 lost: No space left on device)\nline 2\nline 3\n", 1);
     }
 
     #[test]
-    fn half_a_line_is_lost_and_stands_alone() {
+    fn half_a_line_counts_as_lost_and_stands_alone() {
         check(&[3, 0, 100], "lin\n(2 lost: No space left on device)\nline 3\n", 1);
         // Only its end is missing.
         check(&[6, 100], "line 1\n(1 lost: No space left on device)\nline 2\n", 1);
     }
 
     #[test]
-    fn what_was_told_of_is_not_counted_again() {
+    fn reported_lines_are_not_counted_again() {
         let told = "(1 lost: No space left on device)\n";
         check(&[0, told.len(), 0, 100], &format!("{told}(2 lost: No space left on device)\nline 4\n"), 2);
     }

@@ -1,12 +1,13 @@
 //! The log: one line a record, on standard error or in a file.
 //!
-//! A line is `seconds.microseconds: level: message`, as qemu-ga writes it, or, where standard error is the journal,
-//! `<priority>message`: the journal adds the time itself. Without `verbose`, errors and warnings are logged. What a
-//! host sends is logged by its command's name only, never its arguments. A log that cannot be written is no reason to
-//! stop serving: lines without room are lost and counted, which standard error is told of once and the log when it goes on.
-//! Whoever logs waits for nothing: once the agent serves, a thread does the writing, which the first line starts. While file
-//! systems are frozen, lines are kept in memory.
-//! The lines of the audit go the same way, or to a file of their own.
+//! A line is `seconds.microseconds: level: message`, as qemu-ga writes it. If standard error is the journal, it is
+//! `<priority>message`, because the journal adds the time. Without `verbose`, only errors and warnings are logged. Of a
+//! request, the log has the name of the command, never its arguments.
+//! The agent serves on when the log cannot be written. Lines that do not fit are counted: standard error gets one line
+//! about it at once, and the log gets the number when it can be written again.
+//! Logging never blocks: once the agent serves, a thread writes the lines. The first line starts it. While file systems
+//! are frozen, lines are held in memory.
+//! The lines of the audit take the same path, or go to a separate file.
 
 pub(crate) mod audit;
 mod lines;
@@ -25,19 +26,19 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::stat::{SFlag, fstat};
 
 #[cfg(test)]
-pub(crate) use self::queue::MAX_KEPT_BYTES;
+pub(crate) use self::queue::MAX_HELD_BYTES;
 use self::{
     lines::{Lines, Lost},
     queue::{Next, Queue, Writer},
 };
 use crate::util::threads;
 
-/// Longest message, in characters; what a peer chose, such as the name of a command, is cut there.
+/// Longest message, in characters. A peer may send a command with a name of any length.
 const MAX_MESSAGE_LENGTH: usize = 4096;
 
-/// How long an agent that leaves waits for its last lines to be written.
+/// How long an agent that ends waits for its last lines to be written: the log may be stuck.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
-/// Stack of the thread that writes.
+/// Stack of the thread that writes. Its lines are on the heap.
 const WRITER_STACK_BYTES: usize = 64 * 1024;
 
 static LOGGER: Logger = Logger {
@@ -52,28 +53,28 @@ static LOGGER: Logger = Logger {
 };
 
 struct Logger {
-    /// Locked for moments only.
+    /// Never locked across a system call.
     queue: Mutex<Queue>,
-    /// There is something to write, or no longer.
+    /// There is something to write, or all is written.
     changed: Condvar,
-    /// Locked while something is written.
+    /// Locked while a line is written.
     output: Mutex<Output>,
 }
 
 struct Output {
     standard_error: Lines<StandardError>,
-    /// What is written to standard error goes to the journal.
+    /// Standard error is the journal.
     is_journal: bool,
-    /// Where the log goes instead.
+    /// Replaces standard error.
     file: Option<Lines<File>>,
     audit: AuditSink,
 }
 
 enum AuditSink {
     Nowhere,
-    /// Where the log goes.
+    /// The same as for the log.
     Log,
-    /// A file of its own.
+    /// A separate file.
     File(Lines<File>),
 }
 
@@ -85,67 +86,68 @@ enum Kind {
     Audit,
 }
 
-/// Begins to log to standard error, what a panic says included. `journal_stream` is the variable by which systemd names the journal's stream.
-pub(crate) fn begin(journal_stream: Option<&str>) {
+/// Starts logging to standard error, including panics. `journal_stream` is the value of `JOURNAL_STREAM`, by which
+/// systemd identifies the stream of the journal.
+pub(crate) fn init(journal_stream: Option<&str>) {
     LOGGER.output().is_journal = journal_stream.is_some_and(is_standard_error);
     log::set_max_level(LevelFilter::Warn);
-    // Fails only when it was done before.
+    // Fails only when a logger was set before.
     let _ = log::set_logger(&LOGGER);
     std::panic::set_hook(Box::new(|bug| log::error!("a bug in the agent: {bug}")));
 }
 
-/// Logs everything from now on.
-pub(crate) fn be_verbose() {
+/// Logs all levels from now on.
+pub(crate) fn set_verbose() {
     log::set_max_level(LevelFilter::Trace);
 }
 
-/// Appends to a file from now on, which not everybody may read.
-pub(crate) fn append_to(path: &Path) -> io::Result<()> {
+/// Logs to a file from now on. Users outside its group cannot read it.
+pub(crate) fn log_to_file(path: &Path) -> io::Result<()> {
     LOGGER.output().file = Some(Lines::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?));
     Ok(())
 }
 
-/// Writes the audit where the log goes, from now on.
+/// Writes the audit to the log from now on.
 pub(crate) fn audit_to_log() {
     LOGGER.output().audit = AuditSink::Log;
 }
 
-/// Appends the audit to a file that only root reads, from now on.
-pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
+/// Writes the audit to a file from now on, which only root can read.
+pub(crate) fn audit_to_file(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     LOGGER.output().audit = AuditSink::File(Lines::new(file));
     Ok(())
 }
 
-/// Writes a line of the audit.
+/// Writes a line to the audit.
 pub(crate) fn write_audit(line: &str) {
-    LOGGER.take(SystemTime::now(), Kind::Audit, line.into());
+    LOGGER.enqueue(SystemTime::now(), Kind::Audit, line.into());
 }
 
-/// Has a thread write from the next line on, so that nobody waits for a log that takes nothing.
+/// Has a thread write from the next line on, so that a log that is stuck blocks nothing.
 pub(crate) fn write_in_background() {
     LOGGER.queue().writer = Writer::ThreadToStart;
 }
 
-/// Keeps what is logged in memory, until [`write_kept`]: the file, or the journal's, may be frozen.
-pub(crate) fn keep() {
+/// Holds lines in memory until [`flush_held`]: the file of the log, or of the journal, may be frozen.
+pub(crate) fn hold() {
     LOGGER.queue().is_held = true;
 }
 
-/// Writes what was kept, each line with the time at which it was logged.
-pub(crate) fn write_kept() {
+/// Writes the held lines, each with the time at which it was logged.
+pub(crate) fn flush_held() {
     LOGGER.queue().is_held = false;
     LOGGER.write_soon();
 }
 
-/// Has the last lines written, for an agent that ends. What is still kept goes to standard error: files may be frozen,
-/// the one of standard error included.
-pub(crate) fn finish() {
+/// Writes the last lines of an agent that ends. Held lines go to standard error, because the files may be frozen.
+/// They are dropped if standard error is a file, too.
+pub(crate) fn shutdown() {
     LOGGER.wait_until_written();
     if !LOGGER.queue().is_held {
         return;
     }
-    // Nobody writes while lines are kept, unless what is written to is stuck.
+    // While lines are held, no thread writes, unless it is stuck in a write.
     let Ok(mut output) = LOGGER.output.try_lock() else { return };
     output.file = None;
     if matches!(output.audit, AuditSink::File(_)) {
@@ -153,9 +155,9 @@ pub(crate) fn finish() {
     }
     drop(output);
     if is_standard_error_a_file() {
-        LOGGER.queue().forget();
+        LOGGER.queue().clear();
     }
-    write_kept();
+    flush_held();
     LOGGER.wait_until_written();
 }
 
@@ -177,7 +179,7 @@ impl Logger {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&'static self, time: SystemTime, kind: Kind, message: String) {
+    fn enqueue(&'static self, time: SystemTime, kind: Kind, message: String) {
         self.queue().push(time, kind, message);
         self.write_soon();
     }
@@ -188,15 +190,15 @@ impl Logger {
             return;
         }
         if queue.writer == Writer::ThreadToStart {
-            let is_started = threads::start("log", WRITER_STACK_BYTES, || self.write_for_ever()).is_ok();
-            queue.writer = if is_started { Writer::Thread } else { Writer::Logging };
+            let is_started = threads::start("log", WRITER_STACK_BYTES, || self.run_writer()).is_ok();
+            queue.writer = if is_started { Writer::Thread } else { Writer::Caller };
         }
-        let is_ours = queue.writer == Writer::Logging;
+        let is_caller = queue.writer == Writer::Caller;
         drop(queue);
-        if is_ours { self.write_all() } else { self.changed.notify_all() }
+        if is_caller { self.write_all() } else { self.changed.notify_all() }
     }
 
-    fn write_for_ever(&self) {
+    fn run_writer(&self) {
         loop {
             let queue = self.changed.wait_while(self.queue(), |queue| !queue.has_work());
             drop(queue);
@@ -208,7 +210,7 @@ impl Logger {
     fn write_all(&self) {
         let mut output = self.output();
         loop {
-            // Not in the loop's head, where the queue would stay locked while something is written.
+            // A `while let` would keep the queue locked during the write.
             let next = self.queue().take();
             let Some(next) = next else { return };
             output.write(next);
@@ -231,7 +233,7 @@ impl Log for Logger {
             return;
         }
         let message = one_line(&record.args().to_string());
-        LOGGER.take(SystemTime::now(), Kind::Log(record.level()), message);
+        LOGGER.enqueue(SystemTime::now(), Kind::Log(record.level()), message);
     }
 
     fn flush(&self) {}
@@ -261,7 +263,7 @@ impl Output {
             true => |_, level, message: &str| format!("<{}>{message}", priority(level)),
             false => line,
         };
-        // There is nobody left to complain to.
+        // There is no place left to report a failure.
         let _ = self.standard_error.append(&line(time, level, message), |lost| line(time, Level::Warn, &missing(lost)));
     }
 
@@ -300,7 +302,7 @@ fn missing(Lost { count, reason }: &Lost) -> String {
     format!("{count} lines are missing here, which could not be written: {reason}")
 }
 
-/// A message that cannot be taken for several.
+/// A message without line breaks, so that it cannot be read as several.
 fn one_line(message: &str) -> String {
     message
         .chars()
@@ -318,7 +320,7 @@ fn name(level: Level) -> &'static str {
     }
 }
 
-/// As syslog(3) counts.
+/// The level of syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,

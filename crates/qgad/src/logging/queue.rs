@@ -1,17 +1,17 @@
-//! Lines that wait to be written.
+//! Lines that wait to be written, in order.
 //!
-//! They stay in their order. The log and the audit have room of their own, so that polls in the log do not drive out what
-//! the audit has to tell. The oldest are dropped first; how many is told before the next one.
+//! The log and the audit have a limit each, so that polls in the log do not displace lines of the audit. The oldest
+//! lines are dropped first. A line in their place says how many.
 
 use std::{collections::VecDeque, time::SystemTime};
 
 use super::{Kind, lines::Lost};
 
-/// Most bytes of the log, and as many of the audit, that wait while nothing may be written: more than a thousand lines of
-/// the audit.
-pub(crate) const MAX_KEPT_BYTES: usize = 256 * 1024;
-/// Most bytes of each that wait for a log that is slow: what was kept, and as much again while that is written.
-const MAX_WAITING_BYTES: usize = 2 * MAX_KEPT_BYTES;
+/// Most bytes of the log that are held while file systems are frozen, and as many of the audit: more than a thousand
+/// lines of the audit.
+pub(crate) const MAX_HELD_BYTES: usize = 256 * 1024;
+/// Most bytes of each that wait for a slow log: the held lines, and as many again while those are written.
+const MAX_WAITING_BYTES: usize = 2 * MAX_HELD_BYTES;
 
 /// The lines, and who writes them.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub(super) struct Queue {
     lines: VecDeque<(SystemTime, Kind, String)>,
     log: Share,
     audit: Share,
-    /// Nothing may be written now.
+    /// Nothing may be written.
     pub(super) is_held: bool,
-    /// What was taken last is being written.
+    /// The line that was taken last is being written.
     pub(super) is_writing: bool,
     pub(super) writer: Writer,
 }
@@ -29,22 +29,22 @@ pub(super) struct Queue {
 /// Who writes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Writer {
-    /// Whoever logs.
-    Logging,
-    /// A thread, which the next line starts.
+    /// The thread that logs.
+    Caller,
+    /// The writer thread, which the next line starts.
     ThreadToStart,
-    /// A thread.
+    /// The writer thread.
     Thread,
 }
 
-/// What one of the two has.
+/// How much of the queue one of the two has.
 #[derive(Debug)]
 struct Share {
     bytes: usize,
     dropped: Option<Lost>,
 }
 
-/// What is to be written next.
+/// What to write next.
 #[derive(Debug)]
 pub(super) enum Next {
     Line(SystemTime, Kind, String),
@@ -63,7 +63,7 @@ impl Queue {
             audit: NOTHING,
             is_held: false,
             is_writing: false,
-            writer: Writer::Logging,
+            writer: Writer::Caller,
         }
     }
 
@@ -73,7 +73,7 @@ impl Queue {
         share.bytes += line.len();
         self.lines.push_back((time, kind, line));
         let (room, reason) = match self.is_held {
-            true => (MAX_KEPT_BYTES, "file systems were frozen"),
+            true => (MAX_HELD_BYTES, "file systems were frozen"),
             false => (MAX_WAITING_BYTES, "the log was too slow"),
         };
         while share.bytes > room {
@@ -89,7 +89,7 @@ impl Queue {
         !self.is_held && !self.lines.is_empty()
     }
 
-    /// What is to be written next, if anything may be; the writer asks again when that is done.
+    /// What to write next, if anything may be written. The writer asks again when that is done.
     pub(super) fn take(&mut self) -> Option<Next> {
         self.is_writing = self.has_work();
         if !self.is_writing {
@@ -107,8 +107,8 @@ impl Queue {
         Some(Next::Line(time, kind, line))
     }
 
-    pub(super) fn forget(&mut self) {
-        let writer = std::mem::replace(&mut self.writer, Writer::Logging);
+    pub(super) fn clear(&mut self) {
+        let writer = std::mem::replace(&mut self.writer, Writer::Caller);
         *self = Self { writer, is_held: self.is_held, is_writing: self.is_writing, ..Self::new() };
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_and_the_oldest_is_dropped() {
+    fn the_queue_is_bounded_and_the_oldest_lines_are_dropped() {
         let mut queue = Queue::new();
         for number in 0..1000 {
             queue.push(SystemTime::now(), LOG, format!("{number} {}", "x".repeat(1000)));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_does_not_drive_out_the_audit() {
+    fn the_log_does_not_displace_the_audit() {
         let mut queue = Queue::new();
         for number in 0..1000 {
             queue.push(SystemTime::now(), LOG, format!("{number} {}", "x".repeat(1000)));
@@ -159,14 +159,14 @@ mod tests {
                 queue.push(SystemTime::now(), Kind::Audit, number.to_string());
             }
         }
-        // They stand among the lines that were logged at the same time.
+        // They are between the lines that were logged at the same time.
         let last = queue.lines.iter().position(|(_, _, line)| line == "900").unwrap();
         assert!(queue.lines[last - 1].2.starts_with("900 "));
         assert_eq!(taken(queue, Kind::Audit), ((0..10).map(|number| number * 100).collect(), 0));
     }
 
     #[test]
-    fn nothing_is_taken_while_nothing_may_be_written() {
+    fn nothing_is_taken_while_lines_are_held() {
         let mut queue = Queue { is_held: true, ..Queue::new() };
         queue.push(SystemTime::now(), LOG, "1".into());
         assert!(queue.take().is_none() && !queue.is_writing);

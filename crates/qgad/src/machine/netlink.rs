@@ -1,9 +1,9 @@
 //! The kernel's interfaces and their addresses, by rtnetlink(7).
 //!
-//! One dump of all interfaces and one of all addresses, whatever their number: unlike getifaddrs(3), which searches all
-//! interfaces for each address. The order is the kernel's, and so that of getifaddrs. A dump that the kernel calls
-//! inconsistent, because something came or went meanwhile, is taken again a few times, and then taken as it is.
-//! Reading what a dump holds is pure, and never fails: what is cut short or unknown is left out.
+//! One dump of all interfaces and one of all addresses. getifaddrs(3) searches all interfaces for each address, which
+//! is slow when there are many. The order is the kernel's, as it is there. The kernel marks a dump as inconsistent when
+//! something changed meanwhile. Such a dump is repeated a few times, and then used as it is.
+//! Parsing a dump is pure and never fails: what is truncated or unknown is left out.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -16,9 +16,9 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
 };
 
-/// How often an inconsistent dump is taken again, on a machine where interfaces never stop coming and going.
+/// How often an inconsistent dump is repeated: on some machines, interfaces change all the time.
 const MAX_RETRIES: usize = 3;
-/// Largest piece of a dump; the kernel makes them as large as the buffer that waits, and 32 KiB at most.
+/// Largest piece of a dump. The kernel fills the buffer, up to 32 KiB.
 const MAX_PIECE_BYTES: usize = 32 * 1024;
 /// Largest dump, in bytes: an interface takes about 1 KiB, so this is some 60,000 of them.
 const MAX_DUMP_BYTES: usize = 64 * 1024 * 1024;
@@ -27,15 +27,15 @@ const HEADER_BYTES: usize = 16;
 const LINK_HEADER_BYTES: usize = 16;
 const ADDRESS_HEADER_BYTES: usize = 8;
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
-/// Spares the kernel the statistics of each interface's protocols, which are long.
+/// `RTEXT_FILTER_SKIP_STATS`: leaves out the statistics of each interface, which are long.
 const SKIP_STATISTICS: u32 = 1 << 3;
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
-    /// What the kernel calls it by.
+    /// The number by which the kernel knows it.
     pub(crate) index: u32,
-    /// What people call it by.
+    /// Its name.
     pub(crate) name: Vec<u8>,
     /// Its link-level address, of any length; empty when it has none.
     pub(crate) hardware_address: Vec<u8>,
@@ -101,7 +101,7 @@ fn dump_once(socket: &OwnedFd, kind: u16, body: &[u8]) -> nix::Result<Vec<u8>> {
     Err(Errno::EMSGSIZE)
 }
 
-/// Whether a message ends a dump, and how: both kinds carry an error's number, negated.
+/// Whether a message ends a dump, and how. Both kinds of ends carry a negated error number.
 fn end(message: &Message<'_>) -> Option<nix::Result<()>> {
     let ends = [libc::NLMSG_DONE, libc::NLMSG_ERROR].contains(&i32::from(message.kind));
     ends.then(|| match message.body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes)) {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_ends_with_a_message_that_says_so_and_whether_it_is_complete() {
+    fn a_dump_ends_with_a_message_that_says_whether_it_is_complete() {
         let check = |kind: i32, number: i32, expected| {
             let bytes = message(u16::try_from(kind).unwrap(), &number.to_ne_bytes(), &[]);
             assert_eq!(messages(&bytes).find_map(|message| end(&message)), expected, "{kind} {number}");

@@ -1,8 +1,8 @@
-//! The hardware clock of a guest that has no program for it.
+//! The hardware clock, for a guest without hwclock(8).
 //!
-//! It counts whole seconds. So it is read as a second begins, and set in the middle of one, because the usual clock
-//! begins its next second half a second after it was set. It shows UTC unless `/etc/adjtime` says that it shows local
-//! time.
+//! The clock counts whole seconds. So it is read when a second begins. It is set in the middle of a second, because
+//! most clocks begin their next second half a second after they were set. It keeps UTC unless `/etc/adjtime` says
+//! local time.
 
 use std::{
     io, thread,
@@ -16,13 +16,13 @@ use crate::{
     sys::rtc::{self, RtcTime},
 };
 
-/// Where the clock is; the first that is there counts.
+/// Paths of the clock. The first one that exists is used.
 const DEVICES: [&str; 2] = ["/dev/rtc0", "/dev/rtc"];
-/// Its third line says what the clock shows, as hwclock(8) keeps it.
+/// Its third line says whether the clock keeps UTC or local time, see hwclock(8).
 const ADJTIME: &str = "/etc/adjtime";
-/// Longest wait for a second to begin: one, and as much again on a machine that is busy.
+/// Longest wait for a second to begin: twice a second, because the machine may be busy.
 const TICK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How late a second may be noticed.
+/// How often the clock is read: the error in finding the beginning of a second.
 const TICK_INTERVAL: Duration = Duration::from_millis(2);
 const SECONDS_A_DAY: i64 = 86400;
 
@@ -45,12 +45,12 @@ impl Rtc {
         Err(io::Error::other("there is none"))
     }
 
-    /// Whether the guest has a clock. It is not opened, which one program only may do.
-    pub(crate) fn is_there(root: &Root) -> bool {
+    /// Whether the guest has a clock. It is not opened: only one program at a time can do that.
+    pub(crate) fn exists(root: &Root) -> bool {
         DEVICES.iter().any(|device| root.open(device, OFlag::O_PATH).is_ok())
     }
 
-    /// Waits for a second to begin, and tells which: seconds since the epoch, of what the clock shows.
+    /// Waits for a second to begin, and returns the time on the clock, in seconds since the epoch.
     pub(crate) fn next_second(&self) -> io::Result<i64> {
         let first = rtc::read(&self.device)?;
         let deadline = Instant::now() + TICK_TIMEOUT;
@@ -66,21 +66,21 @@ impl Rtc {
         }
     }
 
-    /// Sets the clock after the system's, from which what it shows is this much away.
-    pub(crate) fn set_after_system(&self, seconds_east: i64) -> io::Result<()> {
+    /// Sets the clock from the system time, plus the seconds that its time zone is east of UTC.
+    pub(crate) fn set_from_system(&self, seconds_east: i64) -> io::Result<()> {
         thread::sleep(until_half_second(since_epoch()));
         let seconds = i64::try_from(since_epoch().as_secs()).map_err(|_| io::ErrorKind::InvalidInput)?;
         Ok(rtc::set(&self.device, &from_unix(seconds + seconds_east))?)
     }
 }
 
-/// Whether the clock shows local time rather than UTC.
-pub(crate) fn shows_local_time(root: &Root) -> bool {
+/// Whether the clock keeps local time rather than UTC.
+pub(crate) fn keeps_local_time(root: &Root) -> bool {
     let contents = root.read(ADJTIME).unwrap_or_default();
     contents.split(|byte| *byte == b'\n').nth(2).is_some_and(|line| line.trim_ascii() == b"LOCAL")
 }
 
-/// A time of whole seconds, as the system's clock is set.
+/// A time of whole seconds, for setting the system clock.
 pub(crate) fn whole_seconds(seconds: i64) -> TimeSpec {
     TimeSpec::new(seconds, 0)
 }
@@ -94,9 +94,9 @@ fn until_half_second(now: Duration) -> Duration {
     Duration::from_nanos(((SECOND + SECOND / 2 - now.subsec_nanos()) % SECOND).into())
 }
 
-/// Days from the epoch to a day of the calendar, whose month counts from 1.
+/// Days from the epoch to a date, with the month from 1.
 ///
-/// Years begin in March here, so that leap days come last; 400 of them always have the same number of days.
+/// Years begin in March here, so that leap days come last. 400 years always have the same number of days.
 fn days_from_date(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
@@ -104,7 +104,7 @@ fn days_from_date(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year * 365 + year / 4 - year / 100 + day_of_year - 719_468
 }
 
-/// The reverse: year, month and day.
+/// The reverse: year, month and day of the month.
 fn date_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -172,21 +172,21 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_shows_local_time_only_where_a_file_says_so() {
+    fn the_clock_keeps_local_time_only_where_a_file_says_so() {
         for (text, local) in [
             ("etc/adjtime:\n| 0.0 0 0.0\n| 0\n| LOCAL\n", true),
             ("etc/adjtime:\n| 0.0 0 0.0\n| 0\n| UTC\n", false),
             ("etc/adjtime: LOCAL\n", false),
             ("etc/\n", false),
         ] {
-            assert_eq!(shows_local_time(&Root::from_text(text).0), local, "{text}");
+            assert_eq!(keeps_local_time(&Root::from_text(text).0), local, "{text}");
         }
     }
 
     #[test]
     fn a_guest_may_have_no_clock() {
         let (root, _directory) = Root::from_text("dev/\n");
-        assert!(!Rtc::is_there(&root));
+        assert!(!Rtc::exists(&root));
         assert_eq!(Rtc::open(&root).unwrap_err().to_string(), "there is none");
     }
 

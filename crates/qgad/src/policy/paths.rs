@@ -138,7 +138,7 @@ mod tests {
         });
         let root = Root::at(directory.path());
         let opened = policy.path(&root, Path::new(path), flags).and_then(|path| path.open(flags));
-        opened.map(drop).map_err(crate::util::errno::words)
+        opened.map(drop).map_err(crate::util::errno::describe)
     }
 
     fn check(flags: OFlag, allowed: &[&str], refused: &[&str]) {

@@ -1,6 +1,6 @@
-//! The helper programs of the guest: where they are, and running one to its end.
+//! The helper programs of the guest: finding them, and running one to its end.
 //!
-//! A fake machine may have the files of programs, but none is run: they would do their work on the real machine.
+//! A fake machine may have the files of programs, but none is run: it would change the real machine.
 
 use std::{io, time::Duration};
 
@@ -33,19 +33,19 @@ impl<'a> Helpers<'a> {
         Self { root, environment }
     }
 
-    /// Whether there is a program at this path: a file that somebody may execute.
+    /// Whether there is a program at this path: a file that at least one user may execute.
     pub(crate) fn has(&self, path: &str) -> bool {
         let status = self.root.open(path, OFlag::O_PATH).and_then(|file| Ok(fstat(file)?));
         status.is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_mode & EXECUTABLE != 0)
     }
 
-    /// Where a program is, by its name.
+    /// The path of a program, by its name.
     pub(crate) fn find(&self, name: &str) -> Option<String> {
         let path = self.environment.text("PATH").unwrap_or(HELPER_PATH);
         path.split(':').map(|directory| format!("{directory}/{name}")).find(|program| self.has(program))
     }
 
-    /// Runs a program to its end, whatever that is.
+    /// Runs a program to its end, whatever its exit status is.
     pub(crate) fn outcome(
         &self,
         path: &str,
@@ -56,10 +56,10 @@ impl<'a> Helpers<'a> {
         Helper { program: self.program(path, arguments)?, action, input: b"", timeout }.outcome()
     }
 
-    /// Runs a program to its end, and returns its output. `action` is what it is run for, as errors say it.
+    /// Runs a program to its end, and returns its output. `action` is what it is run for, in error texts.
     ///
     /// # Errors
-    /// When it fails at its action, or takes longer than the timeout.
+    /// When its exit status is not 0, or when it takes longer than the timeout.
     pub(crate) fn run(
         &self,
         path: &str,
@@ -73,7 +73,7 @@ impl<'a> Helpers<'a> {
         }
         let program = self
             .program(path, arguments)
-            .map_err(|error| Error::generic(format!("failed to run {path}: {}", errno::words(error))))?;
+            .map_err(|error| Error::generic(format!("failed to run {path}: {}", errno::describe(error))))?;
         Helper { program, action, input, timeout }.run()
     }
 

@@ -1,7 +1,7 @@
 //! Other processes: starting them, running helper programs to their end, and the programs that hosts start.
 
+pub(crate) mod descriptor_passing;
 pub(crate) mod helper;
 pub(crate) mod helpers;
-pub(crate) mod passing;
 pub(crate) mod programs;
 pub(crate) mod spawn;

@@ -1,10 +1,11 @@
 //! The only way to start a program.
 //!
-//! A program gets a session of its own, so that it and all it starts can be signalled as one; three descriptors and no
-//! other; every signal at its default and none blocked; exactly the arguments and environment that are passed.
-//! A name without a slash is looked up in `PATH` of that environment, or in [`DEFAULT_PATH`] where it has none. A file
-//! without a `#!` is run by the shell. Starting does not copy the agent, however large it is at the moment.
-//! Whoever starts a program must also reap it: [`Child::try_wait`]. [`Helper`](super::helper::Helper) does, for a program that is waited for.
+//! A program gets its own session, so that it can be signalled with all that it starts; three descriptors and no other;
+//! default actions for all signals, and none blocked; exactly the arguments and the environment that are passed.
+//! A name without a slash is looked up in `PATH` of that environment, or in [`DEFAULT_PATH`] if it has none. The shell
+//! runs a file that is executable but has no `#!`. Starting a program does not copy the agent's memory.
+//! The caller must reap the program: [`Child::try_wait`]. [`Helper`](super::helper::Helper) does it for a program
+//! that a command waits for.
 
 use std::{
     ffi::{CStr, CString, OsStr},
@@ -35,8 +36,9 @@ use nix::{
 pub(crate) use crate::sys::pidfd::ExitStatus;
 use crate::{sys, util::threads};
 
-/// Where programs are looked for when the environment does not say.
-const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin:.";
+/// Where programs are looked up when their environment has no `PATH`. Not in the working directory, where qemu-ga
+/// looks, too: a file that somebody left there would run as root.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 /// What runs a file that the kernel cannot.
 const SHELL: &CStr = c"/bin/sh";
 /// Enough for a thread that only waits.
@@ -45,10 +47,10 @@ const WATCHER_STACK_BYTES: usize = 64 * 1024;
 /// A program, ready to be started.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// As it was asked for; its first element is the program.
+    /// As the caller gave them. The first one is the program.
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// The file to run, if it is not looked for.
+    /// The file to run. `None` if it is looked up by name.
     file: Option<CString>,
 }
 
@@ -67,7 +69,7 @@ pub(crate) struct Stdio<'a> {
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
-    /// Readable once it has ended.
+    /// Readable once the program has ended.
     descriptor: OwnedFd,
 }
 
@@ -94,7 +96,7 @@ impl Program {
         })
     }
 
-    /// Where it would be started from.
+    /// The file that would be started.
     pub(crate) fn find(&self) -> io::Result<PathBuf> {
         let name = self.arguments[0].as_bytes();
         if name.contains(&b'/') {
@@ -105,13 +107,13 @@ impl Program {
         candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
     }
 
-    /// The same program, started from this file and no other.
+    /// The same program, but always started from this file.
     pub(crate) fn at(self, file: &Path) -> io::Result<Self> {
         let file = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
         Ok(Self { file: Some(file), ..self })
     }
 
-    /// What it was asked for as.
+    /// The program as the caller named it.
     pub(crate) fn path(&self) -> &OsStr {
         OsStr::from_bytes(self.arguments[0].as_bytes())
     }
@@ -120,13 +122,13 @@ impl Program {
     pub(crate) fn start(&self, stdio: Stdio<'_>) -> io::Result<Child> {
         static PREPARE: Once = Once::new();
         PREPARE.call_once(|| {
-            sys::inheritance::keep_descriptors();
-            sys::inheritance::keep_ended_children();
+            sys::fd::close_all_on_exec();
+            sys::process::reset_sigchld();
         });
-        // A program that could not be watched would have to be killed after it has begun.
-        let place = stdio.input.try_clone_to_owned()?;
+        // Makes sure that there is a free descriptor to watch the program by. Otherwise it would have to be killed.
+        let reserved = stdio.input.try_clone_to_owned()?;
         let pid = self.start_first_found(stdio)?;
-        drop(place);
+        drop(reserved);
         match sys::pidfd::open(pid).or_else(|_| watch(pid)) {
             Ok(descriptor) => Ok(Child { pid, descriptor }),
             Err(error) => {
@@ -149,7 +151,7 @@ impl Program {
         }
         let mut failure = Errno::ENOENT;
         for path in self.candidates(name) {
-            // Cheaper than starting a process only to learn that there is nothing for it.
+            // Cheaper than starting a process to find out that there is no such file.
             if stat(path.as_c_str()).is_err_and(|error| error == Errno::ENOENT || error == Errno::ENOTDIR) {
                 continue;
             }
@@ -188,18 +190,18 @@ impl Child {
         self.pid
     }
 
-    /// How it ended, if it has; it is reaped then.
+    /// How it ended, if it has. It is reaped then.
     pub(crate) fn try_wait(&self) -> nix::Result<Option<ExitStatus>> {
         sys::pidfd::try_wait(self.pid)
     }
 
-    /// Kills it and all of its session that has not left its process group. To be called before it is reaped.
+    /// Kills it and its process group. To be called before it is reaped, because its process id may be reused then.
     pub(crate) fn kill_session(&self) {
-        // Fails only when there is nobody left.
+        // Fails only when the group has no process left.
         let _ = killpg(self.pid, Signal::SIGKILL);
     }
 
-    /// Takes from it the protection against running out of memory that the agent may have and has passed on to it.
+    /// Removes the protection from the out-of-memory killer that it has inherited if the agent is protected.
     pub(crate) fn unprotect(&self) {
         let path = format!("/proc/{}/oom_score_adj", self.pid);
         if fs::read_to_string(&path).is_ok_and(|score| score.starts_with('-')) {
@@ -208,19 +210,19 @@ impl Child {
         }
     }
 
-    /// Ends it at once, for whoever cannot look after it.
+    /// Kills and reaps it at once. For a caller that cannot watch it.
     pub(crate) fn discard(self) {
         discard(self.pid);
     }
 }
 
-/// Has a thread wait for a child's end, on a kernel that has no descriptors of processes.
+/// Has a thread wait for the end of a child, on a kernel without pidfd_open(2).
 fn watch(pid: Pid) -> io::Result<OwnedFd> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     let wait = move || {
-        // It is reaped by whoever is told.
+        // The reader of the pipe reaps it.
         while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
-        // Fails when nobody wants to know.
+        // Fails when the pipe has no reader any more.
         let _ = File::from(write).write_all(b"!");
     };
     threads::start("child", WATCHER_STACK_BYTES, wait)?;
@@ -232,21 +234,21 @@ fn discard(pid: Pid) {
     let _ = waitpid(pid, None);
 }
 
-/// Readable once it has ended.
+/// Readable once the program has ended.
 impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
-/// The reading end for a child, and ours, which never blocks.
+/// The reading end for a child, and our writing end, which never blocks.
 pub(crate) fn pipe_to_child() -> io::Result<(OwnedFd, File)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((read, write.into()))
 }
 
-/// Our end, which never blocks, and the writing one for a child.
+/// Our reading end, which never blocks, and the writing end for a child.
 pub(crate) fn pipe_from_child() -> io::Result<(File, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -273,8 +275,27 @@ mod tests {
 
     use super::*;
 
+    fn check_candidates(environment: &[&str], expected: &[&CStr]) {
+        let program = Program::new("ls", [] as [&str; 0], environment.iter().copied()).unwrap();
+        let candidates: Vec<_> = program.candidates(b"ls").collect();
+        assert_eq!(candidates.iter().map(CString::as_c_str).collect::<Vec<_>>(), expected, "{environment:?}");
+    }
+
     #[test]
-    fn the_end_of_a_child_is_told_without_descriptors_of_processes() {
+    fn without_a_path_a_name_is_looked_up_in_the_directories_of_the_system_only() {
+        check_candidates(&[], &[c"/bin/ls", c"/usr/bin/ls"]);
+        check_candidates(&["XPATH=/x"], &[c"/bin/ls", c"/usr/bin/ls"]);
+    }
+
+    #[test]
+    fn the_working_directory_is_searched_where_the_path_says_so() {
+        check_candidates(&["PATH=/x:."], &[c"/x/ls", c"./ls"]);
+        check_candidates(&["PATH=/x:"], &[c"/x/ls", c"ls"]);
+        check_candidates(&["PATH="], &[c"ls"]);
+    }
+
+    #[test]
+    fn the_end_of_a_child_is_seen_without_pidfd_open() {
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         let stdio = Stdio { input: null.as_fd(), output: null.as_fd(), error: null.as_fd() };
         let program = Program::new("/bin/sh", ["-c", "exit 7"], [] as [&str; 0]).unwrap();

@@ -67,7 +67,7 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
         ("a freeze without an agent", format!("ends after {}", duration(GUARD_GRACE))),
         (
             "log and audit kept while file systems are frozen",
-            format!("{} each, oldest lost first", bytes(logging::MAX_KEPT_BYTES)),
+            format!("{} each, oldest lost first", bytes(logging::MAX_HELD_BYTES)),
         ),
     ]
 }

@@ -1,12 +1,12 @@
 //! Fake machines for tests: a tree of files, described by text.
 //!
-//! Each line describes one file, by its path below the root; missing directories are made. What is captured from a
-//! machine stands in `tests/roots/*.root`, and is laid out with `Root::from_text(include_str!(…))`.
+//! Each line describes one file, by its path below the root. Missing directories are made. Captures of real machines
+//! are in `tests/roots/*.root`. `Root::from_text(include_str!(…))` builds them.
 //!
 //! ```text
 //! # a comment
-//! sys/devices/system/cpu/online: 0-3     a file of one line; without text behind the colon, an empty file
-//! proc/stat:                             a file of the following lines that begin with `|` and a blank
+//! sys/devices/system/cpu/online: 0-3     a file of one line
+//! proc/stat:                             a file of the following lines that begin with `| `
 //! | cpu0 1 2 3
 //! sys/class/net/eth0 -> ../../eth0       a link
 //! sys/devices/system/cpu/cpu7/           a directory
@@ -24,15 +24,15 @@ use tempfile::TempDir;
 use super::Root;
 
 impl Root {
-    /// Lays a described tree out in a directory that lives as long as the second value.
+    /// Builds a described tree in a directory that exists as long as the second value.
     pub(crate) fn from_text(text: &str) -> (Self, TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        lay_out(directory.path(), text);
+        build(directory.path(), text);
         (Self::at(directory.path()), directory)
     }
 }
 
-fn lay_out(root: &Path, text: &str) {
+fn build(root: &Path, text: &str) {
     let mut file: Option<File> = None;
     for line in text.lines() {
         if let Some(content) = line.strip_prefix('|') {
@@ -46,24 +46,24 @@ fn lay_out(root: &Path, text: &str) {
         }
         let link = line.split_once(" -> ").filter(|(path, _)| !path.contains(": "));
         if let Some((path, target)) = link {
-            symlink(target, place(root, path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            symlink(target, prepare(root, path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         } else if let Some((path, content)) = line.split_once(": ") {
-            fs::write(place(root, path), format!("{content}\n")).unwrap_or_else(|error| panic!("{path}: {error}"));
+            fs::write(prepare(root, path), format!("{content}\n")).unwrap_or_else(|error| panic!("{path}: {error}"));
         } else if let Some(path) = line.strip_suffix(':') {
-            file = Some(File::create(place(root, path)).unwrap_or_else(|error| panic!("{path}: {error}")));
+            file = Some(File::create(prepare(root, path)).unwrap_or_else(|error| panic!("{path}: {error}")));
         } else if let Some(path) = line.strip_suffix('/') {
-            fs::create_dir_all(place(root, path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            fs::create_dir_all(prepare(root, path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         } else {
             panic!("{line:?} describes no file");
         }
     }
 }
 
-/// Where a path is, its directory made.
-fn place(root: &Path, path: &str) -> PathBuf {
-    let place = root.join(path.trim_start_matches('/'));
-    fs::create_dir_all(place.parent().unwrap()).unwrap_or_else(|error| panic!("{path}: {error}"));
-    place
+/// The real path of a file, whose parent directory is made.
+fn prepare(root: &Path, path: &str) -> PathBuf {
+    let real = root.join(path.trim_start_matches('/'));
+    fs::create_dir_all(real.parent().unwrap()).unwrap_or_else(|error| panic!("{path}: {error}"));
+    real
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_link_leads_to_its_target_inside() {
-        check("# two ways\nsys/pci0000:00/x: 1\n\nlink -> /sys/pci0000:00\n", "/link/x", b"1\n");
+        check("# absolute\nsys/pci0000:00/x: 1\n\nlink -> /sys/pci0000:00\n", "/link/x", b"1\n");
         check("sys/a/x: 1\nsys/b/link -> ../a\n", "/sys/b/link/x", b"1\n");
     }
 

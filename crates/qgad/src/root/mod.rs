@@ -1,8 +1,7 @@
-//! The only way to a path.
+//! File access for all commands.
 //!
-//! A [`Root`] is a directory that plays the machine's `/`: the real one in production, a directory of files in a test.
-//! Links are resolved inside it and errors name the guest's path, so that a command cannot tell the difference.
-//! What is read whole is bounded by [`MAX_FILE_BYTES`].
+//! A [`Root`] is the `/` of a machine: the real one in production, a directory of files in a test. Links are resolved
+//! inside it, so that commands see the same paths in both. Files that are read whole are limited to [`MAX_FILE_BYTES`].
 
 #[cfg(test)]
 mod fixture;
@@ -29,20 +28,20 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-/// Largest file that is read whole; tables of the kernel with ten thousands of lines are a few mebibytes.
+/// Largest file that is read whole. Files of the kernel with tens of thousands of lines have a few mebibytes.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A directory that plays `/`.
+/// A directory that serves as `/`.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     directory: PathBuf,
-    /// How many files were opened: what a command costs, in a test.
+    /// How many files were opened: tests check the cost of a command.
     #[cfg(test)]
     opened: std::sync::Arc<AtomicUsize>,
 }
 
 impl Root {
-    /// The machine's own root.
+    /// The root of the real machine.
     pub(crate) fn machine() -> Self {
         Self {
             directory: "/".into(),
@@ -51,13 +50,13 @@ impl Root {
         }
     }
 
-    /// A directory in place of the machine's root.
+    /// A directory as the root of a fake machine.
     #[cfg(test)]
     pub(crate) fn at(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), opened: std::sync::Arc::default() }
     }
 
-    /// Whether this is the machine itself, whose users and devices are not only files.
+    /// Whether this is the real machine, which also has users, programs and devices.
     pub(crate) fn is_machine(&self) -> bool {
         self.directory == Path::new("/")
     }
@@ -68,7 +67,7 @@ impl Root {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// Opens a file by its path; one that this creates has no permissions.
+    /// Opens a file by its path. A file that this creates has mode 0.
     pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
         #[cfg(test)]
         self.opened.fetch_add(1, Ordering::Relaxed);
@@ -81,12 +80,12 @@ impl Root {
         Ok(openat2(directory, path.as_ref(), how)?)
     }
 
-    /// A directory that nothing opened in it leads out of.
+    /// A directory from which no path leads outside.
     pub(crate) fn beneath(&self, directory: impl AsRef<Path>) -> io::Result<Beneath> {
         Ok(Beneath(self.open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?))
     }
 
-    /// Where a path leads, all links resolved.
+    /// The absolute path, with all links resolved.
     pub(crate) fn resolve(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         if self.is_machine() {
             return fs::canonicalize(path.as_ref());
@@ -113,16 +112,16 @@ impl Root {
         Ok(contents)
     }
 
-    /// What a link says, whether anything is there or not.
+    /// The target of a link, which may not exist.
     pub(crate) fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         if self.is_machine() {
             return Ok(readlink(path.as_ref())?.into());
         }
-        // An empty path means the descriptor itself; it is an error when that is no link.
+        // An empty path means the descriptor itself. It is an error if that is no link.
         Ok(readlinkat(self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?, "")?.into())
     }
 
-    /// How large the file system is that a path is on, and how full.
+    /// Size and usage of the file system that a path is on.
     pub(crate) fn file_system_of(&self, path: impl AsRef<Path>) -> io::Result<Statvfs> {
         if self.is_machine() {
             return Ok(statvfs(path.as_ref())?);
@@ -130,20 +129,21 @@ impl Root {
         Ok(fstatvfs(self.open(path, OFlag::O_PATH)?)?)
     }
 
-    /// Writes to a file that exists, in one piece, as the kernel's switches are written.
+    /// Writes to an existing file in one piece, as files in sysfs require.
     pub(crate) fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> io::Result<()> {
         File::from(self.open(path, OFlag::O_WRONLY)?).write_all(contents)
     }
 
-    /// Makes a directory. Its parent must be there.
+    /// Makes a directory. Its parent must exist.
     pub(crate) fn make_directory(&self, path: impl AsRef<Path>, mode: Mode) -> io::Result<()> {
         let (parent, name) = split(path.as_ref())?;
         Ok(mkdirat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, mode)?)
     }
 
-    /// Replaces a file, or makes it: whoever reads it finds the old contents or the new ones, whatever happens.
+    /// Replaces or creates a file atomically: readers see the old contents or the new ones, even after a crash.
     ///
-    /// The new file is prepared before anything is in it, when it has no permissions yet. A link is replaced as such.
+    /// `prepare` sets owner and mode of the new file while it is empty and has mode 0. A link is replaced, not
+    /// followed.
     pub(crate) fn replace(
         &self,
         path: impl AsRef<Path>,
@@ -168,7 +168,7 @@ impl Root {
         replaced
     }
 
-    /// The names in a directory, in the directory's own order.
+    /// The names in a directory, in the order of the kernel.
     pub(crate) fn names(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
         let directory = Dir::from_fd(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
         let mut names = Vec::new();
@@ -182,15 +182,15 @@ impl Root {
     }
 }
 
-/// A directory that no path leads out of, whatever links there are, as the kernel makes sure.
+/// A directory from which no path leads outside, whatever links there are: the kernel checks it.
 #[derive(Debug)]
 pub(crate) struct Beneath(OwnedFd);
 
 impl Beneath {
-    /// Opens a file by its path from there; one that this creates has no permissions.
+    /// Opens a file by its relative path. A file that this creates has mode 0.
     ///
     /// # Errors
-    /// `EXDEV` or `ELOOP` when the path leads out, `ENOSYS` where the kernel cannot make sure.
+    /// `EXDEV` or `ELOOP` when the path leads outside, `ENOSYS` when the kernel cannot check it.
     pub(crate) fn open(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
         let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         Ok(openat2(&self.0, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))?)
@@ -201,14 +201,14 @@ impl Beneath {
         self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map(Self)
     }
 
-    /// Removes a file by its path from there.
+    /// Removes a file by its relative path.
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
         let (parent, name) = split(path)?;
         Ok(unlinkat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, UnlinkatFlags::NoRemoveDir)?)
     }
 }
 
-/// The directory that a file is in, and its name there.
+/// The parent directory of a path, and the last name.
 fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((parent, path.file_name().ok_or(io::ErrorKind::InvalidInput)?))
@@ -243,8 +243,9 @@ mod tests {
         let error = Root::at(directory.path()).read("/../../../../etc/passwd").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
+
     #[test]
-    fn a_switch_is_written_and_never_made() {
+    fn only_an_existing_file_is_written() {
         let (root, _directory) = Root::from_text("sys/online: 1\n");
         root.write("/sys/online", b"0").unwrap();
         assert_eq!(root.read("/sys/online").unwrap(), b"0\n");
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_lists_its_names_and_not_itself() {
+    fn a_directory_lists_its_names_without_dot_entries() {
         let (root, _directory) = Root::from_text("sys/cpu/cpu0/\nsys/cpu/online: 0\n");
         let mut names = root.names("/sys/cpu").unwrap();
         names.sort();

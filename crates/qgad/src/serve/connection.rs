@@ -159,7 +159,7 @@ impl Connection {
             } else if self.may_read {
                 // Memory that nothing was ever read into takes no room.
                 chunk.clear();
-                match sys::read::append(&self.stream, chunk) {
+                match sys::io::read_to_spare(&self.stream, chunk) {
                     Ok(0) => self.end()?,
                     Ok(count) => {
                         self.moved += count;

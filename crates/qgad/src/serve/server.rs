@@ -311,7 +311,7 @@ impl Server {
             match accepted {
                 Ok(Accepted::Peer(stream)) => {
                     if let Err(error) = self.serve(stream, EndOfInput::Closes) {
-                        log::error!("failed to serve a peer: {}", errno::words(error));
+                        log::error!("failed to serve a peer: {}", errno::describe(error));
                     }
                 }
                 Ok(Accepted::Refused) => {
@@ -324,7 +324,7 @@ impl Server {
                     *may_accept = false;
                     *failure = Some(AcceptFailure { reason, retry_at: Some(Instant::now() + ACCEPT_INTERVAL) });
                     if last_failure != Some(reason) {
-                        log::error!("failed to accept a peer, which waits: {}", errno::words(reason));
+                        log::error!("failed to accept a peer, which waits: {}", errno::describe(reason));
                     }
                 }
             }

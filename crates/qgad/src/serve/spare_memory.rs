@@ -36,7 +36,7 @@ impl SpareMemory {
     pub(crate) fn give_back_old(&mut self, now: Instant) {
         if self.give_back_at.is_some_and(|at| at <= now) {
             *self = Self::default();
-            sys::memory::give_back();
+            sys::allocator::trim();
         }
     }
 }

@@ -20,7 +20,7 @@ use nix::{
 
 use crate::{
     sys,
-    util::{errno, file_lock::whole_file},
+    util::{errno, file_lock::exclusive},
 };
 
 /// The pid file of this process; dropping it removes the file.
@@ -33,11 +33,11 @@ pub(crate) struct PidFile {
 
 /// Goes on as a daemon that has done what is to be done first; the process that was called exits.
 ///
-/// To be called before there are other threads: none of them would go along.
+/// # Errors
+/// Also when the process has other threads: none of them would go along.
 pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    let failed = |error: nix::Error| format!("failed to become a daemon: {}", errno::words(error));
     let (ready, tell_ready) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
-    match sys::process::fork().map_err(failed)? {
+    match sys::process::fork_single_threaded().map_err(failed)? {
         ForkResult::Parent { .. } => {
             drop(tell_ready);
             let is_ready = File::from(ready).read(&mut [0]).is_ok_and(|count| count == 1);
@@ -51,7 +51,7 @@ pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<()
             chdir("/").map_err(failed)?;
             let null = OpenOptions::new().read(true).write(true).open("/dev/null");
             let null =
-                null.map_err(|error| format!("failed to become a daemon: /dev/null: {}", errno::words(error)))?;
+                null.map_err(|error| format!("failed to become a daemon: /dev/null: {}", errno::describe(error)))?;
             dup2_stdin(&null).and(dup2_stdout(&null)).and(dup2_stderr(&null)).map_err(failed)?;
             // A parent that was killed meanwhile is not waiting.
             let _ = File::from(tell_ready).write_all(b"1");
@@ -60,13 +60,17 @@ pub(crate) fn daemonize(first: impl FnOnce() -> Result<(), String>) -> Result<()
     }
 }
 
+fn failed(error: impl Into<io::Error>) -> String {
+    format!("failed to become a daemon: {}", errno::describe(error))
+}
+
 impl PidFile {
     /// Writes this process's number to the file.
     pub(crate) fn write(path: &Path) -> Result<Self, String> {
         let file = Self::lock(path)?;
         file.set_len(0)
             .and_then(|()| writeln!(&file, "{}", std::process::id()))
-            .map_err(|error| format!("Failed to write pid file {}: {}", path.display(), errno::words(error)))?;
+            .map_err(|error| format!("Failed to write pid file {}: {}", path.display(), errno::describe(error)))?;
         Ok(Self { path: path.into(), _file: file })
     }
 
@@ -75,9 +79,9 @@ impl PidFile {
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             let file =
-                file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::words(error)))?;
-            fcntl(&file, FcntlArg::F_SETLK(&whole_file()))
-                .map_err(|error| format!("Cannot lock pid file: {}", errno::words(error)))?;
+                file.map_err(|error| format!("Cannot open pid file {}: {}", path.display(), errno::describe(error)))?;
+            fcntl(&file, FcntlArg::F_SETLK(&exclusive()))
+                .map_err(|error| format!("Cannot lock pid file: {}", errno::describe(error)))?;
             if is_at(&file, path) {
                 return Ok(file);
             }
@@ -88,7 +92,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            log::warn!("failed to remove the pid file {}: {}", self.path.display(), errno::words(error));
+            log::warn!("failed to remove the pid file {}: {}", self.path.display(), errno::describe(error));
         }
     }
 }

@@ -42,7 +42,7 @@ impl State {
     pub(crate) fn load(directory: &Path, may_write: bool) -> Result<Self, String> {
         let file = directory.join("qga.state");
         let failed =
-            |what: &str, error: io::Error| format!("failed to {what} {}: {}", file.display(), errno::words(error));
+            |what: &str, error: io::Error| format!("failed to {what} {}: {}", file.display(), errno::describe(error));
         let (next_handle, is_stored) = match fs::read(&file) {
             Ok(contents) => match read_counter(&contents) {
                 Ok(next_handle) => (next_handle, true),
@@ -57,7 +57,7 @@ impl State {
         let mut counter = Counter { next_handle, has_failed: false };
         if !is_stored && may_write {
             match save(&file, next_handle) {
-                Err(error) if errno::is_lack_of_room(&error) => {
+                Err(error) if errno::is_disk_full(&error) => {
                     log::error!("{}", failed("write", error));
                     counter.has_failed = true;
                 }
@@ -77,7 +77,7 @@ impl State {
         let had_failed = std::mem::replace(&mut counter.has_failed, stored.is_err());
         let file = self.file.display();
         stored.map_err(|error| {
-            let reason = errno::words(error);
+            let reason = errno::describe(error);
             if !had_failed {
                 log::error!("failed to write {file}: {reason}");
             }

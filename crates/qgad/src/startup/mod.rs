@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
         return print(&settings.dump());
     }
     if settings.verbose {
-        logging::be_verbose();
+        logging::set_verbose();
     }
     let guest = prepare_guest(&settings, environment)
         .map_err(|reason| vec![reason, "error initializing guest agent".into()])?;
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
     guest.programs.hand_over(&guest.environment);
     match served {
         Ok(Ended::BySignal | Ended::ByChannel) => Ok(()),
-        Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::words(error))]),
+        Err(error) => Err(vec![format!("the agent cannot go on: {}", errno::describe(error))]),
     }
 }
 
@@ -99,19 +99,19 @@ fn read_settings(file: &ConfigFile, options: &Options, activation: Option<&Activ
 fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest, String> {
     // A daemon changes its working directory.
     let state_directory = std::path::absolute(&settings.statedir).map_err(|error| {
-        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::words(error))
+        format!("the state directory {} cannot be used: {}", settings.statedir.display(), errno::describe(error))
     })?;
     let freezer = prepare_freezer(settings, &environment, &state_directory);
     if let Some(path) = &settings.logfile {
-        let failed = |error| format!("unable to open specified log file: {}", errno::words(error));
-        open_log(path, &freezer, move |path| logging::append_to(path).map_err(failed))?;
+        let failed = |error| format!("unable to open specified log file: {}", errno::describe(error));
+        open_log(path, &freezer, move |path| logging::log_to_file(path).map_err(failed))?;
     }
     match &settings.audit_file {
         _ if !settings.audit => {}
         None => logging::audit_to_log(),
         Some(path) => {
-            let failed = |error| format!("failed to open the audit file: {}", errno::words(error));
-            open_log(path, &freezer, move |path| logging::audit_to(path).map_err(failed))?;
+            let failed = |error| format!("failed to open the audit file: {}", errno::describe(error));
+            open_log(path, &freezer, move |path| logging::audit_to_file(path).map_err(failed))?;
         }
     }
     for name in settings.block_rpcs.iter().chain(&settings.allow_rpcs) {
@@ -128,7 +128,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         state: State::load(&state_directory, !freezer.refuses_commands())?,
         files: OpenFiles::default(),
         programs: Programs::new()
-            .map_err(|error| format!("failed to prepare for running programs: {}", errno::words(error)))?,
+            .map_err(|error| format!("failed to prepare for running programs: {}", errno::describe(error)))?,
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),
@@ -207,5 +207,5 @@ fn open_channel(settings: &Settings, activation: Option<Activation>) -> Result<C
 pub(crate) fn print(text: &[u8]) -> Result<(), Vec<String>> {
     io::stdout()
         .write_all(text)
-        .map_err(|error| vec![format!("failed to write to standard output: {}", errno::words(error))])
+        .map_err(|error| vec![format!("failed to write to standard output: {}", errno::describe(error))])
 }

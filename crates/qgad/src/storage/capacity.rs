@@ -21,7 +21,7 @@ pub(crate) struct Capacity {
 /// Measures each file system; nothing for one that cannot be reached or does not answer.
 pub(crate) fn measure(probes: &Probes, root: &Root, mounts: &[Mount]) -> Vec<Option<Capacity>> {
     let root = root.clone();
-    probes.ask(mounts.iter().map(|mount| mount.place.clone()).collect(), move |place| measure_one(&root, place))
+    probes.ask(mounts.iter().map(|mount| mount.mount_point.clone()).collect(), move |place| measure_one(&root, place))
 }
 
 fn measure_one(root: &Root, place: &Path) -> Option<Capacity> {

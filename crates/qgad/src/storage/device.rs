@@ -1,8 +1,8 @@
-//! One block device: its place in sysfs, its names, and what udev knows of it.
+//! One block device: its path in sysfs, its names, and its properties in the udev database.
 //!
-//! A device is its directory below `/sys/devices`. The kernel's `uevent` file there has its numbers and the name of its
-//! node, udev's database in `/run/udev/data` its serial. Without udev the serial is known only where the kernel has the
-//! very string that udev would compose, which is so for virtio.
+//! A device is a directory below `/sys/devices`. The file `uevent` there has its numbers and the name of its node.
+//! The udev database in `/run/udev/data` has its serial. Without udev, the serial is known only for virtio, where
+//! udev would take it from sysfs unchanged.
 
 use std::{
     cell::OnceCell,
@@ -14,12 +14,12 @@ use std::{
 
 use crate::root::Root;
 
-/// A device's numbers.
+/// A device number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Number {
-    /// Of the driver.
+    /// The number of the driver.
     pub(crate) major: u32,
-    /// Of the device among those of the driver.
+    /// The number of the device at its driver.
     pub(crate) minor: u32,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Number {
     }
 }
 
-/// A block device. Its files are read when they are first asked for: there may be thousands of devices.
+/// A block device. Its files are read when they are first needed: there may be thousands of devices.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockDevice<'a> {
     root: &'a Root,
@@ -47,13 +47,13 @@ pub(crate) struct BlockDevice<'a> {
 }
 
 impl<'a> BlockDevice<'a> {
-    /// The device with these numbers, if sysfs has it.
-    pub(crate) fn numbered(root: &'a Root, number: Number) -> Option<Self> {
-        Self::behind(root, Path::new(&format!("/sys/dev/block/{number}")))
+    /// The device with this number, if sysfs has it.
+    pub(crate) fn by_number(root: &'a Root, number: Number) -> Option<Self> {
+        Self::by_link(root, Path::new(&format!("/sys/dev/block/{number}")))
     }
 
-    /// The device that a link in sysfs leads to.
-    pub(crate) fn behind(root: &'a Root, link: &Path) -> Option<Self> {
+    /// The device that a link in sysfs points to.
+    pub(crate) fn by_link(root: &'a Root, link: &Path) -> Option<Self> {
         Some(Self::at(root, follow(root, link)?))
     }
 
@@ -67,7 +67,7 @@ impl<'a> BlockDevice<'a> {
         &self.path
     }
 
-    /// The kernel's name of it: `sda1`.
+    /// Its name in the kernel: `sda1`.
     pub(crate) fn name(&self) -> String {
         self.path.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned()
     }
@@ -77,7 +77,7 @@ impl<'a> BlockDevice<'a> {
         Some(format!("/dev/{}", value(self.uevent(), "DEVNAME=")?))
     }
 
-    /// The name that the device mapper gave it.
+    /// Its name in the device mapper.
     pub(crate) fn alias(&self) -> Option<String> {
         value(self.udev(), "E:DM_NAME=").filter(|name| !name.is_empty())
     }
@@ -88,30 +88,30 @@ impl<'a> BlockDevice<'a> {
         known.or_else(|| if self.udev().is_empty() { self.virtio_serial() } else { None })
     }
 
-    /// Whether it is made of others, or of memory or a file: the kernel places it on no bus.
+    /// Whether it is on no bus: it consists of other devices, of memory, or of a file.
     pub(crate) fn is_virtual(&self) -> bool {
         self.path.starts_with("/sys/devices/virtual/block")
     }
 
-    /// The devices it is made of, in the directory's order; nothing where the kernel keeps no such list.
-    pub(crate) fn parts(&self) -> Option<Vec<Self>> {
+    /// The devices that it consists of, in directory order. `None` if the kernel has no such list.
+    pub(crate) fn underlying(&self) -> Option<Vec<Self>> {
         let mut directory = self.path.join("slaves");
-        // A partition has no such list: its disk has.
+        // A partition has no such list. Its disk has.
         let names = self.root.names(&directory).or_else(|_| {
             directory = self.disk_path().join("slaves");
             self.root.names(&directory)
         });
         let names = names.ok()?;
-        Some(names.iter().filter_map(|name| Self::behind(self.root, &directory.join(name))).collect())
+        Some(names.iter().filter_map(|name| Self::by_link(self.root, &directory.join(name))).collect())
     }
 
-    /// The file that it is made of, if it is a loop device or a partition of one.
+    /// The backing file, if it is a loop device or a partition of one.
     pub(crate) fn image(&self) -> Option<PathBuf> {
         let path = self.root.read(self.disk_path().join("loop/backing_file")).ok()?;
         Some(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)).into())
     }
 
-    /// The partitions it is divided into, in the directory's order.
+    /// Its partitions, in directory order.
     pub(crate) fn partitions(&self) -> Vec<Self> {
         let disk = self.name();
         let names = self.root.names(&self.path).unwrap_or_default();
@@ -122,7 +122,7 @@ impl<'a> BlockDevice<'a> {
             .collect()
     }
 
-    /// Whether it holds anything. Loop devices and the like exist before they do.
+    /// Whether its size is 0, as that of a loop device without a file.
     pub(crate) fn is_empty(&self) -> bool {
         self.root.read(self.path.join("size")).map_or(true, |size| size.trim_ascii() == b"0")
     }
@@ -140,13 +140,13 @@ impl<'a> BlockDevice<'a> {
         })
     }
 
-    /// Its own directory, or its disk's if it is a partition.
+    /// Its directory, or that of its disk if it is a partition.
     fn disk_path(&self) -> &Path {
         let is_partition = value(self.uevent(), "DEVTYPE=").is_some_and(|kind| kind == "partition");
         self.path.parent().filter(|_| is_partition).unwrap_or(&self.path)
     }
 
-    /// udev takes it from this file, without blanks behind it, and only for disks whose names begin so.
+    /// The rules of udev take it from this file, without trailing blanks, and only for disks with such names.
     fn virtio_serial(&self) -> Option<String> {
         let disk = self.disk_path();
         if !disk.file_name()?.to_str()?.starts_with("vd") {
@@ -158,7 +158,7 @@ impl<'a> BlockDevice<'a> {
     }
 }
 
-/// What udev allows in a property that comes from a file of sysfs; anything else becomes an underscore.
+/// Replaces each character that udev does not allow in a property from sysfs by an underscore.
 fn replace_unsafe(text: &str) -> String {
     let is_safe = |character: char| {
         character.is_ascii_alphanumeric()
@@ -173,7 +173,7 @@ fn is_partition_of(disk: &str, name: &str) -> bool {
     number.is_some_and(|number| number.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-/// Where a link of sysfs leads. Its links are relative and lead to directories, so that its text is enough.
+/// The target of a link in sysfs. Such links are relative and point to directories, so their text is enough.
 pub(super) fn follow(root: &Root, link: &Path) -> Option<PathBuf> {
     let target = root.read_link(link).ok()?;
     let mut path = link.parent()?.to_owned();
@@ -188,7 +188,7 @@ pub(super) fn follow(root: &Root, link: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What stands behind this on its line.
+/// The rest of the first line that begins with the key.
 fn value(contents: &[u8], key: &str) -> Option<String> {
     let mut lines = contents.split(|&byte| byte == b'\n');
     let value = lines.find_map(|line| line.strip_prefix(key.as_bytes()))?;
@@ -216,13 +216,13 @@ sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1/uevent:
 
     fn check(more: &str, minor: u32, node: &str, serial: Option<&str>) {
         let (root, _directory) = Root::from_text(&format!("{DISK}{more}"));
-        let device = BlockDevice::numbered(&root, Number { major: 254, minor }).unwrap();
+        let device = BlockDevice::by_number(&root, Number { major: 254, minor }).unwrap();
         assert_eq!(device.node().as_deref(), Some(node));
         assert_eq!(device.serial().as_deref(), serial);
     }
 
     #[test]
-    fn the_serial_is_udevs() {
+    fn the_serial_is_that_of_udev() {
         let udev = "run/udev/data/b254:0:\n| S:disk/by-id/x\n| E:ID_SERIAL=from-udev\n| E:ID_FS_TYPE=ext4\n";
         check(udev, 0, "/dev/vda", Some("from-udev"));
         check("run/udev/data/b254:1:\n| E:ID_SERIAL=of-the-partition\n", 1, "/dev/vda1", Some("of-the-partition"));
@@ -231,7 +231,7 @@ sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1/uevent:
     const SERIAL: &str = "sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda/serial:";
 
     #[test]
-    fn without_udev_a_virtio_disk_and_its_partitions_have_the_kernels() {
+    fn without_udev_a_virtio_disk_and_its_partitions_have_the_serial_of_the_kernel() {
         check(&format!("{SERIAL} my disk-1 \n"), 0, "/dev/vda", Some("my disk-1"));
         check(&format!("{SERIAL} my&disk\n"), 1, "/dev/vda1", Some("my_disk"));
         check(&format!("{SERIAL}\n"), 0, "/dev/vda", None);
@@ -239,7 +239,7 @@ sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1/uevent:
     }
 
     #[test]
-    fn udev_has_the_last_word() {
+    fn the_database_of_udev_comes_first() {
         check(&format!("{SERIAL} kernel\nrun/udev/data/b254:0:\n| I:1\n"), 0, "/dev/vda", None);
         check(&format!("{SERIAL} kernel\nrun/udev/data/b254:0:\n| E:ID_SERIAL=\n"), 0, "/dev/vda", None);
     }
@@ -261,8 +261,8 @@ sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1/uevent:
     #[test]
     fn a_device_without_any_file_has_its_name_and_nothing_else() {
         let (root, _directory) = Root::from_text("sys/dev/block/8:0 -> ../../devices/odd/sda\n");
-        let device = BlockDevice::numbered(&root, Number { major: 8, minor: 0 }).unwrap();
+        let device = BlockDevice::by_number(&root, Number { major: 8, minor: 0 }).unwrap();
         assert_eq!((device.name().as_str(), device.node(), device.serial()), ("sda", None, None));
-        assert!(device.is_empty() && device.parts().is_none() && device.partitions().is_empty());
+        assert!(device.is_empty() && device.underlying().is_none() && device.partitions().is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! Block devices: what is mounted, what it stands on, and where that is.
+//! Mounted file systems, their block devices, and the hardware addresses of these.
 //!
-//! All of it is read from the kernel's own files and from udev's database, where there is one; no library is needed.
-//! Nothing here fails because of one odd device: what cannot be told of it is left out. What is asked of a device
-//! itself, which may be suspended or dead, goes through [`Probes`].
+//! All facts come from files of the kernel and from the udev database, if there is one. No library is needed. One odd
+//! device is no reason to fail: what is unknown about it is left out. Requests to a device itself, which may be
+//! suspended or dead, go through [`Probes`].
 
 pub(crate) mod address;
 pub(crate) mod capacity;

@@ -1,8 +1,9 @@
-//! The mounted file systems that stand on block devices.
+//! The mounted file systems on block devices.
 //!
-//! The order is that of mounting. [`list`] has each file system once, with its first mount: bind mounts and further
-//! subvolumes are the same one. File systems without a device of their own are left out, save btrfs, which is known by
-//! the device it was mounted from. Mount points are bytes as the kernel has them, whatever they contain.
+//! They are in the order of mounting. [`list`] has each file system once, with its first mount: bind mounts and further
+//! subvolumes belong to the same file system. File systems without a block device are left out. btrfs has none in the
+//! kernel's list; its device is the one that it was mounted from. Mount points are bytes, exactly as the kernel has
+//! them.
 
 use std::{
     collections::HashSet,
@@ -24,24 +25,24 @@ use crate::root::Root;
 /// One mount of a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// The kernel's number of the mount, and of that below it; 0 where that cannot be told.
+    /// The id of the mount. 0 if it is unknown.
     pub(crate) id: u64,
-    /// That of the mount on which it was mounted.
+    /// The id of the mount that it is mounted on. 0 if it is unknown.
     pub(crate) parent: u64,
-    /// By what the kernel knows the file system: its device, or a number of its own.
+    /// The device number of the file system: that of its device, or an anonymous one.
     pub(crate) file_system: Number,
-    /// Its device. 0:0 where that cannot be told.
+    /// Its block device. 0:0 if it is unknown.
     pub(crate) device: Number,
-    /// Where it is mounted.
-    pub(crate) place: PathBuf,
-    /// Which type it has: `ext4`.
+    /// The mount point.
+    pub(crate) mount_point: PathBuf,
+    /// The type: `ext4`.
     pub(crate) kind: String,
 }
 
-/// The number of what has none.
+/// The number of an unknown device.
 const UNKNOWN: Number = Number { major: 0, minor: 0 };
 
-/// What a path to a device leads to.
+/// What the path of a mount's source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Block(Number),
@@ -57,7 +58,7 @@ pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
     Ok(first_of_each(all(root)?))
 }
 
-/// Lists all their mounts in the order of mounting.
+/// Lists all mounts of these file systems in the order of mounting.
 ///
 /// # Errors
 /// When the kernel's lists cannot be read.
@@ -72,7 +73,7 @@ pub(crate) fn all(root: &Root) -> Result<Vec<Mount>, Error> {
     }
 }
 
-/// File systems whose number cannot be told are all taken for different ones.
+/// File systems with unknown numbers all count as different.
 fn first_of_each(mut mounts: Vec<Mount>) -> Vec<Mount> {
     let mut known = HashSet::new();
     mounts.retain(|mount| mount.file_system == UNKNOWN || known.insert(mount.file_system));
@@ -103,17 +104,17 @@ fn read_mountinfo(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) 
             _ => line.file_system,
         };
         let Line { id, parent, file_system, .. } = line;
-        Some(Mount { id, parent, file_system, device, place: path(line.place), kind: text(line.kind) })
+        Some(Mount { id, parent, file_system, device, mount_point: path(line.mount_point), kind: text(line.kind) })
     });
     mounts.collect()
 }
 
-/// The fields of a line of mountinfo, see proc(5).
+/// A line of mountinfo, see proc(5).
 struct Line<'a> {
     id: u64,
     parent: u64,
     file_system: Number,
-    place: &'a [u8],
+    mount_point: &'a [u8],
     kind: &'a [u8],
     source: &'a [u8],
 }
@@ -124,18 +125,18 @@ impl<'a> Line<'a> {
         let id = number(fields.next()?)?;
         let parent = number(fields.next()?)?;
         let file_system = Number::parse(fields.next()?)?;
-        let place = fields.nth(1)?;
-        // Optional fields end with a dash.
-        let mut behind_dash = fields.skip_while(|&field| field != b"-").skip(1);
-        Some(Self { id, parent, file_system, place, kind: behind_dash.next()?, source: behind_dash.next()? })
+        let mount_point = fields.nth(1)?;
+        // A dash ends the optional fields.
+        let mut after_dash = fields.skip_while(|&field| field != b"-").skip(1);
+        Some(Self { id, parent, file_system, mount_point, kind: after_dash.next()?, source: after_dash.next()? })
     }
 }
 
-/// The older list, for a kernel that keeps the other one from us: it names sources instead of devices.
+/// The older list, where mountinfo cannot be read. It has the paths of sources instead of device numbers.
 fn read_mounts(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) -> Vec<Mount> {
     let mounts = contents.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
-        let (source, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        let (source, mount_point, kind) = (fields.next()?, fields.next()?, fields.next()?);
         if !source.starts_with(b"/") || kind == b"smbfs" || kind == b"cifs" {
             return None;
         }
@@ -144,7 +145,7 @@ fn read_mounts(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) -> 
             Some(Source::Block(device)) => device,
             Some(Source::Other) | None => UNKNOWN,
         };
-        Some(Mount { id: 0, parent: 0, file_system: device, device, place: path(place), kind: text(kind) })
+        Some(Mount { id: 0, parent: 0, file_system: device, device, mount_point: path(mount_point), kind: text(kind) })
     });
     mounts.collect()
 }
@@ -161,7 +162,7 @@ fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(&unescape(field)).into_owned()
 }
 
-/// Undoes the kernel's escapes: a backslash and three octal digits, or another backslash.
+/// Resolves the escapes of the kernel: a backslash and three octal digits, or two backslashes.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -190,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// `/dev/sda` is 8:0, `/dev/loop1` 7:1, `/srv` a directory, `/file` a file; nothing else is there.
+    /// `/dev/sda` is 8:0, `/dev/loop1` 7:1, `/srv` a directory, `/file` a file. Nothing else exists.
     fn source_of(path: &Path) -> Option<Source> {
         match path.to_str()? {
             "/dev/sda" => Some(Source::Block(Number { major: 8, minor: 0 })),
@@ -209,15 +210,15 @@ mod tests {
         let mounts: Vec<_> = mounts
             .iter()
             .map(|mount| {
-                let place = mount.place.as_os_str().as_bytes();
-                (mount.device.major, mount.device.minor, place, mount.kind.as_str())
+                let mount_point = mount.mount_point.as_os_str().as_bytes();
+                (mount.device.major, mount.device.minor, mount_point, mount.kind.as_str())
             })
             .collect();
         assert_eq!(mounts, expected);
     }
 
     #[test]
-    fn what_stands_on_a_block_device_is_listed_in_the_order_of_mounting() {
+    fn file_systems_on_block_devices_are_listed_in_the_order_of_mounting() {
         check(
             "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw\n\
              30 27 0:40 / /merged rw - overlay overlay rw\n31 27 8:16 / /data rw - xfs /dev/sdb rw\n",
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn there_may_be_any_number_of_optional_fields() {
+    fn a_line_may_have_any_number_of_optional_fields() {
         check("27 1 8:1 / /a rw shared:1 master:2 - ext4 /dev/sda1 rw\n", &[(8, 1, b"/a", "ext4")]);
         check("27 1 8:1 / /a rw - ext4 /dev/sda1 rw\n", &[(8, 1, b"/a", "ext4")]);
     }
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn btrfs_is_known_by_the_device_it_was_mounted_from() {
+    fn the_device_of_btrfs_is_the_one_it_was_mounted_from() {
         check(
             "27 1 0:30 / / rw - btrfs /dev/sda rw\n28 27 0:30 /home /home rw - btrfs /dev/sda rw\n\
              29 27 0:31 / /x rw - btrfs /dev/absent rw\n30 27 0:32 / /y rw - btrfs /srv rw\n",
@@ -260,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_like_an_escape_and_is_none_stays() {
+    fn what_only_looks_like_an_escape_is_unchanged() {
         assert_eq!(unescape(br"\04"), br"\04");
         assert_eq!(unescape(br"\0a8\\\777\"), br"\0a8\\777\");
         assert_eq!(unescape(br"\377"), b"\xFF");
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_nothing_else() {
+    fn an_invalid_line_affects_no_other() {
         check(
             "\ngarbage\n27 1 8:x / /a rw - ext4 x rw\n28 1 8:1 / /b rw ext4 x rw\n29 1 8:1 / /c rw - ext4\n\
              30 1 8:3 / /d rw - ext4 x rw\n",

@@ -1,19 +1,69 @@
-//! Descriptors by number.
+//! Descriptors that this process was started with.
+//!
+//! Their numbers are all that is known of them: something else in this process may own the same number. So none is
+//! taken over. It is duplicated, and the duplicate is ours whatever the number was.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::{errno::Errno, libc};
 
-/// Takes ownership of a descriptor that was just created and that nothing else owns.
-pub(crate) fn take(number: RawFd) -> OwnedFd {
-    // SAFETY: callers pass a number that the kernel just returned to them, and keep no other owner of it.
-    unsafe { OwnedFd::from_raw_fd(number) }
+/// The first number that is not one of the standard streams.
+const FIRST: RawFd = 3;
+
+/// Duplicates an inherited descriptor. Programs that are started later get neither the duplicate nor the original.
+///
+/// # Errors
+/// `EBADF` when the number is not open.
+pub(crate) fn duplicate_inherited(number: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: takes numbers and returns one; no memory is involved, and nothing is closed.
+    let duplicate = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST) })?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows its number.
+    let duplicate = unsafe { OwnedFd::from_raw_fd(duplicate) };
+    // SAFETY: as the first call.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(duplicate)
 }
 
-/// Takes ownership of a descriptor that this process was started with, if it was.
-pub(crate) fn take_inherited(number: RawFd) -> nix::Result<OwnedFd> {
-    // SAFETY: the borrow ends with the call, which reports a number that is not open as an error.
-    let inherited = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(inherited, FcntlArg::F_GETFD)?;
-    Ok(take(number))
+/// Has the kernel close every descriptor beyond standard error when this process starts a program.
+///
+/// The agent's own have that mark already. Linux 5.11 has the call; on an older one, programs get the descriptors that
+/// the agent was started with.
+pub(crate) fn close_all_on_exec() {
+    let last = u32::MAX;
+    // SAFETY: takes numbers only, and marks descriptors without closing any.
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST, last, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read, os::fd::AsRawFd};
+
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    use super::*;
+
+    #[test]
+    fn a_duplicate_outlives_the_original() {
+        let original = File::open("/dev/zero").unwrap();
+        let duplicate = duplicate_inherited(original.as_raw_fd()).unwrap();
+        assert_ne!(duplicate.as_raw_fd(), original.as_raw_fd());
+        drop(original);
+        File::from(duplicate).read_exact(&mut [1]).unwrap();
+    }
+
+    #[test]
+    fn neither_the_original_nor_the_duplicate_reaches_programs() {
+        let original = File::open("/dev/zero").unwrap();
+        fcntl(&original, FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+        let duplicate = duplicate_inherited(original.as_raw_fd()).unwrap();
+        assert_eq!(fcntl(&original, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
+        assert_eq!(fcntl(&duplicate, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
+    }
+
+    #[test]
+    fn a_number_that_is_not_open_is_refused() {
+        for number in [-1, i32::MAX] {
+            assert_eq!(duplicate_inherited(number).unwrap_err(), Errno::EBADF);
+        }
+    }
 }

@@ -2,15 +2,16 @@
 
 use nix::{errno::Errno, libc, unistd::Gid};
 
-/// The call whose groups are 32 bits wide.
+/// The call that takes group numbers of 32 bits.
 #[cfg(any(target_arch = "x86", target_arch = "arm"))]
 const SET_GROUPS: libc::c_long = libc::SYS_setgroups32;
 #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
 const SET_GROUPS: libc::c_long = libc::SYS_setgroups;
 
-/// Gives the calling thread these groups, and no other thread: the C library's own call is for a whole process.
+/// Gives these groups to the calling thread only. The C library's own function changes all threads of a process.
 pub(crate) fn set_of_thread(groups: &[Gid]) -> nix::Result<()> {
-    // SAFETY: the kernel reads as many numbers as it is told; `Gid` is a number and nothing else.
+    let groups: Vec<libc::gid_t> = groups.iter().map(|group| group.as_raw()).collect();
+    // SAFETY: the kernel reads as many numbers as the vector has, and the vector outlives the call.
     let returned = unsafe { libc::syscall(SET_GROUPS, groups.len(), groups.as_ptr()) };
     Errno::result(returned).map(drop)
 }

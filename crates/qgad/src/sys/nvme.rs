@@ -29,11 +29,11 @@ struct AdminCommand {
 const GET_LOG_PAGE: u8 = 0x02;
 /// The page of the controller's health.
 const HEALTH_LOG: u32 = 0x02;
-/// Reading must not acknowledge an event that somebody else waits for.
+/// Reading must not acknowledge an event that another program waits for.
 const RETAIN_EVENTS: u32 = 1 << 15;
 /// The controller as a whole, not one of its namespaces.
 const ALL_NAMESPACES: u32 = 0xFFFF_FFFF;
-/// The length stands in the command as a number of words of four bytes, less one.
+/// The command holds the length in words of four bytes, minus one.
 #[expect(clippy::cast_possible_truncation, reason = "a small number")]
 const HEALTH_LOG_WORDS: u32 = HEALTH_LOG_BYTES as u32 / 4 - 1;
 
@@ -43,18 +43,18 @@ pub(crate) fn health_log(device: BorrowedFd<'_>) -> nix::Result<[u8; HEALTH_LOG_
     let mut command = AdminCommand {
         opcode: GET_LOG_PAGE,
         namespace: ALL_NAMESPACES,
-        address: log.as_mut_ptr().addr() as u64,
+        address: log.as_mut_ptr().expose_provenance() as u64,
         data_bytes: (HEALTH_LOG_WORDS + 1) * 4,
         command_10_15: [HEALTH_LOG_WORDS << 16 | RETAIN_EVENTS | HEALTH_LOG, 0, 0, 0, 0, 0],
         ..AdminCommand::default()
     };
     let request = request_code_readwrite!(b'N', 0x41, size_of::<AdminCommand>());
-    // SAFETY: the kernel reads and writes the structure, and writes as many bytes at its address as it says; both
-    // outlive the call. A file that is no NVMe device refuses the request.
+    // SAFETY: the kernel reads and writes the structure, and writes `data_bytes` to `address`; both outlive the call.
+    // Files that are no NVMe devices refuse the request.
     let status = unsafe { libc::ioctl(device.as_raw_fd(), request, &raw mut command) };
     match Errno::result(status)? {
         0 => Ok(log),
-        // The controller refused: a positive status of its own.
+        // The controller refused, with a positive status.
         _ => Err(Errno::EREMOTEIO),
     }
 }

@@ -1,8 +1,11 @@
 //! Processes by descriptor, and how they ended.
 
 use std::{
-    mem::MaybeUninit,
-    os::fd::{OwnedFd, RawFd},
+    os::{
+        fd::{FromRawFd, OwnedFd, RawFd},
+        unix::process::ExitStatusExt,
+    },
+    process,
 };
 
 use nix::{errno::Errno, libc, unistd::Pid};
@@ -19,29 +22,21 @@ pub(crate) enum ExitStatus {
 /// A descriptor that becomes readable when the process ends. Linux 5.3 has it.
 pub(crate) fn open(pid: Pid) -> nix::Result<OwnedFd> {
     let no_flags = 0;
-    // SAFETY: the call takes two numbers and returns one; it touches no memory of ours.
+    // SAFETY: takes two numbers and returns one; no memory is involved.
     let returned = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), no_flags) };
-    let number = Errno::result(returned)?;
-    Ok(super::fd::take(RawFd::try_from(number).map_err(|_| Errno::EBADF)?))
+    let number = RawFd::try_from(Errno::result(returned)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// How a child ended, if it has; it is reaped then. Knows real-time signals, too.
+/// How a child ended, if it has; it is reaped then. `nix` has no such call that knows real-time signals.
 pub(crate) fn try_wait(child: Pid) -> nix::Result<Option<ExitStatus>> {
-    let id = libc::id_t::try_from(child.as_raw()).map_err(|_| Errno::ESRCH)?;
-    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let flags = libc::WEXITED | libc::WNOHANG;
-    // SAFETY: `info` is large enough for what the call writes, and outlives it.
-    let returned = unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) };
-    Errno::result(returned)?;
-    // SAFETY: plain numbers, of which zero is a value of each; the call has filled them in or left them so.
-    let info = unsafe { info.assume_init() };
-    // SAFETY: zeroed, or filled in for a child: both have the member.
-    let pid = unsafe { info.si_pid() };
-    // SAFETY: as above.
-    let status = unsafe { info.si_status() };
-    Ok(match (pid, info.si_code) {
-        (0, _) => None,
-        (_, libc::CLD_EXITED) => Some(ExitStatus::Code(status)),
-        _ => Some(ExitStatus::Signal(status)),
-    })
+    let mut status = 0;
+    // SAFETY: the kernel writes one number, which outlives the call.
+    let returned = unsafe { libc::waitpid(child.as_raw(), &raw mut status, libc::WNOHANG) };
+    if Errno::result(returned)? == 0 {
+        return Ok(None);
+    }
+    let status = process::ExitStatus::from_raw(status);
+    Ok(status.code().map(ExitStatus::Code).or_else(|| status.signal().map(ExitStatus::Signal)))
 }

@@ -1,4 +1,4 @@
-//! The hardware clock.
+//! The requests of hardware clocks.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -14,15 +14,15 @@ pub(crate) struct RtcTime {
     pub(crate) day: i32,
     pub(crate) month: i32,
     pub(crate) year: i32,
-    /// These three are not looked at.
+    /// Day of the week, day of the year, daylight saving time: the kernel ignores them.
     pub(crate) unused: [i32; 3],
 }
 
-/// What the clock shows.
+/// Reads the clock.
 pub(crate) fn read(device: &impl AsFd) -> nix::Result<RtcTime> {
     let mut time = RtcTime::default();
     let request = request_code_read!(b'p', 0x09, size_of::<RtcTime>());
-    // SAFETY: the kernel writes the structure, which outlives the call. A file that is no clock refuses the request.
+    // SAFETY: the kernel writes the structure, which outlives the call. Files that are no clocks refuse the request.
     let status = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), request, &raw mut time) };
     Errno::result(status).map(|_| time)
 }
@@ -30,7 +30,7 @@ pub(crate) fn read(device: &impl AsFd) -> nix::Result<RtcTime> {
 /// Sets the clock.
 pub(crate) fn set(device: &impl AsFd, time: &RtcTime) -> nix::Result<()> {
     let request = request_code_write!(b'p', 0x0a, size_of::<RtcTime>());
-    // SAFETY: the kernel reads the structure, which outlives the call. A file that is no clock refuses the request.
+    // SAFETY: the kernel reads the structure, which outlives the call. Files that are no clocks refuse the request.
     let status = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), request, std::ptr::from_ref(time)) };
     Errno::result(status).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Telling a disk which blocks of its file system are free.
+//! Telling a disk which blocks of its file system are free: the request behind fstrim(8).
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -12,20 +12,21 @@ struct Range {
     minimum: u64,
 }
 
-/// What a file system has told its disk.
+/// The result of a trim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trimmed {
-    /// Bytes it told of.
+    /// How many bytes the disk was told are free.
     pub(crate) bytes: u64,
-    /// The smallest extent it has considered, in bytes.
+    /// The smallest free extent that was considered, in bytes.
     pub(crate) minimum: u64,
 }
 
-/// Trims the whole file system that a file is on, but for free extents of less than so many bytes.
+/// Trims the whole file system that a file is on. Free extents of less than `minimum` bytes are skipped.
 pub(crate) fn trim(file: BorrowedFd<'_>, minimum: u64) -> nix::Result<Trimmed> {
     let mut range = Range { start: 0, length: u64::MAX, minimum };
     let request = request_code_readwrite!(b'X', 121, size_of::<Range>());
-    // SAFETY: the kernel reads and writes the structure, which outlives the call. What cannot be trimmed refuses.
+    // SAFETY: the kernel reads and writes the structure, which outlives the call. File systems that cannot be
+    // trimmed refuse the request.
     let status = unsafe { libc::ioctl(file.as_raw_fd(), request, &raw mut range) };
     Errno::result(status)?;
     Ok(Trimmed { bytes: range.length, minimum: range.minimum })

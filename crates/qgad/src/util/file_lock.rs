@@ -2,9 +2,9 @@
 
 use nix::libc;
 
-/// A lock of a whole file that keeps all others out.
+/// An exclusive lock of a whole file.
 #[expect(clippy::cast_possible_truncation, reason = "the fields are narrower than the constants' type")]
-pub(crate) fn whole_file() -> libc::flock {
+pub(crate) fn exclusive() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -1,11 +1,11 @@
-//! Patterns over names: `*` is any number of bytes, `?` is one, all else is itself.
+//! Patterns for names: `*` matches any number of bytes, `?` matches one, any other byte matches itself.
 
 /// Patterns, any of which may match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Globs(Vec<String>);
 
 impl Globs {
-    /// Takes patterns over.
+    /// These patterns.
     pub(crate) fn new(patterns: Vec<String>) -> Self {
         Self(patterns)
     }
@@ -16,7 +16,7 @@ impl Globs {
     }
 }
 
-/// Goes back to the latest star only, which suffices, so that no pattern takes long.
+/// Backtracks to the latest star only. That is enough, and no pattern takes long.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at_pattern, mut at_name) = (0, 0);
     let mut latest_star = None;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn no_patterns_match_nothing() {
+    fn an_empty_list_matches_nothing() {
         assert!(!Globs::default().matches(b""));
     }
 }

@@ -1,29 +1,29 @@
 //! Key files: `[group]` lines, `key=value` lines, comments.
 //!
-//! The format of the configuration and of the state file, as GLib reads and writes it, with GLib's words for what is
-//! wrong, because administrators have met them. A key that is repeated has its last value. Localised keys (`key[de]`)
-//! are other keys. Errors say what stands in the file; the caller says in which.
+//! The format of the configuration and of the state file, as GLib reads and writes it. Errors have the texts of GLib,
+//! which administrators know. If a key is repeated, the last value counts. Localised keys (`key[de]`) are different
+//! keys. Errors do not name the file; the caller does.
 
 use std::collections::HashMap;
 
-/// The contents of a key file. Values are kept as they stand, escapes and all.
+/// The contents of a key file. Values are stored with their escapes.
 #[derive(Debug, Default)]
 pub(crate) struct KeyFile {
     values: HashMap<(String, String), Value>,
-    /// The groups as they begin, each with its line.
+    /// The group headers in order, each with its line.
     groups: Vec<(String, usize)>,
-    /// Keys whose earlier value is lost, each with its group and the line of the later one.
+    /// Keys that replaced an earlier value, each with its group and line.
     repeated: Vec<(String, String, usize)>,
 }
 
-/// A value as it stands, and the line it stands in, counted from one.
+/// A value with its escapes, and its line, counted from one.
 #[derive(Debug)]
 struct Value {
     text: Vec<u8>,
     line: usize,
 }
 
-/// What is wrong with a file, and in which line, counted from one.
+/// A mistake in a file, and its line, counted from one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mistake {
     /// The line.
@@ -33,13 +33,16 @@ pub(crate) struct Mistake {
 }
 
 impl KeyFile {
-    /// Reads a file's contents, or says what is wrong first.
+    /// Parses the contents of a file.
+    ///
+    /// # Errors
+    /// The first mistake.
     pub(crate) fn parse(contents: &[u8]) -> Result<Self, String> {
         let (file, mistakes) = Self::parse_all(contents);
         mistakes.into_iter().next().map_or(Ok(file), |mistake| Err(mistake.reason))
     }
 
-    /// Reads a file's contents as far as they make sense, and says all that is wrong.
+    /// Parses the valid lines of a file, and returns all mistakes.
     pub(crate) fn parse_all(contents: &[u8]) -> (Self, Vec<Mistake>) {
         let (mut file, mut mistakes, mut group) = (Self::default(), Vec::new(), None);
         for (index, line) in contents.split(|&byte| byte == b'\n').enumerate() {
@@ -72,12 +75,12 @@ impl KeyFile {
         Ok(())
     }
 
-    /// The groups as they begin, each with its line.
+    /// The group headers in order, each with its line.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.groups.iter().map(|(name, line)| (&**name, *line))
     }
 
-    /// The keys of a group that are there more than once, each with the line of a later one.
+    /// The repeated keys of a group, each with the line of a later occurrence.
     pub(crate) fn repeated(&self, group: &str) -> impl Iterator<Item = (&str, usize)> {
         self.repeated.iter().filter(move |(name, ..)| name == group).map(|(_, key, line)| (&**key, *line))
     }
@@ -87,7 +90,7 @@ impl KeyFile {
         self.values.iter().filter(move |((name, _), _)| name == group).map(|((_, key), value)| (&**key, value.line))
     }
 
-    /// A key's value, escapes resolved. `None` when the group or the key is not there.
+    /// The value of a key, without escapes. `None` when there is no such group or key.
     pub(crate) fn text(&self, group: &str, key: &str) -> Result<Option<String>, String> {
         let Some(value) = self.values.get(&(group.to_owned(), key.to_owned())) else { return Ok(None) };
         let text = str::from_utf8(&value.text).map_err(|_| {
@@ -98,12 +101,12 @@ impl KeyFile {
     }
 }
 
-/// What is said of a value that its key does not allow.
+/// The error text for a value that is not valid for its key.
 pub(crate) fn cannot_be_interpreted(key: &str) -> String {
     format!("Key file contains key “{key}” which has a value that cannot be interpreted.")
 }
 
-/// A value as it must be written to be read back the same.
+/// Escapes a value so that it is read back unchanged.
 pub(crate) fn escape(value: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(value.len());
     let mut is_leading = true;
@@ -170,12 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repeated_key_the_last_value_counts_also_across_groups_of_one_name() {
+    fn the_last_value_of_a_repeated_key_counts_even_across_repeated_groups() {
         check("[general]\nkey=a\nkey=b\n[other]\nkey=x\n[general]\nkey=c\n", Ok(Some("c")));
     }
 
     #[test]
-    fn other_groups_keys_and_comments_are_passed_over() {
+    fn other_groups_keys_and_comments_are_ignored() {
         check("# comment\n\n[other]\nkey=x\n[general]\n#key=y\nkey[de]=z\nfoo=bar\n", Ok(None));
         check("", Ok(None));
     }
@@ -187,18 +190,20 @@ mod tests {
 key=\s\ta\\b\n\r",
             Ok(Some(" \ta\\b\n\r")),
         );
-        check("[general]\nkey=\\q\n", Err("Key file contains key “key” which has a value that cannot be interpreted."));
-        check("[general]\nkey=\\", Err("Key file contains key “key” which has a value that cannot be interpreted."));
+        let refusal = "Key file contains key “key” which has a value that cannot be interpreted.";
+        check("[general]\nkey=\\q\n", Err(refusal));
+        check("[general]\nkey=\\", Err(refusal));
     }
 
     #[test]
-    fn a_line_that_is_nothing_is_refused() {
+    fn a_line_without_meaning_is_refused() {
         let refusal = "Key file contains line “garbage” which is not a key-value pair, group, or comment";
         check("[general]\ngarbage\n", Err(refusal));
         check("garbage", Err(refusal));
-        check("[general", Err("Key file contains line “[general” which is not a key-value pair, group, or comment"));
-        check("[]", Err("Key file contains line “[]” which is not a key-value pair, group, or comment"));
-        check("[general]\n=x", Err("Key file contains line “=x” which is not a key-value pair, group, or comment"));
+        for (contents, line) in [("[general", "[general"), ("[]", "[]"), ("[general]\n=x", "=x")] {
+            let refusal = format!("Key file contains line “{line}” which is not a key-value pair, group, or comment");
+            check(contents, Err(&refusal));
+        }
     }
 
     #[test]
@@ -207,7 +212,7 @@ key=\s\ta\\b\n\r",
     }
 
     #[test]
-    fn a_value_that_is_no_text_is_refused_when_it_is_asked_for() {
+    fn a_value_that_is_not_utf_8_is_refused_when_it_is_read() {
         let file = KeyFile::parse(b"[general]\nkey=\xFF\nother=x\n").unwrap();
         assert_eq!(file.text("general", "other"), Ok(Some("x".into())));
         let refusal = "Key file contains key “key” with value “\u{FFFD}” which is not UTF-8";
@@ -215,7 +220,7 @@ key=\s\ta\\b\n\r",
     }
 
     #[test]
-    fn what_is_escaped_reads_back_the_same() {
+    fn an_escaped_value_is_read_back_unchanged() {
         for value in ["", " leading", "\t \ttabs", "trailing ", "back\\slash", "line\nfeed\r"] {
             let contents = [b"[general]\nkey=".as_slice(), &escape(value.as_bytes()), b"\n"].concat();
             check(str::from_utf8(&contents).unwrap(), Ok(Some(value)));

@@ -1,42 +1,42 @@
-//! Who is at work on what: one at a time.
+//! A lock for each key.
 //!
-//! What is read, changed and written back must not be changed by somebody else meanwhile. A claim is on one thing, by
-//! its name, so that whoever is stuck on one hinders nobody who wants another.
+//! For what is read, changed and written back by several commands. A thread that is stuck with one key locked does not
+//! block those that lock other keys.
 
 use std::{
     collections::HashSet,
     sync::{Condvar, Mutex, PoisonError},
 };
 
-/// The claims that there are now.
+/// The locked keys.
 #[derive(Debug, Default)]
 pub(crate) struct KeyedLock {
-    taken: Mutex<HashSet<String>>,
+    locked: Mutex<HashSet<String>>,
     released: Condvar,
 }
 
-/// A claim, which ends when it is dropped.
+/// Unlocks the key when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Claim<'a> {
-    claims: &'a KeyedLock,
-    name: String,
+pub(crate) struct KeyedLockGuard<'a> {
+    lock: &'a KeyedLock,
+    key: String,
 }
 
 impl KeyedLock {
-    /// Waits until nobody else has a claim on this.
-    pub(crate) fn take(&self, name: String) -> Claim<'_> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken =
-            self.released.wait_while(taken, |taken| taken.contains(&name)).unwrap_or_else(PoisonError::into_inner);
-        taken.insert(name.clone());
-        Claim { claims: self, name }
+    /// Waits until the key is unlocked, and locks it.
+    pub(crate) fn lock(&self, key: String) -> KeyedLockGuard<'_> {
+        let locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locked =
+            self.released.wait_while(locked, |locked| locked.contains(&key)).unwrap_or_else(PoisonError::into_inner);
+        locked.insert(key.clone());
+        KeyedLockGuard { lock: self, key }
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for KeyedLockGuard<'_> {
     fn drop(&mut self) {
-        self.claims.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
-        self.claims.released.notify_all();
+        self.lock.locked.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.lock.released.notify_all();
     }
 }
 
@@ -47,16 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_waits_for_the_other() {
-        let (claims, at_work) = (KeyedLock::default(), AtomicUsize::new(0));
+    fn a_key_has_one_holder_at_a_time() {
+        let (lock, holders) = (KeyedLock::default(), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        let _claim = claims.take("a".into());
-                        assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0);
+                        let _guard = lock.lock("a".into());
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
                         std::thread::yield_now();
-                        at_work.fetch_sub(1, Ordering::SeqCst);
+                        holders.fetch_sub(1, Ordering::SeqCst);
                     }
                 });
             }
@@ -64,9 +64,9 @@ mod tests {
     }
 
     #[test]
-    fn claims_on_other_things_are_had_at_once() {
-        let claims = KeyedLock::default();
-        let _one = claims.take("a".into());
-        let _other = claims.take("b".into());
+    fn other_keys_are_locked_at_once() {
+        let lock = KeyedLock::default();
+        let _one = lock.lock("a".into());
+        let _other = lock.lock("b".into());
     }
 }

@@ -1,4 +1,4 @@
-//! What has no subject of its own. Imports nothing but `sys`.
+//! Utilities for all modules. They import only `sys`.
 
 pub(crate) mod errno;
 pub(crate) mod file_lock;

@@ -64,7 +64,12 @@ impl Agent {
     fn start_again(&mut self) {
         self.process.wait().unwrap();
         self.process = spawn(self.directory.path(), self.most_descriptors);
-        self.connect();
+        // A program that the earlier agent has just started holds its socket until the kernel is done with the exec,
+        // which may be after that agent has ended. It accepts no peer.
+        wait_for("the new agent answers", || {
+            let mut client = Client::new(UnixStream::connect(self.path("socket")).ok()?);
+            client.sync(deadline()).ok()
+        });
     }
 
     /// A path in its directory.

@@ -1,8 +1,8 @@
-//! Passwords in the files of the system, where there is no program that looks after them.
+//! Changing passwords in `/etc/passwd` and `/etc/shadow`, for a guest without chpasswd(8).
 //!
-//! A user is who has a line in `/etc/passwd`. The password stands in `/etc/shadow` where that line says so by an `x`, else
-//! in the line itself. The lock is the one of lckpwdf(3), which programs that change these files take, too. A file is
-//! replaced as a whole and keeps its owner and mode; other lines stay byte for byte.
+//! Each user has a line in `/etc/passwd`. If the password there is `x`, it is in `/etc/shadow`, otherwise in the line
+//! itself. The lock is that of lckpwdf(3), which other programs that change these files take, too. A file is replaced
+//! as a whole and keeps its owner and mode. Other lines stay unchanged, byte for byte.
 
 use std::{
     fs::{File, Permissions},
@@ -22,30 +22,30 @@ use nix::{
 
 use crate::{
     root::Root,
-    util::{errno, file_lock::whole_file},
+    util::{errno, file_lock::exclusive},
 };
 
 const PASSWD: &str = "/etc/passwd";
 const SHADOW: &str = "/etc/shadow";
 const LOCK: &str = "/etc/.pwd.lock";
-/// As long as lckpwdf(3) waits.
+/// The timeout of lckpwdf(3).
 const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
-/// How late it is noticed that the lock is free.
+/// How often the lock is tried.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
-/// Only root reads passwords.
+/// Only root can read password hashes.
 const SHADOW_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
-/// Links in a row that are followed to the file itself, which is replaced then.
+/// Most links that are followed to the file that is replaced.
 const MAX_LINKS: usize = 8;
-/// Where the password stands in a line of either file, and in one of shadow(5) the day of its last change.
+/// Fields of a line: the password in both files, and the day of its last change in shadow(5).
 const PASSWORD_FIELD: usize = 1;
 const CHANGE_FIELD: usize = 2;
 
-/// Sets what is stored of a user's password.
+/// Stores a password hash for a user.
 ///
 /// # Errors
-/// With the reason in words.
+/// With the reason, for the host.
 pub(crate) fn set_password(root: &Root, user: &str, hash: &str) -> Result<(), String> {
-    let _lock = lock(root).map_err(|error| format!("failed to lock {LOCK}: {}", errno::words(error)))?;
+    let _lock = lock(root).map_err(|error| format!("failed to lock {LOCK}: {}", errno::describe(error)))?;
     let passwd = read(root, PASSWD)?;
     let line = lines(&passwd).find(|line| field(line, 0) == user.as_bytes());
     let line = line.ok_or_else(|| format!("user '{user}' is not in {PASSWD}"))?;
@@ -67,15 +67,15 @@ pub(crate) fn set_password(root: &Root, user: &str, hash: &str) -> Result<(), St
     replace(root, SHADOW, &contents)
 }
 
-/// The lock, until it is dropped.
+/// Takes the lock. Dropping the file releases it.
 fn lock(root: &Root) -> io::Result<File> {
     let file = File::from(root.open(LOCK, OFlag::O_WRONLY | OFlag::O_CREAT)?);
     fchmod(&file, SHADOW_MODE)?;
-    let whole_file = whole_file();
+    let exclusive = exclusive();
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        // Of this descriptor and not of the process, whose threads would not keep each other out.
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file)) {
+        // The lock belongs to the descriptor. A lock of the process would not exclude its other threads.
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&exclusive)) {
             Ok(_) => return Ok(file),
             Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
             Err(error) => return Err(error.into()),
@@ -98,10 +98,10 @@ fn replace(root: &Root, path: &str, contents: &[u8]) -> Result<(), String> {
             None => Ok(fchmod(file, SHADOW_MODE)?),
         })
     });
-    replaced.map_err(|error| format!("failed to write {path}: {}", errno::words(error)))
+    replaced.map_err(|error| format!("failed to write {path}: {}", errno::describe(error)))
 }
 
-/// The file that a path leads to, if the path is that of a link.
+/// Follows a link at this path.
 fn resolve(root: &Root, path: &str) -> io::Result<PathBuf> {
     let mut path = PathBuf::from(path);
     for _ in 0..MAX_LINKS {
@@ -118,7 +118,7 @@ fn read(root: &Root, path: &str) -> Result<Vec<u8>, String> {
 }
 
 fn cannot_read(path: &str, error: io::Error) -> String {
-    format!("failed to read {path}: {}", errno::words(error))
+    format!("failed to read {path}: {}", errno::describe(error))
 }
 
 fn today() -> u64 {
@@ -133,7 +133,7 @@ fn field(line: &[u8], number: usize) -> &[u8] {
     line.split(|byte| *byte == b':').nth(number).unwrap_or_default()
 }
 
-/// The contents, with fields of one user's line changed.
+/// The contents, with some fields of the line of one user changed.
 fn with_fields(contents: &[u8], user: &str, changes: &[(usize, &str)]) -> Vec<u8> {
     let changed = lines(contents).map(|line| {
         if field(line, 0) != user.as_bytes() {

@@ -69,7 +69,7 @@ impl Run for GetCpustats {
 impl Run for GetLoad {
     fn run(self, guest: &Guest) -> Result<Load> {
         let cannot = |cause: String| Error::generic(format!("cannot query load average: {cause}"));
-        let contents = guest.root.read(LOAD).map_err(|error| cannot(errno::words(error)))?;
+        let contents = guest.root.read(LOAD).map_err(|error| cannot(errno::describe(error)))?;
         load(&contents).ok_or_else(|| cannot(format!("{LOAD} makes no sense")))
     }
 }
@@ -110,7 +110,7 @@ fn set_processor(root: &Root, processor: &LogicalProcessor) -> Result<()> {
         return Ok(());
     }
     let wanted: &[u8] = if online { b"1" } else { b"0" };
-    root.write(&file, wanted).map_err(|error| Error::generic(format!("pwrite(\"{file}\"): {}", errno::words(error))))
+    root.write(&file, wanted).map_err(|error| Error::generic(format!("pwrite(\"{file}\"): {}", errno::describe(error))))
 }
 
 /// Reads the first byte of a processor's `online` file. The outer error means that the file cannot be opened.

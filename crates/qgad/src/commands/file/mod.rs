@@ -55,10 +55,10 @@ impl Run for FileOpen {
         let truncates = flags.contains(OFlag::O_TRUNC);
         let file = path
             .and_then(|path| open(&path, flags.difference(OFlag::O_TRUNC)))
-            .map_err(|error| failed(&errno::words(error)))?;
+            .map_err(|error| failed(&errno::describe(error)))?;
         let handle = guest.state.take_handle()?;
         if truncates {
-            truncate(&file).map_err(|error| failed(&errno::words(error)))?;
+            truncate(&file).map_err(|error| failed(&errno::describe(error)))?;
         }
         guest.files.insert(handle, file);
         Ok(handle)
@@ -174,7 +174,7 @@ fn read(file: &File, count: usize) -> io::Result<ReadBytes> {
     let mut bytes = Vec::with_capacity(count);
     let mut eof = false;
     while bytes.len() < count && !eof {
-        match sys::read::append(file, &mut bytes) {
+        match sys::io::read_to_spare(file, &mut bytes) {
             Ok(read) => eof = read == 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // The bytes read until now are returned, and the next read fails.
@@ -191,7 +191,7 @@ fn read_cached(file: &File, count: usize) -> Option<ReadBytes> {
     unistd::lseek64(file, 0, unistd::Whence::SeekCur).ok()?;
     let mut bytes = Vec::with_capacity(count);
     while bytes.len() < count {
-        match sys::read::append_cached(file, &mut bytes) {
+        match sys::io::read_cached_to_spare(file, &mut bytes) {
             Ok(0) => return Some(ReadBytes { count: signed(bytes.len()), buf_b64: bytes.into(), eof: true }),
             Ok(_) => {}
             Err(_) if bytes.is_empty() => return None,
@@ -231,7 +231,7 @@ fn signed(count: usize) -> i64 {
 }
 
 fn failure(what: &str, error: impl Into<io::Error>) -> Error {
-    Error::generic(format!("{what}: {}", errno::words(error)))
+    Error::generic(format!("{what}: {}", errno::describe(error)))
 }
 
 #[cfg(test)]

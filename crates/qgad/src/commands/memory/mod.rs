@@ -55,9 +55,9 @@ impl Run for GetMemoryBlockInfo {
         guest
             .root
             .open(BLOCKS, OFlag::O_DIRECTORY)
-            .map_err(|error| Error::generic(format!("open(\"{BLOCKS}\"): {}", errno::words(error))))?;
+            .map_err(|error| Error::generic(format!("open(\"{BLOCKS}\"): {}", errno::describe(error))))?;
         let contents = guest.root.read(format!("{BLOCKS}block_size_bytes")).map_err(|error| {
-            Error::generic(format!("open sysfs file \"block_size_bytes\": {}", errno::words(error)))
+            Error::generic(format!("open sysfs file \"block_size_bytes\": {}", errno::describe(error)))
         })?;
         Ok(MemoryBlockInfo { size: block_size(&contents) })
     }
@@ -150,7 +150,7 @@ fn block_size(contents: &[u8]) -> u64 {
 }
 
 fn cannot_open_file(name: &str, error: io::Error) -> Error {
-    Error::generic(format!("open sysfs file \"{name}\": {}", errno::words(error)))
+    Error::generic(format!("open sysfs file \"{name}\": {}", errno::describe(error)))
 }
 
 fn ends_early(name: &str) -> Error {

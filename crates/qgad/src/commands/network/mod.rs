@@ -36,7 +36,7 @@ const HARDWARE_ADDRESS_BYTES: usize = 6;
 
 impl Run for GetInterfaces {
     fn run(self, guest: &Guest) -> Result<Vec<Interface>> {
-        let failed = |what, error| Error::generic(format!("failed to list {what}: {}", errno::words(error)));
+        let failed = |what, error| Error::generic(format!("failed to list {what}: {}", errno::describe(error)));
         let links = netlink::links().map_err(|error| failed("network interfaces", error))?;
         let addresses = netlink::addresses().map_err(|error| failed("network addresses", error))?;
         // Without the file, interfaces have no statistics.

@@ -50,7 +50,7 @@ impl Run for AddAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
         let keys = Keys::of(&guest.root, &self.username)?;
-        let _lock = guest.file_locks.take(keys.file());
+        let _lock = guest.file_locks.lock(keys.file());
         keys.act(|keys| {
             let existing = if self.reset == Some(true) { None } else { keys.read()? };
             let contents = with_keys(existing.as_deref().unwrap_or_default(), &self.keys);
@@ -68,7 +68,7 @@ impl Run for RemoveAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
         let keys = Keys::of(&guest.root, &self.username)?;
-        let _lock = guest.file_locks.take(keys.file());
+        let _lock = guest.file_locks.lock(keys.file());
         keys.act(|keys| {
             let Some(existing) = keys.read()? else { return Ok(()) };
             let contents = without_keys(&existing, &self.keys);
@@ -137,7 +137,7 @@ impl<'a> Keys<'a> {
     fn of(root: &'a Root, username: &str) -> Result<Self> {
         let failed = |cause: String| Error::generic(format!("failed to lookup user '{username}': {cause}"));
         let account = Account::find(root, username)
-            .map_err(|error| failed(errno::words(error)))?
+            .map_err(|error| failed(errno::describe(error)))?
             .ok_or_else(|| failed("no such user".into()))?;
         let directory = account.home.join(".ssh");
         Ok(Self { root, account, directory })
@@ -153,8 +153,8 @@ impl<'a> Keys<'a> {
 
     /// Runs an action with the user's rights.
     fn act<T: Send>(&self, action: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
-        self.account.act(|| action(self)).unwrap_or_else(|error| {
-            let (name, cause) = (&self.account.name, errno::words(error));
+        self.account.with_rights(|| action(self)).unwrap_or_else(|error| {
+            let (name, cause) = (&self.account.name, errno::describe(error));
             Err(Error::generic(format!("failed to act with the rights of user '{name}': {cause}")))
         })
     }
@@ -177,14 +177,14 @@ impl<'a> Keys<'a> {
             Ok(()) => log::info!("created {}", self.directory.display()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
-                let (directory, cause) = (self.directory.display(), errno::words(error));
+                let (directory, cause) = (self.directory.display(), errno::describe(error));
                 return Err(Error::generic(format!("failed to create directory '{directory}': {cause}")));
             }
         }
         let prepare = |file: &File| Ok(fchmod(file, FILE_MODE)?);
-        self.root
-            .replace(self.path(), contents, prepare)
-            .map_err(|error| Error::generic(format!("failed to write to '{}': {}", self.file(), errno::words(error))))
+        self.root.replace(self.path(), contents, prepare).map_err(|error| {
+            Error::generic(format!("failed to write to '{}': {}", self.file(), errno::describe(error)))
+        })
     }
 
     fn cannot_read(&self, error: io::Error) -> Error {
@@ -207,11 +207,11 @@ fn read_regular(root: &Root, path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// As [`errno::words`], also for errors without an error number.
+/// As [`errno::describe`], also for errors without an error number.
 fn words_for(error: io::Error) -> String {
     match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::NotFound, None) => errno::words(nix::errno::Errno::ENOENT),
-        _ => errno::words(error),
+        (io::ErrorKind::NotFound, None) => errno::describe(nix::errno::Errno::ENOENT),
+        _ => errno::describe(error),
     }
 }
 

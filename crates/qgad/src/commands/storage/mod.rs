@@ -34,10 +34,10 @@ impl Run for GetFsinfo {
         let mounts = mounts::list(&guest.root)?;
         let capacities = capacity::measure(&guest.probes, &guest.root, &mounts);
         let file_systems = mounts.into_iter().zip(capacities).map(|(mount, capacity)| {
-            let device = BlockDevice::numbered(&guest.root, mount.device);
+            let device = BlockDevice::by_number(&guest.root, mount.device);
             FileSystem {
                 name: device.as_ref().map_or_else(|| mount.device.to_string(), BlockDevice::name),
-                mountpoint: mount.place.to_string_lossy().into_owned(),
+                mountpoint: mount.mount_point.to_string_lossy().into_owned(),
                 kind: mount.kind,
                 used_bytes: capacity.map(|capacity| capacity.used),
                 total_bytes: capacity.map(|capacity| capacity.total),
@@ -67,12 +67,12 @@ impl Run for GetDisks {
 fn disks(root: &Root) -> Result<Vec<Disk>> {
     let names = root
         .names(DISKS)
-        .map_err(|error| Error::generic(format!("Can't open directory \"{DISKS}\": {}", errno::words(error))))?;
+        .map_err(|error| Error::generic(format!("Can't open directory \"{DISKS}\": {}", errno::describe(error))))?;
     let mut disks = Vec::new();
     for name in names {
-        let Some(device) = BlockDevice::behind(root, &Path::new(DISKS).join(name)) else { continue };
+        let Some(device) = BlockDevice::by_link(root, &Path::new(DISKS).join(name)) else { continue };
         let Some(node) = device.node().filter(|_| !device.is_empty()) else { continue };
-        let parts = device.parts();
+        let parts = device.underlying();
         disks.push(Disk {
             name: node.clone(),
             partition: false,
@@ -102,7 +102,7 @@ impl Run for GetDiskstats {
         let contents = guest
             .root
             .read(STATISTICS)
-            .map_err(|error| Error::generic(format!("Could not open '{STATISTICS}': {}", errno::words(error))))?;
+            .map_err(|error| Error::generic(format!("Could not open '{STATISTICS}': {}", errno::describe(error))))?;
         Ok(String::from_utf8_lossy(&contents).lines().filter_map(read_statistics).collect())
     }
 }

@@ -48,7 +48,8 @@ fn report<T>(guest: &Guest, limits: Limits, trim: T) -> Result<TrimReport>
 where
     T: Fn(BorrowedFd<'_>) -> nix::Result<Trimmed> + Send + Sync + 'static,
 {
-    let places: Vec<PathBuf> = mounts::list(&guest.root)?.into_iter().rev().map(|Mount { place, .. }| place).collect();
+    let places: Vec<PathBuf> =
+        mounts::list(&guest.root)?.into_iter().rev().map(|Mount { mount_point, .. }| mount_point).collect();
     let root = guest.root.clone();
     let trim_one = move |place: &Path| Some(trim_at(&root, place, &trim));
     let results = guest.trims.ask_within(limits, places.clone(), trim_one);
@@ -71,10 +72,10 @@ fn trim_at(
 ) -> std::result::Result<Trimmed, String> {
     // Opening a pipe that something is mounted on would block.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::words(error)))?;
+    let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::describe(error)))?;
     trim(file.as_fd()).map_err(|error| match error {
         Errno::ENOTTY | Errno::EOPNOTSUPP => "trim not supported".into(),
-        error => format!("failed to trim: {}", errno::words(error)),
+        error => format!("failed to trim: {}", errno::describe(error)),
     })
 }
 

@@ -90,7 +90,7 @@ fn hash(guest: &Guest, password: &[u8]) -> std::result::Result<String, String> {
     let source = guest.root.open(RANDOM, OFlag::O_RDONLY).map(File::from);
     source
         .and_then(|mut source| source.read_exact(&mut random))
-        .map_err(|error| format!("failed to read {RANDOM}: {}", errno::words(error)))?;
+        .map_err(|error| format!("failed to read {RANDOM}: {}", errno::describe(error)))?;
     Ok(crypt::hash(password, random))
 }
 
@@ -99,7 +99,7 @@ impl Run for GetUsers {
         let logins = match guest.root.read(UTMP) {
             Ok(contents) => utmp_logins(&contents, &Layout::OF_THIS_MACHINE),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Error::generic(format!("failed to read {UTMP}: {}", errno::words(error)))),
+            Err(error) => return Err(Error::generic(format!("failed to read {UTMP}: {}", errno::describe(error)))),
         };
         Ok(earliest_of_each(if logins.is_empty() { session_logins(&guest.root) } else { logins }))
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::super::Lease;
-use crate::process::passing::{receive, send};
+use crate::process::descriptor_passing::{receive, send};
 
 /// Largest message: a kind and a path, which Linux limits to 4096 bytes.
 const MAX_MESSAGE_BYTES: usize = 1 + 4096;

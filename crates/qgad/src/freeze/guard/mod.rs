@@ -134,7 +134,8 @@ pub(super) fn start(
     };
     let started =
         start().and_then(|(socket, takeover_socket, child)| watch(socket, takeover_socket, Some(child), on_end));
-    started.map_err(|error| Error::generic(format!("failed to start the guard of the freeze: {}", errno::words(error))))
+    started
+        .map_err(|error| Error::generic(format!("failed to start the guard of the freeze: {}", errno::describe(error))))
 }
 
 fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], lease: Lease, parts: &Parts<'_>) -> io::Result<()> {
@@ -177,7 +178,7 @@ pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Err
         Error::generic(format!(
             "failed to take over the guard at {}: {}",
             marker.socket().display(),
-            errno::words(error)
+            errno::describe(error)
         ))
     })
 }
@@ -289,7 +290,7 @@ impl Handle {
         match message.send(&self.socket) {
             // It is gone, which its watcher knows better.
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
-            Err(error) => log::error!("failed to reach the guard of the freeze: {}", errno::words(error)),
+            Err(error) => log::error!("failed to reach the guard of the freeze: {}", errno::describe(error)),
         }
     }
 }
@@ -305,9 +306,9 @@ impl fmt::Debug for Handle {
 fn make_door(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket().display());
     let cloned = marker.clone();
-    let made = bounded_call
-        .run(&doing, Instant::now() + DOOR_TIMEOUT, move |_| listen_at(&cloned))
-        .and_then(|made| made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::words(error)))));
+    let made = bounded_call.run(&doing, Instant::now() + DOOR_TIMEOUT, move |_| listen_at(&cloned)).and_then(|made| {
+        made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::describe(error))))
+    });
     match made {
         Ok(takeover_socket) => Some(Arc::new(takeover_socket)),
         Err(error) => {

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -20,7 +20,7 @@ use nix::{
         prctl,
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
-        socket::{SockFlag, accept4, getsockopt, setsockopt, sockopt},
+        socket::{SockFlag, getsockopt, setsockopt, sockopt},
         time::TimeVal,
     },
 };
@@ -34,6 +34,7 @@ use crate::{
         target::{Kernel, Target},
         worker::{Worker, thaw_each},
     },
+    process::descriptor_passing::take_standard_input,
     root::Root,
     sys,
     util::errno,
@@ -79,7 +80,7 @@ pub(crate) fn run() -> ExitCode {
         // The agent has thought better of it.
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("the guard of a freeze cannot get ready: {}", errno::words(error));
+            log::error!("the guard of a freeze cannot get ready: {}", errno::describe(error));
             ExitCode::FAILURE
         }
     }
@@ -89,7 +90,7 @@ impl Guard {
     fn get_ready() -> io::Result<Option<Self>> {
         // A name for lists of processes; that of the program is the path by which it was started.
         let _ = prctl::set_name(c"qgad-guard");
-        let agent = sys::fd::take_inherited(0)?;
+        let agent = take_standard_input()?;
         let (mut home, mut hooks, mut lease, mut targets) = (None, Hooks::new(None, Duration::ZERO), None, Vec::new());
         loop {
             match Message::receive(&agent)? {
@@ -111,7 +112,7 @@ impl Guard {
         // Neither is there everywhere, and the guard is better than none without.
         let _ = fs::write("/proc/self/oom_score_adj", "-1000");
         if let Err(error) = lock_memory() {
-            log::warn!("the guard of a freeze failed to lock its memory: {}", errno::words(error));
+            log::warn!("the guard of a freeze failed to lock its memory: {}", errno::describe(error));
         }
         Message::Ready.send(&agent)?;
         Ok(Some(Self {
@@ -201,7 +202,7 @@ impl Guard {
     /// A new agent gets all there is, unless there is one already.
     fn be_claimed(&mut self) {
         let Some(takeover_socket) = &self.takeover_socket else { return };
-        let Ok(agent) = accept4(takeover_socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC).map(sys::fd::take) else { return };
+        let Ok(agent) = sys::socket::accept(takeover_socket, SockFlag::empty()) else { return };
         if self.agent.is_none() && self.is_complete && self.hand_over(&agent).is_ok() {
             self.agent = Some(agent);
             self.grace_ends = None;
@@ -255,7 +256,7 @@ impl Guard {
             _ => {
                 // A new agent must not run it at the same time. What goes wrong with it is in the log.
                 self.marker.clear_thaw_hook_pending();
-                let _ = self.hooks.thaw(&Environment::of_process());
+                let _ = self.hooks.thaw(&Environment::from_process());
             }
         }
         Leave::WithTheAgent

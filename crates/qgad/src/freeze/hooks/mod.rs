@@ -110,7 +110,7 @@ impl Hooks {
             _ => return Ok(vec![path.clone()]),
         };
         programs_in(directory).map_err(|error| {
-            let (directory, words) = (directory.display(), errno::words(error));
+            let (directory, words) = (directory.display(), errno::describe(error));
             Error::generic(format!("failed to list the fsfreeze hooks in '{directory}': {words}"))
         })
     }
@@ -180,7 +180,7 @@ fn trust(path: &Path) -> Result<(), Error> {
     let refuse = |reason: &str| Err(Error::generic(format!("failed to {ACTION} '{}': {reason}", path.display())));
     // As whoever would run it says it.
     let absent = |error| {
-        let (path, words) = (path.display(), errno::words(error));
+        let (path, words) = (path.display(), errno::describe(error));
         Error::generic(format!("child process has failed to {ACTION}: failed to exec '{path}': {words}\n"))
     };
     let program = fs::canonicalize(path).map_err(absent)?;

@@ -1,11 +1,10 @@
-//! The ways to end a guest and to put it to sleep, in the order in which they are tried.
+//! Shutting a guest down and suspending it, by the first method that the guest has.
 //!
-//! To end it: the program for it (`/sbin/poweroff` and its like), else `/sbin/shutdown`, else the signal by which an init
-//! that is known, and that listens, ends the guest in its own manner; and only where there is none of that the kernel,
-//! after the disks were written. A program that is there and fails is the answer: it may have a reason of its own, which
-//! nobody should get round.
-//! To put it to sleep: systemd, pm-utils, the kernel. One that can and fails is followed by the next one; the last
-//! failure is the answer when none succeeds, and never a success.
+//! Shutdown: the program for the mode (`/sbin/poweroff` and the like), else `/sbin/shutdown`, else the signal on
+//! which a known init system shuts down, if it handles that signal. Without any of these, the kernel does it after a
+//! sync. If a program exists and fails, its failure is the answer: it may refuse for a good reason.
+//! Suspend: systemd, pm-utils, the kernel. If a method is supported and fails, the next one is tried. If none succeeds,
+//! the answer is the last failure.
 
 mod machine;
 
@@ -19,21 +18,21 @@ use crate::{process::helper::Outcome, util::errno};
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// How a guest ends.
+/// What a guest does at its shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Switched off.
+pub(crate) enum ShutdownMode {
+    /// It is switched off.
     PowerOff,
-    /// Stopped, and still on.
+    /// It stops, and stays on.
     Halt,
-    /// Started again.
+    /// It starts again.
     Reboot,
 }
 
-/// Where a guest keeps its memory while it sleeps.
+/// Where a guest keeps its memory while it is suspended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sleep {
-    /// On its disk; it is switched off.
+pub(crate) enum SuspendMode {
+    /// On its disk. It is switched off.
     Disk,
     /// In its memory.
     Ram,
@@ -41,87 +40,94 @@ pub(crate) enum Sleep {
     Hybrid,
 }
 
-/// What there is to end a guest with, and to put it to sleep.
-pub(crate) trait Means {
+/// What a guest has for its shutdown and for suspending it.
+pub(crate) trait Platform {
     /// Whether there is a program at this path.
     fn has(&self, path: &str) -> bool;
-    /// Runs a program to its end, whatever that is; `ENOENT` when there is none of this name.
+    /// Runs a program to its end, whatever its exit status is. `ENOENT` when there is no such program.
     fn try_program(&self, program: &str, arguments: &[&str]) -> io::Result<Outcome>;
-    /// Runs a program that has to succeed.
+    /// Runs a program that must succeed.
     fn run(&self, program: &str, arguments: &[&str], action: &str) -> Result<()>;
-    /// Which init this is, if it is one that is known to listen to signals.
-    fn init(&self) -> Option<Init>;
-    /// Whether init does something of its own about this signal.
-    fn init_heeds(&self, signal: i32) -> bool;
-    /// Sends init a signal.
+    /// The init system, if it is one that shuts down on signals.
+    fn init_system(&self) -> Option<InitSystem>;
+    /// Whether process 1 handles this signal.
+    fn init_handles(&self, signal: i32) -> bool;
+    /// Sends a signal to process 1.
     fn signal_init(&self, signal: i32) -> io::Result<()>;
-    /// Writes the disks, and makes the kernel end the guest.
-    fn end_at_once(&self, end: End) -> io::Result<()>;
+    /// Writes all data to the disks, and has the kernel shut down at once.
+    fn shut_down_by_kernel(&self, mode: ShutdownMode) -> io::Result<()>;
     /// The states that the kernel can put the guest into.
     fn sleep_states(&self) -> String;
     /// Puts the guest into such a state.
-    fn enter_state(&self, state: &str) -> io::Result<()>;
+    fn enter_sleep_state(&self, state: &str) -> io::Result<()>;
 }
 
-/// The inits that end a guest on a signal.
+/// The init systems that shut down on a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Init {
+pub(crate) enum InitSystem {
     /// systemd(1).
     Systemd,
     /// Busybox's, and others that follow it.
     Busybox,
 }
 
-/// Where the kernel tells which states it knows, and is put into them.
+/// Lists the sleep states that the kernel supports, and enters the one that is written to it.
 pub(crate) const SLEEP_STATES: &str = "/sys/power/state";
-/// What errors say that programs were run for.
+/// What programs are run for, in error texts.
 const SHUTDOWN_ACTION: &str = "shutdown";
 
-/// Ends the guest, or begins to.
-pub(crate) fn end(end: End, means: &impl Means) -> Result<()> {
-    let (program, option) = match end {
-        End::PowerOff => ("/sbin/poweroff", "-P"),
-        End::Halt => ("/sbin/halt", "-H"),
-        End::Reboot => ("/sbin/reboot", "-r"),
+/// Shuts the guest down, or starts to.
+pub(crate) fn shut_down(mode: ShutdownMode, platform: &impl Platform) -> Result<()> {
+    let (program, option) = match mode {
+        ShutdownMode::PowerOff => ("/sbin/poweroff", "-P"),
+        ShutdownMode::Halt => ("/sbin/halt", "-H"),
+        ShutdownMode::Reboot => ("/sbin/reboot", "-r"),
     };
-    if means.has(program) {
-        return means.run(program, &[], SHUTDOWN_ACTION);
+    if platform.has(program) {
+        return platform.run(program, &[], SHUTDOWN_ACTION);
     }
     let shutdown = "/sbin/shutdown";
-    if means.has(shutdown) {
-        return means.run(shutdown, &["-h", option, "+0", "hypervisor initiated shutdown"], SHUTDOWN_ACTION);
+    if platform.has(shutdown) {
+        return platform.run(shutdown, &["-h", option, "+0", "hypervisor initiated shutdown"], SHUTDOWN_ACTION);
     }
-    if let Some(signal) = means.init().map(|init| signal_for(init, end)).filter(|signal| means.init_heeds(*signal)) {
-        log::info!("sending init signal {signal}: there is no {program} and no {shutdown}");
-        return means
-            .signal_init(signal)
-            .map_err(|error| Error::generic(format!("failed to send init signal {signal}: {}", errno::words(error))));
+    if let Some(signal) = shutdown_signal(platform, mode) {
+        log::info!("sending signal {signal} to init: there is no {program} and no {shutdown}");
+        return platform.signal_init(signal).map_err(|error| {
+            Error::generic(format!("failed to send init signal {signal}: {}", errno::describe(error)))
+        });
     }
-    log::warn!("leaving the end to the kernel: there is no {program}, no {shutdown}, and no init that is known");
-    means.end_at_once(end).map_err(|error| Error::generic(format!("failed to shutdown: {}", errno::words(error))))
+    log::warn!("leaving the shutdown to the kernel: there is no {program}, no {shutdown}, and no known init system");
+    platform
+        .shut_down_by_kernel(mode)
+        .map_err(|error| Error::generic(format!("failed to shutdown: {}", errno::describe(error))))
 }
 
-/// The signal on which an init ends the guest.
-fn signal_for(init: Init, end: End) -> i32 {
+/// The signal on which process 1 shuts the guest down, if it does so on any.
+fn shutdown_signal(platform: &impl Platform, mode: ShutdownMode) -> Option<i32> {
+    let signal = signal_for(platform.init_system()?, mode);
+    platform.init_handles(signal).then_some(signal)
+}
+
+fn signal_for(init: InitSystem, mode: ShutdownMode) -> i32 {
     use nix::libc::{SIGTERM, SIGUSR1, SIGUSR2};
-    /// The first real-time signal that GNU's C library leaves to programs.
+    /// The first real-time signal that glibc leaves to programs. systemd counts from it.
     const SIGRTMIN: i32 = 34;
-    match (init, end) {
-        (Init::Systemd, End::Halt) => SIGRTMIN + 3,
-        (Init::Systemd, End::PowerOff) => SIGRTMIN + 4,
-        (Init::Systemd, End::Reboot) => SIGRTMIN + 5,
-        (Init::Busybox, End::Halt) => SIGUSR1,
-        (Init::Busybox, End::PowerOff) => SIGUSR2,
-        (Init::Busybox, End::Reboot) => SIGTERM,
+    match (init, mode) {
+        (InitSystem::Systemd, ShutdownMode::Halt) => SIGRTMIN + 3,
+        (InitSystem::Systemd, ShutdownMode::PowerOff) => SIGRTMIN + 4,
+        (InitSystem::Systemd, ShutdownMode::Reboot) => SIGRTMIN + 5,
+        (InitSystem::Busybox, ShutdownMode::Halt) => SIGUSR1,
+        (InitSystem::Busybox, ShutdownMode::PowerOff) => SIGUSR2,
+        (InitSystem::Busybox, ShutdownMode::Reboot) => SIGTERM,
     }
 }
 
-/// Puts the guest to sleep, or begins to.
-pub(crate) fn suspend(sleep: Sleep, means: &impl Means) -> Result<()> {
-    let ways: [fn(Sleep, &_) -> Attempt; 3] = [by_systemd, by_pm_utils, by_kernel];
+/// Suspends the guest, or starts to.
+pub(crate) fn suspend(mode: SuspendMode, platform: &impl Platform) -> Result<()> {
+    let methods: [fn(SuspendMode, &_) -> Attempt; 3] = [by_systemd, by_pm_utils, by_kernel];
     let mut failure = None;
-    for way in ways {
-        match way(sleep, means) {
+    for method in methods {
+        match method(mode, platform) {
             Attempt::Succeeded => return Ok(()),
             Attempt::Failed(desc) => {
                 log::warn!("{}", desc.trim_end());
@@ -134,89 +140,89 @@ pub(crate) fn suspend(sleep: Sleep, means: &impl Means) -> Result<()> {
     Err(Error::generic(failure.unwrap_or_else(unsupported)))
 }
 
-/// How one way went.
+/// The result of one method.
 enum Attempt {
     Succeeded,
     Failed(String),
     NotSupported,
 }
 
-fn by_systemd(sleep: Sleep, means: &impl Means) -> Attempt {
-    let (unit, verb) = match sleep {
-        Sleep::Disk => ("systemd-hibernate", "hibernate"),
-        Sleep::Ram => ("systemd-suspend", "suspend"),
-        Sleep::Hybrid => ("systemd-hybrid-sleep", "hybrid-sleep"),
+fn by_systemd(mode: SuspendMode, platform: &impl Platform) -> Attempt {
+    let (unit, verb) = match mode {
+        SuspendMode::Disk => ("systemd-hibernate", "hibernate"),
+        SuspendMode::Ram => ("systemd-suspend", "suspend"),
+        SuspendMode::Hybrid => ("systemd-hybrid-sleep", "hybrid-sleep"),
     };
-    // A unit that exists and does not run has one of these.
-    if !matches!(exit_code(means.try_program("systemctl", &["status", unit])), Some(1..=3)) {
+    // The exit codes for a unit that exists and does not run.
+    if !matches!(exit_code(platform.try_program("systemctl", &["status", unit])), Some(1..=3)) {
         return Attempt::NotSupported;
     }
-    attempt(means, "systemctl", &[verb])
+    attempt(platform, "systemctl", &[verb])
 }
 
-fn by_pm_utils(sleep: Sleep, means: &impl Means) -> Attempt {
-    let (question, program) = match sleep {
-        Sleep::Disk => ("--hibernate", "pm-hibernate"),
-        Sleep::Ram => ("--suspend", "pm-suspend"),
-        Sleep::Hybrid => ("--suspend-hybrid", "pm-suspend-hybrid"),
+fn by_pm_utils(mode: SuspendMode, platform: &impl Platform) -> Attempt {
+    let (question, program) = match mode {
+        SuspendMode::Disk => ("--hibernate", "pm-hibernate"),
+        SuspendMode::Ram => ("--suspend", "pm-suspend"),
+        SuspendMode::Hybrid => ("--suspend-hybrid", "pm-suspend-hybrid"),
     };
-    if exit_code(means.try_program("pm-is-supported", &[question])) != Some(0) {
+    if exit_code(platform.try_program("pm-is-supported", &[question])) != Some(0) {
         return Attempt::NotSupported;
     }
-    attempt(means, program, &[])
+    attempt(platform, program, &[])
 }
 
-fn by_kernel(sleep: Sleep, means: &impl Means) -> Attempt {
-    let state = match sleep {
-        Sleep::Disk => "disk",
-        Sleep::Ram => "mem",
-        Sleep::Hybrid => return Attempt::NotSupported,
+fn by_kernel(mode: SuspendMode, platform: &impl Platform) -> Attempt {
+    let state = match mode {
+        SuspendMode::Disk => "disk",
+        SuspendMode::Ram => "mem",
+        SuspendMode::Hybrid => return Attempt::NotSupported,
     };
-    if !means.sleep_states().split_whitespace().any(|known| known == state) {
+    if !platform.sleep_states().split_whitespace().any(|known| known == state) {
         return Attempt::NotSupported;
     }
-    match means.enter_state(state) {
+    match platform.enter_sleep_state(state) {
         Ok(()) => Attempt::Succeeded,
-        Err(error) => Attempt::Failed(format!("suspend: cannot write to '{SLEEP_STATES}': {}", errno::words(error))),
+        Err(error) => Attempt::Failed(format!("suspend: cannot write to '{SLEEP_STATES}': {}", errno::describe(error))),
     }
 }
 
-/// Runs a program that puts the guest to sleep.
-fn attempt(means: &impl Means, program: &str, arguments: &[&str]) -> Attempt {
-    let command = Words(program, arguments);
-    let outcome = match means.try_program(program, arguments) {
+/// Runs a program that suspends the guest.
+fn attempt(platform: &impl Platform, program: &str, arguments: &[&str]) -> Attempt {
+    let command = CommandLine(program, arguments);
+    let outcome = match platform.try_program(program, arguments) {
         Ok(outcome) => outcome,
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
             return Attempt::Failed(format!("the helper program '{command}' was not found"));
         }
-        Err(error) => return Attempt::Failed(format!("failed to create child process: {}", errno::words(error))),
+        Err(error) => return Attempt::Failed(format!("failed to create child process: {}", errno::describe(error))),
     };
-    let said = match outcome.output.trim_end() {
+    let output = match outcome.output.trim_end() {
         "" => String::new(),
-        output => format!(": {output}"),
+        text => format!(": {text}"),
     };
     use crate::process::spawn::ExitStatus::{Code, Signal};
-    Attempt::Failed(match outcome.end {
+    Attempt::Failed(match outcome.status {
         Some(Code(0)) => return Attempt::Succeeded,
         Some(Code(code)) => {
-            format!("the helper program '{command}' returned an unexpected exit status code ({code}){said}")
+            format!("the helper program '{command}' returned an unexpected exit status code ({code}){output}")
         }
-        Some(Signal(signal)) => format!("the helper program '{command}' was ended by signal {signal}{said}"),
-        None => format!("the helper program '{command}' did not end in time{said}"),
+        Some(Signal(signal)) => format!("the helper program '{command}' was ended by signal {signal}{output}"),
+        None => format!("the helper program '{command}' did not end in time{output}"),
     })
 }
 
 fn exit_code(outcome: io::Result<Outcome>) -> Option<i32> {
-    match outcome.ok()?.end {
+    match outcome.ok()?.status {
         Some(crate::process::spawn::ExitStatus::Code(code)) => Some(code),
         _ => None,
     }
 }
 
-/// A program and its arguments, as errors say it.
-struct Words<'a>(&'a str, &'a [&'a str]);
+/// A program and its arguments, as error texts show them.
+struct CommandLine<'a>(&'a str, &'a [&'a str]);
 
-impl fmt::Display for Words<'_> {
+impl fmt::Display for CommandLine<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.0)?;
         self.1.iter().try_for_each(|argument| write!(formatter, " {argument}"))

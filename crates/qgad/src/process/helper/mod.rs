@@ -1,12 +1,12 @@
 //! A helper program: one that is run to its end while a command waits for it.
 //!
-//! Its two outputs come in one pipe. The last [`MAX_OUTPUT_BYTES`] are kept, because what a program dies of it says last;
-//! the rest is read and dropped. It gets its input without anybody being held up by it, and otherwise none: one that
-//! does not read its input is judged by how it ends. Past its time limit it is killed with all of its session.
-//! What it leaves behind, a daemon that holds its pipe or itself when it cannot be killed, delays the result by
-//! [`GRACE`] only, and is looked after until it ends: its output is read and dropped, so that nothing is killed by it.
-//! It is not protected from the kernel's search for memory, whatever the agent or a guard is: it may start a database.
-//! The words are those of the protocol: the output is told as it is, its last newline included.
+//! Standard output and standard error are one pipe. The last [`MAX_OUTPUT_BYTES`] are kept, because the reason for a
+//! failure comes last; the rest is discarded. A helper that does not read its input blocks nothing, and only its exit
+//! status counts. After its timeout it is killed with all of its session.
+//! Leftovers are a daemon that holds the pipe, or the helper itself when it cannot be killed. They delay the result by
+//! [`GRACE`] only. Their output is read and discarded until they end, so that SIGPIPE kills nothing.
+//! The out-of-memory killer may choose a helper, even if the agent or a guard is protected from it: it may start a
+//! database. Error texts are those of the protocol, and contain the output as it is, including its last newline.
 
 use std::{
     fs::{File, OpenOptions},
@@ -28,13 +28,13 @@ use crate::{
     util::{errno, threads, timeout},
 };
 
-/// Most output that is kept: screens of it, and still a single line of the journal.
+/// Most output that is kept: several screens, and still one line of the journal.
 pub(crate) const MAX_OUTPUT_BYTES: usize = 16 * 1024;
-/// Most programs whose remains are looked after, a thread each. Those of further ones lose their pipe.
-const MAX_REMAINS: usize = 16;
-/// Stack of a thread that looks after remains: two pieces of output.
-const REMAINS_STACK_BYTES: usize = 64 * 1024;
-/// Bytes read at a time.
+/// Most helpers whose leftovers are drained, by a thread each. The pipes of further ones are closed.
+const MAX_DRAINS: usize = 16;
+/// Stack of a draining thread: several times its buffer of one piece.
+const DRAIN_STACK_BYTES: usize = 64 * 1024;
+/// Bytes read at a time: the buffer is on the stack.
 const PIECE_BYTES: usize = 8 * 1024;
 
 /// A program to be run to its end.
@@ -50,11 +50,11 @@ pub(crate) struct Helper<'a> {
     pub(crate) timeout: Duration,
 }
 
-/// What became of a helper that was started.
+/// How a helper ended that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// How it ended; nothing if it was killed at its time limit.
-    pub(crate) end: Option<ExitStatus>,
+    /// How it ended. `None` if it was killed after its timeout.
+    pub(crate) status: Option<ExitStatus>,
     /// The end of its output.
     pub(crate) output: String,
 }
@@ -63,11 +63,11 @@ impl Helper<'_> {
     /// Runs it, and returns its output.
     ///
     /// # Errors
-    /// When it cannot be started, ends otherwise than with 0, or does not end in time.
+    /// When it cannot be started, when its exit status is not 0, or when it does not end in time.
     pub(crate) fn run(&self) -> Result<String, Error> {
-        let outcome = self.outcome().map_err(|error| Error::generic(self.words_of_no_start(error)))?;
-        match self.words_of_failure(&outcome) {
-            Some(words) => Err(Error::generic(words)),
+        let outcome = self.outcome().map_err(|error| Error::generic(self.start_error(error)))?;
+        match self.failure(&outcome) {
+            Some(desc) => Err(Error::generic(desc)),
             None => Ok(outcome.output),
         }
     }
@@ -77,25 +77,25 @@ impl Helper<'_> {
     /// # Errors
     /// When it cannot be started; as `ENOENT` when there is no such program.
     pub(crate) fn outcome(&self) -> io::Result<Outcome> {
-        let mut conversation = self.start()?;
-        conversation.go_on(Some(Instant::now() + self.timeout), Conversation::has_ended);
-        let end = conversation.end;
-        if end.is_none() {
-            conversation.child.kill_session();
+        let mut running = self.start()?;
+        running.run_until(Some(Instant::now() + self.timeout), Running::has_exited);
+        let status = running.status;
+        if status.is_none() {
+            running.child.kill_session();
         }
-        conversation.go_on(Some(Instant::now() + GRACE), Conversation::is_over);
-        let output = conversation.output();
-        if !conversation.is_over() {
-            look_after(conversation);
+        running.run_until(Some(Instant::now() + GRACE), Running::is_finished);
+        let output = running.output();
+        if !running.is_finished() {
+            drain_in_background(running);
         }
-        Ok(Outcome { end, output })
+        Ok(Outcome { status, output })
     }
 
-    fn start(&self) -> io::Result<Conversation> {
+    fn start(&self) -> io::Result<Running> {
         let null = OpenOptions::new()
             .read(true)
             .open("/dev/null")
-            .map_err(|error| io::Error::other(format!("failed to open /dev/null: {}", errno::words(error))))?;
+            .map_err(|error| io::Error::other(format!("failed to open /dev/null: {}", errno::describe(error))))?;
         let (output, child_output) = pipe_from_child()?;
         let (child_input, input) = match self.input {
             [] => (null.into(), None),
@@ -105,46 +105,46 @@ impl Helper<'_> {
         let child = self.program.start(Stdio { input: input_end, output: output_end, error: output_end })?;
         child.unprotect();
         let input = input.map(|pipe| Input { pipe, bytes: self.input.into(), written: 0 });
-        Ok(Conversation { child, input, output: Some(output), kept: Vec::new(), end: None })
+        Ok(Running { child, input, output: Some(output), kept: Vec::new(), status: None })
     }
 
-    fn words_of_no_start(&self, error: io::Error) -> String {
-        // Also said when there is a file that cannot be run; what is told apart is that nothing could be.
+    fn start_error(&self, error: io::Error) -> String {
+        // The protocol has one text for a file that cannot be executed, and one for a process that cannot be created.
         let is_of_the_file = error.raw_os_error().map(Errno::from_raw).is_some_and(|number| {
             !matches!(number, Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ENOSYS)
         });
-        let (path, words) = (self.program.path().display(), errno::words(error));
+        let (path, text) = (self.program.path().display(), errno::describe(error));
         match is_of_the_file {
-            true => format!("child process has failed to {}: failed to exec '{path}': {words}\n", self.action),
-            false => format!("failed to create child process: {words}"),
+            true => format!("child process has failed to {}: failed to exec '{path}': {text}\n", self.action),
+            false => format!("failed to create child process: {text}"),
         }
     }
 
-    fn words_of_failure(&self, outcome: &Outcome) -> Option<String> {
-        let Outcome { end, output } = outcome;
+    fn failure(&self, outcome: &Outcome) -> Option<String> {
+        let Outcome { status, output } = outcome;
         let failed = format!("child process has failed to {}", self.action);
-        let behind = |words: &str| if output.is_empty() { words.to_owned() } else { format!("{words}: {output}") };
-        match end {
+        let with_output = |desc: &str| if output.is_empty() { desc.to_owned() } else { format!("{desc}: {output}") };
+        match status {
             Some(ExitStatus::Code(0)) => None,
             Some(ExitStatus::Code(code)) if output.is_empty() => Some(format!("{failed}: exit status {code}")),
-            Some(ExitStatus::Code(_)) => Some(behind(&failed)),
-            Some(ExitStatus::Signal(_)) => Some(behind("child process has terminated abnormally")),
-            None => Some(behind(&format!("{failed}: timed out after {} s", self.timeout.as_secs_f64()))),
+            Some(ExitStatus::Code(_)) => Some(with_output(&failed)),
+            Some(ExitStatus::Signal(_)) => Some(with_output("child process has terminated abnormally")),
+            None => Some(with_output(&format!("{failed}: timed out after {} s", self.timeout.as_secs_f64()))),
         }
     }
 }
 
-/// A program that was started, and our ends of its pipes.
+/// A helper that was started, and our ends of its pipes.
 #[derive(Debug)]
-struct Conversation {
+struct Running {
     child: Child,
     input: Option<Input>,
     output: Option<File>,
     kept: Vec<u8>,
-    end: Option<ExitStatus>,
+    status: Option<ExitStatus>,
 }
 
-/// What is still to be read by the program.
+/// What the program has not read yet.
 #[derive(Debug)]
 struct Input {
     pipe: File,
@@ -152,11 +152,11 @@ struct Input {
     written: usize,
 }
 
-impl Conversation {
-    /// Moves bytes until something has come to be, or it is too late.
-    fn go_on(&mut self, deadline: Option<Instant>, until: fn(&Self) -> bool) {
+impl Running {
+    /// Moves input and output until a condition holds or the deadline has passed.
+    fn run_until(&mut self, deadline: Option<Instant>, until: fn(&Self) -> bool) {
         while !until(self) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            let child = self.end.is_none().then(|| PollFd::new(self.child.as_fd(), PollFlags::POLLIN));
+            let child = self.status.is_none().then(|| PollFd::new(self.child.as_fd(), PollFlags::POLLIN));
             let output = self.output.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
             let input = self.input.as_ref().map(|input| PollFd::new(input.pipe.as_fd(), PollFlags::POLLOUT));
             let mut wanted: Vec<_> = [child, output, input].into_iter().flatten().collect();
@@ -165,19 +165,19 @@ impl Conversation {
             }
             self.write();
             self.read();
-            if self.end.is_none() {
-                self.end = self.child.try_wait().ok().flatten();
+            if self.status.is_none() {
+                self.status = self.child.try_wait().ok().flatten();
             }
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.end.is_some()
+    fn has_exited(&self) -> bool {
+        self.status.is_some()
     }
 
-    /// Whether nothing is left of it.
-    fn is_over(&self) -> bool {
-        self.end.is_some() && self.output.is_none()
+    /// Whether it has exited and nothing holds its pipe.
+    fn is_finished(&self) -> bool {
+        self.status.is_some() && self.output.is_none()
     }
 
     fn write(&mut self) {
@@ -185,7 +185,7 @@ impl Conversation {
         match pipe.write(&bytes[*written..]) {
             Ok(count) if *written + count < bytes.len() => *written += count,
             Err(error) if is_temporary(&error) => {}
-            // All is written, or nobody reads it.
+            // All is written, or the pipe has no reader.
             Ok(_) | Err(_) => self.input = None,
         }
     }
@@ -196,40 +196,40 @@ impl Conversation {
         match pipe.read(&mut piece) {
             Ok(count @ 1..) => {
                 self.kept.extend(&piece[..count]);
-                self.forget_beginning(2 * MAX_OUTPUT_BYTES);
+                self.discard_beginning(2 * MAX_OUTPUT_BYTES);
             }
             Err(error) if is_temporary(&error) => {}
             Ok(0) | Err(_) => self.output = None,
         }
     }
 
-    /// Keeps the end of the output if there is more than so much.
-    fn forget_beginning(&mut self, limit: usize) {
+    /// Keeps only the end of the output if it is longer than the limit.
+    fn discard_beginning(&mut self, limit: usize) {
         if self.kept.len() > limit {
             self.kept.drain(..self.kept.len() - MAX_OUTPUT_BYTES);
         }
     }
 
     fn output(&mut self) -> String {
-        self.forget_beginning(MAX_OUTPUT_BYTES);
+        self.discard_beginning(MAX_OUTPUT_BYTES);
         String::from_utf8_lossy(&std::mem::take(&mut self.kept)).into_owned()
     }
 }
 
-/// Looks after what a program has left behind, until nothing of it is left.
-fn look_after(mut conversation: Conversation) {
-    static REMAINS: AtomicUsize = AtomicUsize::new(0);
-    conversation.input = None;
-    let others = REMAINS.fetch_add(1, Ordering::Relaxed);
-    let has_begun = others < MAX_REMAINS && {
-        let look_after = move || {
-            conversation.go_on(None, Conversation::is_over);
-            REMAINS.fetch_sub(1, Ordering::Relaxed);
+/// Reads and discards output until the leftovers of a helper end.
+fn drain_in_background(mut running: Running) {
+    static DRAINS: AtomicUsize = AtomicUsize::new(0);
+    running.input = None;
+    let others = DRAINS.fetch_add(1, Ordering::Relaxed);
+    let is_started = others < MAX_DRAINS && {
+        let drain = move || {
+            running.run_until(None, Running::is_finished);
+            DRAINS.fetch_sub(1, Ordering::Relaxed);
         };
-        threads::start("remains", REMAINS_STACK_BYTES, look_after).is_ok()
+        threads::start("drain", DRAIN_STACK_BYTES, drain).is_ok()
     };
-    if !has_begun {
-        REMAINS.fetch_sub(1, Ordering::Relaxed);
+    if !is_started {
+        DRAINS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

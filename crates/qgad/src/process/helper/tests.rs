@@ -22,7 +22,7 @@ fn check(script: &str, input: &[u8], expected: Result<&str, &str>) {
 fn wait_until(is_so: impl Fn() -> bool) {
     let end = Instant::now() + TIMEOUT;
     while !is_so() {
-        assert!(Instant::now() < end, "it did not come to be");
+        assert!(Instant::now() < end, "it did not happen in time");
         std::thread::yield_now();
     }
 }
@@ -34,7 +34,7 @@ fn a_success_gives_both_outputs_in_their_order() {
 }
 
 #[test]
-fn a_failure_is_told_by_the_output_or_else_by_the_status() {
+fn the_error_has_the_output_or_else_the_exit_status() {
     check("echo no such user >&2; exit 3", b"", Err("child process has failed to do it: no such user\n"));
     check("exit 3", b"", Err("child process has failed to do it: exit status 3"));
 }
@@ -47,12 +47,12 @@ fn an_end_by_a_signal_is_abnormal() {
 
 #[test]
 fn a_program_that_cannot_be_run_is_named() {
-    let words = |program| run(program, &[], b"", TIMEOUT).unwrap_err();
+    let error = |program| run(program, &[], b"", TIMEOUT).unwrap_err();
     let expected = "child process has failed to do it: failed to exec '/nonexistent': No such file or directory\n";
-    assert_eq!(words("/nonexistent"), expected);
+    assert_eq!(error("/nonexistent"), expected);
     let expected = "child process has failed to do it: failed to exec 'qgad-absent': No such file or directory\n";
-    assert_eq!(words("qgad-absent"), expected);
-    assert_eq!(words("/dev"), "child process has failed to do it: failed to exec '/dev': Permission denied\n");
+    assert_eq!(error("qgad-absent"), expected);
+    assert_eq!(error("/dev"), "child process has failed to do it: failed to exec '/dev': Permission denied\n");
 }
 
 #[test]
@@ -71,14 +71,14 @@ fn input_of_any_size_is_read_or_not() {
 }
 
 #[test]
-fn past_its_limit_a_program_is_killed_with_all_of_its_session() {
+fn after_its_timeout_a_program_is_killed_with_all_of_its_session() {
     let directory = tempfile::tempdir().unwrap();
-    let place = directory.path().join("held");
-    mkfifo(&place, Mode::S_IRWXU).unwrap();
-    let held = nix::fcntl::open(&place, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).unwrap();
-    let script = format!("exec 3>{}; echo >&3; trap '' TERM; sleep 1000 & sleep 1000", place.display());
+    let fifo = directory.path().join("held");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let held = nix::fcntl::open(&fifo, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).unwrap();
+    let script = format!("exec 3>{}; echo >&3; trap '' TERM; sleep 1000 & sleep 1000", fifo.display());
     let mut ready = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
-    // The first one may not have come so far.
+    // The first run may time out before the script is ready.
     let error = loop {
         let error = run("sh", &["-c", &script], b"", Duration::from_millis(200)).unwrap_err();
         poll(&mut ready, nix::poll::PollTimeout::ZERO).unwrap();
@@ -93,17 +93,17 @@ fn past_its_limit_a_program_is_killed_with_all_of_its_session() {
 }
 
 #[test]
-fn what_was_said_until_the_limit_is_told() {
+fn the_error_has_the_output_up_to_the_timeout() {
     let endless = run("sh", &["-c", "while :; do echo waiting; done"], b"", Duration::from_secs(1)).unwrap_err();
     assert!(endless.starts_with("child process has failed to do it: timed out after 1 s: "), "{endless}");
     assert!(endless.contains("\nwaiting\n"), "{endless}");
 }
 
 #[test]
-fn a_daemon_that_holds_the_pipe_neither_delays_the_result_for_ever_nor_dies_of_its_output() {
+fn a_daemon_that_holds_the_pipe_neither_blocks_the_result_nor_is_killed_by_its_output() {
     let directory = tempfile::tempdir().unwrap();
-    let place = |name| directory.path().join(name);
-    let (gate, done) = (place("gate"), place("done"));
+    let path = |name| directory.path().join(name);
+    let (gate, done) = (path("gate"), path("done"));
     mkfifo(&gate, Mode::S_IRWXU).unwrap();
     let show = |path: &Path| path.display().to_string();
     let script = format!(

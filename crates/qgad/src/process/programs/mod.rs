@@ -1,13 +1,14 @@
 //! The programs that hosts started.
 //!
-//! One thread, begun with the first program, feeds their input, drains their output and reaps them; it sleeps unless
-//! one of them has something for it. No program is ever held up by output that nobody asked about: of each stream
-//! [`MAX_OUTPUT_BYTES`] are kept, of all together [`MAX_KEPT_BYTES`], and the rest is read and dropped.
-//! A program is over when it has ended and its captured pipes have, too; a pipe that something it left behind holds
-//! open delays that by [`GRACE`] only, and is drained for as long as it is open, so that nothing is killed by it.
-//! A program is not protected from the kernel's search for memory, whatever the agent is.
-//! What became of a program is told once, and forgotten when nobody asks for [`MAX_AGE`] or much else is waiting.
-//! Programs outlive an agent that leaves: an heir (`heir`) keeps their pipes open.
+//! One thread, started with the first program, writes their input, reads their output and reaps them. It sleeps while
+//! there is nothing to do. Output never blocks a program: the agent keeps [`MAX_OUTPUT_BYTES`] of each stream and
+//! [`MAX_KEPT_BYTES`] of all, and discards the rest.
+//! A program has exited, for the host, when its process has ended and its captured pipes are closed. A process that
+//! it left behind may hold a pipe open. That delays the exit by [`GRACE`] only, and the pipe is read until it is
+//! closed, so that SIGPIPE kills nothing.
+//! The out-of-memory killer may choose a program, even if the agent is protected from it.
+//! A host gets the exit status once. It is forgotten when no host asks for [`MAX_AGE`], or when there are too many.
+//! Programs outlive the agent: a pipe holder (`pipe_holder`) keeps their pipes open.
 
 mod pipe_holder;
 mod pump;
@@ -28,7 +29,7 @@ use qga::{
 };
 
 pub(crate) use self::pipe_holder::{OPTION as PIPE_HOLDER_OPTION, run as run_pipe_holder};
-use self::table::{Table, Watched};
+use self::table::{Started, Table};
 use crate::{
     environment::Environment,
     process::spawn::{Program, Stdio, pipe_from_child, pipe_to_child},
@@ -41,12 +42,12 @@ pub(crate) const MAX_RUNNING: usize = 128;
 pub(crate) const MAX_KEPT_BYTES: usize = 128 * 1024 * 1024;
 /// Most input waiting for all programs together, for the same reason.
 pub(crate) const MAX_WAITING_BYTES: usize = 128 * 1024 * 1024;
-/// How long a program that has ended is not over because something else holds its pipes: a last line still gets out.
+/// How long the exit of a program is delayed while another process holds its pipes: enough for its last lines.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
-/// How long it is remembered what became of a program.
+/// How long an exit status is kept for a host that does not ask.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// The programs, and the thread that looks after them.
+/// The programs, and the thread that serves them.
 #[derive(Debug)]
 pub(crate) struct Programs {
     shared: Arc<Shared>,
@@ -97,22 +98,22 @@ impl Programs {
         })?;
         child.unprotect();
         let pid = i64::from(child.pid().as_raw());
-        self.shared.table().insert(&self.shared.epoll, Watched { child, input, output, error })?;
+        self.shared.table().insert(&self.shared.epoll, Started { child, input, output, error })?;
         Ok(pid)
     }
 
-    /// How a program is doing. Says so for the last time when it is over.
+    /// Whether a program has exited, and how. It is forgotten once its exit was returned.
     pub(crate) fn status(&self, pid: i64) -> Result<ProgramStatus, Error> {
         self.shared.table().collect(pid, Instant::now())
     }
 
-    /// Gives the pipes that are still open to a process that outlives this one, which is about to leave.
+    /// Passes the open pipes to a pipe holder. For an agent that is about to end.
     pub(crate) fn hand_over(&self, environment: &Environment) {
         let pipes = self.shared.table().take_pipes();
-        if !pipes.are_none()
+        if !pipes.is_empty()
             && let Err(error) = pipe_holder::start(&pipes, environment)
         {
-            log::warn!("programs lose their input and output: {}", errno::words(error));
+            log::warn!("programs lose their input and output: {}", errno::describe(error));
         }
     }
 

@@ -1,10 +1,10 @@
-//! Who looks after the pipes of programs whose agent has left.
+//! The process that keeps the pipes of programs open after their agent has ended.
 //!
-//! A program that writes to a pipe which nobody reads any more is killed by that: an upgrade of the guest that a host runs
-//! through the agent would end halfway when it comes to the agent. So an agent that leaves starts an heir, this very program,
-//! and hands over the pipes that are open. The heir drops what programs write, gives them the rest of their input, and ends
-//! with the last pipe. What programs have written and how they end is lost with the agent. An agent that is killed leaves
-//! no heir.
+//! A program that writes to a pipe without a reader is killed by SIGPIPE. An upgrade of the guest that a host runs
+//! through the agent would then stop halfway, when it replaces the agent. So an agent that ends starts a pipe holder,
+//! which is the same executable, and passes it the open pipes. The pipe holder discards what programs write, gives
+//! them the rest of their input, and ends with the last pipe. The output that the agent had and the exit status of
+//! the programs are lost. An agent that is killed leaves no pipe holder.
 
 use std::{
     fs::{File, OpenOptions},
@@ -28,31 +28,31 @@ use super::{pump::STACK_BYTES, table::Pipes};
 use crate::{
     environment::Environment,
     process::{
-        passing::{receive, send},
+        descriptor_passing::{receive, send, take_standard_input},
         spawn::{Program, Stdio},
     },
-    sys,
     util::errno,
 };
 
-/// What makes this program an heir; not an option for people.
-pub(crate) const OPTION: &str = "--program-heir";
-/// This very program, whatever is at its path by now.
+/// The option that makes this executable a pipe holder. Not for people.
+pub(crate) const OPTION: &str = "--pipe-holder";
+/// The executable of this process. An upgrade may have replaced the file at its path.
 const OURSELVES: &str = "/proc/self/exe";
-/// How long the agent waits for its heir to take the next pipe: a service manager that wants it to leave waits longer.
-const PATIENCE_SECONDS: i64 = 2;
+/// How long, in seconds, the agent waits for the pipe holder to receive the next pipe. A service manager that stops the
+/// agent waits longer.
+const SEND_TIMEOUT_SECONDS: i64 = 2;
 
-/// A pipe that is read.
+/// A message with a pipe to read.
 const OUTPUT: u8 = b'O';
-/// What is to be written to the pipe that comes next.
+/// A message with the bytes to write to the pipe that follows.
 const REST: u8 = b'R';
-/// A pipe that is written.
+/// A message with a pipe to write.
 const INPUT: u8 = b'I';
 
-/// Starts an heir and gives it the pipes.
+/// Starts a pipe holder and passes it the pipes.
 pub(super) fn start(pipes: &Pipes, environment: &Environment) -> io::Result<()> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    setsockopt(&ours, sockopt::SendTimeout, &TimeVal::new(PATIENCE_SECONDS, 0))?;
+    setsockopt(&ours, sockopt::SendTimeout, &TimeVal::new(SEND_TIMEOUT_SECONDS, 0))?;
     let null = OpenOptions::new().write(true).open("/dev/null")?;
     let program = Program::new(OURSELVES, [OPTION], environment.for_children())?;
     program.start(Stdio { input: theirs.as_fd(), output: null.as_fd(), error: io::stderr().as_fd() })?;
@@ -70,22 +70,22 @@ pub(super) fn start(pipes: &Pipes, environment: &Environment) -> io::Result<()> 
     Ok(())
 }
 
-/// Runs the heir to its end.
+/// Runs the pipe holder to its end.
 pub(crate) fn run() -> ExitCode {
-    // A name for lists of processes; that of the program is the path by which it was started.
-    let _ = prctl::set_name(c"qgad-heir");
-    match look_after_pipes() {
+    // For lists of processes, which would show `exe`. The kernel allows 15 bytes.
+    let _ = prctl::set_name(c"qgad-pipes");
+    match hold_pipes() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("the pipes of programs whose agent has left are given up: {}", errno::words(error));
+            log::error!("programs lose their input and output: {}", errno::describe(error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// A thread each, which needs no memory but its stack.
-fn look_after_pipes() -> io::Result<()> {
-    let agent = sys::fd::take_inherited(0)?;
+/// Serves each pipe by a thread, which needs no memory except its stack.
+fn hold_pipes() -> io::Result<()> {
+    let agent = take_standard_input()?;
     let (mut threads, mut rest) = (Vec::new(), None);
     let mut kind = [0];
     while let Some((_, Some(descriptor))) = receive(&agent, &mut kind)? {
@@ -103,7 +103,7 @@ fn look_after_pipes() -> io::Result<()> {
         }
     }
     for thread in threads {
-        // A program that has closed its input early is no failure.
+        // It is no failure when a program closes its input early.
         let _ = thread.join();
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The thread that moves the programs' bytes.
+//! The thread that moves the input and output of programs.
 
 use std::time::Instant;
 
@@ -7,24 +7,24 @@ use nix::{errno::Errno, sys::epoll::EpollEvent};
 use super::Shared;
 use crate::{sys, util::timeout};
 
-/// The thread's stack; its buffer is not on it.
+/// The stack of the thread. Its buffer is on the heap.
 pub(super) const STACK_BYTES: usize = 128 * 1024;
-/// Bytes moved at a time: what a pipe holds. Between two pieces everybody else has a turn.
+/// Bytes moved at a time: the capacity of a pipe. After each piece, the other programs have their turn.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
-/// Events taken at a time.
+/// Events handled at a time: a few programs, with three pipes each.
 const EVENTS: usize = 32;
 
-/// Serves the programs for as long as the agent lives.
+/// Moves bytes and reaps programs until the process ends.
 pub(super) fn run(shared: &Shared) {
     let mut piece = vec![0; PIECE_BYTES];
     let mut events = [EpollEvent::empty(); EVENTS];
     loop {
-        let sleep = timeout::until(shared.table().next_deadline());
-        let count = match shared.epoll.wait(&mut events, sleep) {
+        let timeout = timeout::until(shared.table().next_deadline());
+        let count = match shared.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(error) => {
-                log::error!("programs are no longer looked after: {error}");
+                log::error!("programs are no longer served: {error}");
                 return;
             }
         };
@@ -32,7 +32,7 @@ pub(super) fn run(shared: &Shared) {
             shared.table().handle(event.data(), &mut piece, Instant::now());
         }
         if shared.table().forget_old(Instant::now()) {
-            sys::memory::give_back();
+            sys::allocator::trim();
         }
     }
 }

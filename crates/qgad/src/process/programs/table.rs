@@ -1,7 +1,8 @@
-//! What is known of each program.
+//! The state of each program.
 //!
-//! A program goes from running to ended, and is forgotten when it was collected or grew old. One that left its pipes to
-//! something else stays, without a process id, until these end: its bytes are dropped as they come.
+//! A program runs, ends, and is removed when its exit status was collected or is too old. If another process still
+//! holds its pipes, the entry stays without a process id until they are closed, and what comes out of them is
+//! discarded.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,21 +21,21 @@ use qga::{
 use super::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES};
 use crate::process::spawn::{Child, ExitStatus};
 
-/// Most programs whose end nobody has asked about; what was kept of their output counts elsewhere.
+/// Most exit statuses that are kept. Their output counts towards `MAX_KEPT_BYTES`.
 const MAX_ENDED: usize = 4096;
-/// Most programs that have ended and whose pipes something else holds open; beyond that, those of the oldest are closed.
+/// Most ended programs whose pipes another process holds open. Beyond that, the pipes of the oldest are closed.
 const MAX_LEFT_OPEN: usize = 64;
 
 /// A program that was just started, with our ends of its pipes.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct Started {
     pub(super) child: Child,
     pub(super) input: Option<(File, Vec<u8>)>,
     pub(super) output: Option<File>,
     pub(super) error: Option<File>,
 }
 
-/// Pipes of programs that are still open: those that are read, and those that are written with what is to be.
+/// Open pipes of programs: those to read, and those to write, each with its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
     pub(super) outputs: Vec<File>,
@@ -42,7 +43,7 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    pub(super) fn are_none(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.outputs.is_empty() && self.inputs.is_empty()
     }
 }
@@ -51,9 +52,9 @@ impl Pipes {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     programs: HashMap<u64, Entry>,
-    /// Those that can be asked about.
+    /// The key of each program that a host can ask about.
     by_pid: HashMap<i64, u64>,
-    /// Those that have ended and can be asked about, in the order of their ends.
+    /// Ended programs that a host can ask about, oldest end first.
     ended: VecDeque<u64>,
     next_key: u64,
     running: usize,
@@ -64,7 +65,7 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Entry {
     pid: i64,
-    /// Until it is reaped.
+    /// `None` once it is reaped.
     child: Option<Child>,
     input: Option<Input>,
     streams: [Option<Stream>; 2],
@@ -81,13 +82,13 @@ struct Input {
 
 #[derive(Debug)]
 struct Stream {
-    /// Until its end.
+    /// `None` once it is closed.
     pipe: Option<File>,
     bytes: Vec<u8>,
     is_truncated: bool,
 }
 
-/// What of a program an event is about; the low bits of the event's data.
+/// Sources of events of one program. The data of an event is the key of the program times this, plus the source.
 const SOURCES: u64 = 4;
 const CHILD: u64 = 0;
 const INPUT: u64 = 1;
@@ -106,22 +107,22 @@ impl Table {
     }
 
     /// Adds a program.
-    pub(super) fn insert(&mut self, epoll: &Epoll, watched: Watched) -> io::Result<()> {
+    pub(super) fn insert(&mut self, epoll: &Epoll, started: Started) -> io::Result<()> {
         let key = self.next_key;
         self.next_key += 1;
         let watch = |source: u64, descriptor: &dyn AsFd, interest: EpollFlags| {
             epoll.add(descriptor.as_fd(), EpollEvent::new(interest, key * SOURCES + source))
         };
-        if let Err(error) = watch(CHILD, &watched.child, EpollFlags::EPOLLIN) {
-            watched.child.discard();
+        if let Err(error) = watch(CHILD, &started.child, EpollFlags::EPOLLIN) {
+            started.child.discard();
             return Err(error.into());
         }
-        // Nobody waits for these: what cannot be watched is closed, as if it had ended.
-        let input = watched.input.and_then(|(pipe, bytes)| {
+        // A pipe that cannot be watched is closed, as if it had ended.
+        let input = started.input.and_then(|(pipe, bytes)| {
             watch(INPUT, &pipe, EpollFlags::EPOLLOUT).ok().map(|()| Input { pipe, bytes, written: 0 })
         });
         let mut source = FIRST_STREAM;
-        let streams = [watched.output, watched.error].map(|pipe| {
+        let streams = [started.output, started.error].map(|pipe| {
             let stream = pipe.map(|pipe| Stream {
                 pipe: watch(source, &pipe, EpollFlags::EPOLLIN).ok().map(|()| pipe),
                 bytes: Vec::new(),
@@ -130,20 +131,20 @@ impl Table {
             source += 1;
             stream
         });
-        let pid = i64::from(watched.child.pid().as_raw());
+        let pid = i64::from(started.child.pid().as_raw());
         self.waiting_bytes += input.as_ref().map_or(0, |input| input.bytes.len());
         self.running += 1;
         if let Some(earlier) = self.by_pid.insert(pid, key) {
-            // The kernel gave the number of a program that nobody asked about to this one.
+            // The kernel has reused the process id of a program that no host asked about.
             self.forget(earlier);
             self.by_pid.insert(pid, key);
         }
         self.programs
-            .insert(key, Entry { pid, child: Some(watched.child), input, streams, ended: None, is_collected: false });
+            .insert(key, Entry { pid, child: Some(started.child), input, streams, ended: None, is_collected: false });
         Ok(())
     }
 
-    /// Moves what an event is about, at most one piece.
+    /// Handles an event. Moves at most one piece.
     pub(super) fn handle(&mut self, event: u64, piece: &mut [u8], now: Instant) {
         let (key, source) = (event / SOURCES, event % SOURCES);
         match source {
@@ -153,12 +154,12 @@ impl Table {
         }
     }
 
-    /// Tells how a program is doing, and forgets it when it is over.
+    /// Whether a program has exited, and how. It is forgotten then.
     pub(super) fn collect(&mut self, pid: i64, now: Instant) -> Result<ProgramStatus, Error> {
         let unknown = || Error::generic(format!("PID {pid} does not exist"));
         let key = *self.by_pid.get(&pid).ok_or_else(unknown)?;
         let entry = self.programs.get_mut(&key).ok_or_else(unknown)?;
-        let Some(end) = entry.over(now) else { return Ok(ProgramStatus::default()) };
+        let Some(end) = entry.exit(now) else { return Ok(ProgramStatus::default()) };
         let [(out_data, out_truncated), (err_data, err_truncated)] = entry.streams.each_mut().map(|stream| {
             let Some(stream) = stream.as_mut().filter(|stream| !stream.bytes.is_empty()) else { return (None, None) };
             let bytes = std::mem::take(&mut stream.bytes);
@@ -173,7 +174,7 @@ impl Table {
         Ok(ProgramStatus { exited: true, exitcode, signal, out_data, err_data, out_truncated, err_truncated })
     }
 
-    /// All pipes that are open, from now on somebody else's.
+    /// Takes all open pipes out of the table.
     pub(super) fn take_pipes(&mut self) -> Pipes {
         let mut pipes = Pipes::default();
         for entry in self.programs.values_mut() {
@@ -186,13 +187,13 @@ impl Table {
         pipes
     }
 
-    /// When [`Self::forget_old`] has something to do.
+    /// When [`Self::forget_old`] has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let (_, at) = self.programs.get(self.ended.front()?)?.ended?;
         Some(at + MAX_AGE)
     }
 
-    /// Forgets programs that nobody asked about for long, and tells whether there were any.
+    /// Forgets programs that no host asked about in time. Returns whether there were any.
     pub(super) fn forget_old(&mut self, now: Instant) -> bool {
         let before = self.ended.len();
         while self.ended.len() > MAX_ENDED || self.next_deadline().is_some_and(|deadline| deadline <= now) {
@@ -223,14 +224,14 @@ impl Table {
         let Some(entry) = self.programs.get_mut(&key) else { return };
         let Some(input) = &mut entry.input else { return };
         let rest = &input.bytes[input.written..];
-        let is_over = match input.pipe.write(&rest[..rest.len().min(super::pump::PIECE_BYTES)]) {
+        let is_done = match input.pipe.write(&rest[..rest.len().min(super::pump::PIECE_BYTES)]) {
             Ok(count) => {
                 input.written += count;
                 input.written == input.bytes.len()
             }
             Err(error) => !is_temporary(&error),
         };
-        if is_over {
+        if is_done {
             self.waiting_bytes -= input.bytes.len();
             entry.input = None;
         }
@@ -263,7 +264,7 @@ impl Table {
         self.kept_bytes += room;
     }
 
-    /// Forgets what others left until so many bytes can be kept, and returns how many really can.
+    /// Forgets ended programs, oldest first, until this many bytes can be kept. Returns how many can.
     fn make_room(&mut self, wanted: usize, for_key: u64) -> usize {
         while self.kept_bytes + wanted > MAX_KEPT_BYTES && self.ended.front().is_some_and(|&key| key != for_key) {
             self.forget_oldest();
@@ -274,12 +275,12 @@ impl Table {
     fn forget_oldest(&mut self) {
         let Some(&key) = self.ended.front() else { return };
         if let Some(entry) = self.programs.get(&key) {
-            log::info!("nobody asked what became of process {}", entry.pid);
+            log::info!("nobody asked for the exit status of process {}", entry.pid);
         }
         self.forget(key);
     }
 
-    /// Nobody can ask about a program that has ended any more. Its pipes are drained until they end.
+    /// Forgets an ended program. Its pipes are read until they are closed.
     fn forget(&mut self, key: u64) {
         let Some(entry) = self.programs.get_mut(&key) else { return };
         entry.is_collected = true;
@@ -315,8 +316,8 @@ impl Table {
 }
 
 impl Entry {
-    /// How it ended, once nothing more is to be waited for.
-    fn over(&self, now: Instant) -> Option<ExitStatus> {
+    /// How it ended, once its pipes are closed or have had their grace.
+    fn exit(&self, now: Instant) -> Option<ExitStatus> {
         let (end, at) = self.ended?;
         (!self.has_open_pipes() || now.saturating_duration_since(at) >= GRACE).then_some(end)
     }

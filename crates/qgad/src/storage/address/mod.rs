@@ -1,8 +1,8 @@
-//! Where a disk is: from its place in sysfs to the address that a host knows it by.
+//! The hardware address of a disk, by which a host knows it, from its path in sysfs.
 //!
-//! A directory such as `/sys/devices/pci0000:00/0000:00:05.0/virtio2/host2/target2:0:1/2:0:1:3/block/sda` has it all,
-//! together with the drivers of the PCI functions on the way: the first one whose driver is for disks is the disk's
-//! controller, those before it are bridges. What cannot be told stays unknown, and is no error.
+//! A path such as `/sys/devices/pci0000:00/0000:00:05.0/virtio2/host2/target2:0:1/2:0:1:3/block/sda` contains the whole
+//! address. Among the PCI functions in the path, the first one with a driver for disks is the controller; those
+//! before it are bridges. What cannot be determined stays unknown, and is no error.
 
 use std::{
     collections::HashSet,
@@ -15,10 +15,10 @@ use qga::commands::storage::{BusType, CcwAddress, DiskAddress, PciAddress};
 use super::device::{BlockDevice, follow};
 use crate::root::Root;
 
-/// How deep devices may be made of others: the kernel nests them a few levels at most.
+/// How deep devices may be nested: in practice a few levels.
 const MAX_DEPTH: usize = 16;
 
-/// The addresses of the disks that a device is, or stands on, the last of a directory first; each once.
+/// The addresses of the disks below a device, or of the device itself. Each once, in reverse directory order.
 pub(crate) fn of_disks_beneath(root: &Root, device: &BlockDevice<'_>) -> Vec<DiskAddress> {
     let mut addresses = Vec::new();
     collect(root, device, &mut addresses, &mut HashSet::new(), MAX_DEPTH);
@@ -39,13 +39,13 @@ fn collect(
     if !device.is_virtual() {
         addresses.extend(of_disk(root, device));
     } else if depth > 0 {
-        for part in device.parts().unwrap_or_default() {
-            collect(root, &part, addresses, seen, depth - 1);
+        for underlying in device.underlying().unwrap_or_default() {
+            collect(root, &underlying, addresses, seen, depth - 1);
         }
     }
 }
 
-/// The address of a disk or partition that is not made of others; nothing if nothing is known.
+/// The address of a disk or partition on hardware. `None` if nothing is known.
 pub(crate) fn of_disk(root: &Root, device: &BlockDevice<'_>) -> Option<DiskAddress> {
     let hardware = device.path().to_str().and_then(|path| of_path(root, path));
     let (serial, dev) = (device.serial(), device.node());
@@ -55,7 +55,7 @@ pub(crate) fn of_disk(root: &Root, device: &BlockDevice<'_>) -> Option<DiskAddre
     Some(DiskAddress { serial, dev, ..hardware.unwrap_or(DiskAddress::UNKNOWN) })
 }
 
-/// What the hardware's place tells.
+/// The address in a path of sysfs.
 fn of_path(root: &Root, path: &str) -> Option<DiskAddress> {
     let subsystem = path.strip_prefix("/sys/devices/virtual/nvme-subsystem/");
     if let Some(name) = subsystem.and_then(|rest| rest.split('/').next()) {
@@ -73,7 +73,7 @@ fn of_path(root: &Root, path: &str) -> Option<DiskAddress> {
     }
 }
 
-/// A namespace with several paths belongs to a subsystem, whose directory links to the controllers.
+/// A namespace with several paths belongs to a subsystem. Its directory has links to the controllers.
 fn controller_of_subsystem(root: &Root, name: &str) -> Option<String> {
     let subsystem = format!("/sys/devices/virtual/nvme-subsystem/{name}");
     let mut names = root.names(&subsystem).ok()?;
@@ -83,8 +83,8 @@ fn controller_of_subsystem(root: &Root, name: &str) -> Option<String> {
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let controllers = names.iter().filter(is_controller);
-    let mut places = controllers.filter_map(|name| follow(root, &Path::new(&subsystem).join(name)));
-    places.find_map(|place| place.to_str().filter(|place| place.starts_with("/sys/devices/pci")).map(Into::into))
+    let mut paths = controllers.filter_map(|name| follow(root, &Path::new(&subsystem).join(name)));
+    paths.find_map(|path| path.to_str().filter(|path| path.starts_with("/sys/devices/pci")).map(Into::into))
 }
 
 fn of_pci(root: &Root, components: &[&str]) -> Option<DiskAddress> {
@@ -114,10 +114,10 @@ fn of_pci(root: &Root, components: &[&str]) -> Option<DiskAddress> {
     None
 }
 
-/// Which of a controller's ports a disk is on, from 0. The kernel numbers the ports of all controllers in one row.
+/// The port of its controller that a disk is on, from 0. The kernel numbers the ports of all controllers together.
 fn position_of_ata_port(root: &Root, controller: &str, below: &[&str]) -> Option<i64> {
     let number_of = |name: &str, prefix| name.strip_prefix(prefix)?.parse::<u32>().ok();
-    // Old kernels have no directory for the port, and one SCSI host for each.
+    // Old kernels have no directory for a port, but one SCSI host for each.
     let (prefix, port) = ["ata", "host"]
         .into_iter()
         .find_map(|prefix| Some((prefix, below.iter().find_map(|name| number_of(name, prefix))?)))?;
@@ -126,7 +126,7 @@ fn position_of_ata_port(root: &Root, controller: &str, below: &[&str]) -> Option
     i64::try_from(numbers.filter(|&other| other < port).count()).ok()
 }
 
-/// A disk on an S/390 channel, virtio or not.
+/// A disk on a channel of S/390, with virtio or without.
 fn of_channel(components: &[&str]) -> Option<DiskAddress> {
     let subchannel = parse_channel(components.get(1)?)?;
     let device = parse_channel(components.get(2)?)?;
@@ -136,7 +136,7 @@ fn of_channel(components: &[&str]) -> Option<DiskAddress> {
     Some(of_plain_virtio(components, address.clone()).unwrap_or(address))
 }
 
-/// A virtio disk on no PCI bus.
+/// A virtio disk without PCI.
 fn of_plain_virtio(components: &[&str], address: DiskAddress) -> Option<DiskAddress> {
     components.iter().find(|name| name.starts_with("virtio"))?;
     Some(match scsi_address(components) {
@@ -147,14 +147,14 @@ fn of_plain_virtio(components: &[&str], address: DiskAddress) -> Option<DiskAddr
     })
 }
 
-/// A device on a SCSI host.
+/// The address of a device at its SCSI host.
 struct ScsiAddress {
     channel: i64,
     target: i64,
     unit: i64,
 }
 
-/// The components `targetH:C:T` and `H:C:T:L`.
+/// Reads the components `targetH:C:T` and `H:C:T:L`.
 fn scsi_address(components: &[&str]) -> Option<ScsiAddress> {
     let position = components.iter().position(|name| name.starts_with("target") && name.contains(':'))?;
     let mut numbers = components.get(position + 1)?.split(':').skip(1).map(|number| number.parse().ok());

@@ -200,7 +200,7 @@ sys/dev/block/1:6 -> ../../devices/virtual/block/dm-8
 /// Slot and node of each disk, in the order of slots.
 fn check_stack(minor: u32, expected: &[(i64, &str)]) {
     let (root, _directory) = Root::from_text(STACK);
-    let device = BlockDevice::numbered(&root, Number { major: 1, minor }).unwrap();
+    let device = BlockDevice::by_number(&root, Number { major: 1, minor }).unwrap();
     let addresses = of_disks_beneath(&root, &device);
     let mut disks: Vec<_> =
         addresses.iter().map(|address| (address.pci_controller.slot, address.dev.as_deref().unwrap())).collect();
@@ -230,7 +230,7 @@ fn a_device_made_of_no_disk_or_of_itself_has_none() {
     check_stack(5, &[]);
     // The missing one is not known at all.
     let (root, _directory) = Root::from_text(STACK);
-    let device = BlockDevice::numbered(&root, Number { major: 1, minor: 6 }).unwrap();
+    let device = BlockDevice::by_number(&root, Number { major: 1, minor: 6 }).unwrap();
     assert_eq!(of_disks_beneath(&root, &device), []);
 }
 
@@ -241,7 +241,7 @@ fn a_disk_in_an_unknown_place_is_known_by_its_node() {
          sys/devices/vbd-51712/block/xvda/uevent: DEVNAME=xvda\n\
          sys/dev/block/202:1 -> ../../devices/vbd-51712/block/odd\n",
     );
-    let at = |minor| BlockDevice::numbered(&root, Number { major: 202, minor }).unwrap();
+    let at = |minor| BlockDevice::by_number(&root, Number { major: 202, minor }).unwrap();
     let expected = DiskAddress { dev: Some("/dev/xvda".into()), ..DiskAddress::UNKNOWN };
     assert_eq!(of_disks_beneath(&root, &at(0)), [expected]);
     assert_eq!(of_disks_beneath(&root, &at(1)), []);
