@@ -48,8 +48,6 @@ pub(crate) struct Program {
     /// As it was asked for; its first element is the program.
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// The file to run, if it is not looked for.
-    file: Option<CString>,
 }
 
 /// The descriptors that a program gets.
@@ -90,7 +88,6 @@ impl Program {
         Ok(Self {
             arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
             environment: environment.collect::<Result<_, _>>()?,
-            file: None,
         })
     }
 
@@ -105,10 +102,11 @@ impl Program {
         candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
     }
 
-    /// The same program, started from this file and no other.
-    pub(crate) fn at(self, file: &Path) -> io::Result<Self> {
-        let file = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        Ok(Self { file: Some(file), ..self })
+    /// The same program, started from this file and no other. It also finds that path in its `argv[0]`: a program with
+    /// several names does what it does by the name of the file.
+    pub(crate) fn at(mut self, file: &Path) -> io::Result<Self> {
+        self.arguments[0] = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        Ok(self)
     }
 
     /// What it was asked for as.
@@ -137,9 +135,6 @@ impl Program {
     }
 
     fn start_first_found(&self, stdio: Stdio<'_>) -> nix::Result<Pid> {
-        if let Some(file) = &self.file {
-            return self.start_at(file, stdio);
-        }
         let name = self.arguments[0].as_bytes();
         if name.is_empty() {
             return Err(Errno::ENOENT);
