@@ -25,7 +25,7 @@ use qga::{
     },
     wire::message::Error,
 };
-use tz::{TimeZone, TimeZoneSettings};
+use tz::{LocalTimeType, TimeZone, TimeZoneSettings};
 
 use super::{Result, Run};
 use crate::{
@@ -137,13 +137,23 @@ fn zone_at(root: &Root, variable: Option<&str>, unix_time: i64) -> Timezone {
         None => read_zone(root, LOCAL_TIME.into()),
         Some(variable) => zone_by_name(root, variable.strip_prefix(':').unwrap_or(variable)),
     };
-    match zone.as_ref().map(|zone| zone.find_local_time_type(unix_time)) {
-        Some(Ok(local)) => Timezone {
+    match zone.as_ref().and_then(|zone| local_time_type(zone, unix_time)) {
+        Some(local) => Timezone {
             zone: Some(local.time_zone_designation()).filter(|name| !name.is_empty()).map(Into::into),
             offset: local.ut_offset().into(),
         },
-        _ => Timezone { zone: Some("UTC".into()), offset: 0 },
+        None => Timezone { zone: Some("UTC".into()), offset: 0 },
     }
+}
+
+/// What holds in a zone at a time. A zone file without a rule for the time after its last transition means, as the C
+/// library has it, that what held last holds on: files of version 1, those cut by `zic -r`, and the `right/` zones.
+fn local_time_type(zone: &TimeZone, unix_time: i64) -> Option<&LocalTimeType> {
+    zone.find_local_time_type(unix_time).ok().or_else(|| {
+        let zone = zone.as_ref();
+        let last = zone.transitions().last()?;
+        zone.local_time_types().get(last.local_time_type_index())
+    })
 }
 
 fn zone_by_name(root: &Root, name: &str) -> Option<TimeZone> {
@@ -186,5 +196,90 @@ mod tests {
         check("X5", 3_155_760_000_000_000_000, Some((3_155_760_000, 0)));
         check("X-1", -1, Some((-1, 999_999_999)));
         check("X1", 0, None);
+    }
+
+    /// A zone file of version 1, which has no rule for the time after its last transition: India's, with one transition.
+    fn version_1_file() -> Vec<u8> {
+        let (transitions, types, names): (u32, u32, &[u8]) = (1, 2, b"LMT\0IST\0");
+        let counts = [0, 0, 0, transitions, types, u32::try_from(names.len()).unwrap()];
+        let mut file = [b"TZif\0".as_slice(), &[0; 15]].concat();
+        file.extend(counts.into_iter().flat_map(u32::to_be_bytes));
+        file.extend((-764_145_000_i32).to_be_bytes());
+        file.push(1);
+        for (offset, name) in [(21_208_i32, 0), (19_800, 4)] {
+            file.extend(offset.to_be_bytes());
+            file.extend([0, name]);
+        }
+        file.extend(names);
+        file
+    }
+
+    #[test]
+    fn what_held_last_in_a_zone_without_a_closing_rule_holds_on() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("zone"), version_1_file()).unwrap();
+        let zone = |time| zone_at(&Root::at(directory.path()), Some("/zone"), time);
+        assert_eq!(zone(1_700_000_000), Timezone { zone: Some("IST".into()), offset: 19_800 });
+        assert_eq!(zone(-800_000_000), Timezone { zone: Some("LMT".into()), offset: 21_208 });
+    }
+
+    /// The zones of the database below a directory, by their names there.
+    fn zones_below(directory: &Path, prefix: &str) -> Vec<String> {
+        let mut zones = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap().map(std::result::Result::unwrap) {
+            let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+            if entry.path().is_dir() {
+                zones.extend(zones_below(&entry.path(), &format!("{name}/")));
+            } else if std::fs::read(entry.path()).unwrap().starts_with(b"TZif") {
+                zones.push(name);
+            }
+        }
+        zones
+    }
+
+    #[test]
+    fn every_zone_of_the_database_is_what_date_says_now_and_at_other_times() {
+        let now = i64::try_from(time_since_epoch().as_secs()).unwrap();
+        // 1883, 1918, 1942, 1970, 1986, summer and winter of 2003, 2024, 2037, 2061 and 2100.
+        let times = [
+            -2_740_000_000,
+            -1_620_000_000,
+            -880_000_000,
+            100,
+            520_000_000,
+            1_057_000_000,
+            1_070_000_000,
+            1_720_000_000,
+            2_140_000_000,
+            2_880_000_000,
+            4_100_000_000,
+            now,
+        ];
+        let directory = tempfile::tempdir().unwrap();
+        let dates = directory.path().join("dates");
+        std::fs::write(&dates, times.map(|time| format!("@{time}\n")).concat()).unwrap();
+        let zones = zones_below(Path::new(ZONE_DATABASE), "");
+        assert!(zones.len() > 300, "the zone database is installed");
+        for zone in zones {
+            let mut date = std::process::Command::new("date");
+            let output =
+                date.env("TZ", &zone).env("LC_ALL", "C").arg("-f").arg(&dates).arg("+%Z %:::z").output().unwrap();
+            let output = String::from_utf8(output.stdout).unwrap();
+            let ours = times.map(|time| {
+                let Timezone { zone: name, offset } = zone_at(&Root::machine(), Some(&zone), time);
+                let name = name.unwrap_or_default();
+                // Of `-00`, which is no time that is known, date(1) says -00.
+                let is_negative = offset < 0 || (offset == 0 && name.starts_with('-'));
+                let (sign, offset) = (if is_negative { '-' } else { '+' }, offset.unsigned_abs());
+                let (hours, minutes, seconds) = (offset / 3600, offset / 60 % 60, offset % 60);
+                let precision = match (minutes, seconds) {
+                    (0, 0) => String::new(),
+                    (_, 0) => format!(":{minutes:02}"),
+                    _ => format!(":{minutes:02}:{seconds:02}"),
+                };
+                format!("{name} {sign}{hours:02}{precision}")
+            });
+            assert_eq!(ours.to_vec(), output.lines().collect::<Vec<_>>(), "{zone}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::{guest::Guest, process::spawn::Program, util::errno};
+use crate::{guest::Guest, logging::audit, process::spawn::Program, util::errno};
 
 impl Run for Exec {
     fn run(self, guest: &Guest) -> Result<StartedProgram> {
@@ -34,7 +34,7 @@ impl Run for Exec {
     }
 
     fn audit_subject(&self) -> Option<String> {
-        Some(self.path.clone())
+        Some(audit::path(&self.path))
     }
 }
 

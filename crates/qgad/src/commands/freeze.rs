@@ -11,7 +11,7 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::guest::Guest;
+use crate::{guest::Guest, logging::audit};
 
 impl Run for FreezeStatus {
     fn run(self, guest: &Guest) -> Result<FreezeState> {
@@ -31,7 +31,9 @@ impl Run for FreezeList {
     }
 
     fn audit_subject(&self) -> Option<String> {
-        self.mountpoints.as_ref().map(|mountpoints| mountpoints.join(" "))
+        self.mountpoints
+            .as_ref()
+            .map(|mountpoints| audit::list(mountpoints.iter().map(|mountpoint| audit::path(mountpoint))))
     }
 }
 

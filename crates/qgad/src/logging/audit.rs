@@ -14,8 +14,10 @@ use serde::Serialize;
 
 use crate::logging;
 
-/// Most characters of the subject: a host may send a path of any length.
-const MAX_SUBJECT_LENGTH: usize = 256;
+/// Most characters of a name. A longer one loses its middle.
+const MAX_NAME_LENGTH: usize = 256;
+/// Most characters of the subject, which may be a list of names: a host may send names of any length.
+const MAX_SUBJECT_LENGTH: usize = 1024;
 
 /// An audited command that has started. A line is written when it ends.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ impl Entry {
         spec.audited.then(|| Self {
             command: spec.name,
             class: spec.class.name(),
-            subject: subject().map(|text| truncated(&text)),
+            subject: subject().map(|text| shorten(&text, MAX_SUBJECT_LENGTH)),
             time: SystemTime::now(),
             started: Instant::now(),
         })
@@ -102,11 +104,41 @@ fn rfc_3339(time: SystemTime) -> String {
         .map_or_else(|_| String::new(), |time| time.to_string())
 }
 
-fn truncated(text: &str) -> String {
-    match text.char_indices().nth(MAX_SUBJECT_LENGTH) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.into(),
+/// A path as a subject: without the empty and `.` components that could push its end out of sight.
+pub(crate) fn path(path: &str) -> String {
+    let components = path.split('/').filter(|component| !matches!(*component, "" | "."));
+    let clean = components.collect::<Vec<_>>().join("/");
+    let slash = if path.starts_with('/') { "/" } else { "" };
+    shorten(&format!("{slash}{clean}"), MAX_NAME_LENGTH)
+}
+
+/// A list as a subject: the names that there is room for, and how many more there are.
+pub(crate) fn list(names: impl ExactSizeIterator<Item = String>) -> String {
+    let (count, mut told, mut subject) = (names.len(), 0, String::new());
+    for name in names {
+        if subject.chars().count() + name.chars().count() > MAX_SUBJECT_LENGTH - "... and 4294967295 more".len() {
+            let more = count - told;
+            return format!("{subject}... and {more} more");
+        }
+        subject += &name;
+        told += 1;
+        if told < count {
+            subject.push(' ');
+        }
     }
+    subject
+}
+
+/// The beginning and the end of a text that is too long.
+fn shorten(text: &str, max_length: usize) -> String {
+    let length = text.chars().count();
+    if length <= max_length {
+        return text.into();
+    }
+    let kept = (max_length - "...".len()) / 2;
+    let head: String = text.chars().take(kept).collect();
+    let tail: String = text.chars().skip(length - kept).collect();
+    format!("{head}...{tail}")
 }
 
 #[cfg(test)]
@@ -130,8 +162,28 @@ mod tests {
     }
 
     #[test]
-    fn the_subject_is_bounded() {
-        assert_eq!(truncated("/bin/true"), "/bin/true");
-        assert_eq!(truncated(&"ü".repeat(MAX_SUBJECT_LENGTH + 1)), "ü".repeat(MAX_SUBJECT_LENGTH) + "...");
+    fn a_name_that_is_too_long_loses_its_middle() {
+        assert_eq!(path("/bin/true"), "/bin/true");
+        let long = path(&format!("/begin/{}/end", "ü".repeat(MAX_NAME_LENGTH)));
+        assert_eq!(long.chars().count(), MAX_NAME_LENGTH - 1);
+        assert!(long.starts_with("/begin/ü") && long.contains("ü...ü") && long.ends_with("ü/end"), "{long}");
+    }
+
+    #[test]
+    fn padding_does_not_push_the_end_of_a_path_out_of_sight() {
+        assert_eq!(path(&format!("/{}etc/hostname", "./".repeat(130))), "/etc/hostname");
+        assert_eq!(path("//etc//./hostname/"), "/etc/hostname");
+        assert_eq!(path("./a/../b"), "a/../b");
+        assert_eq!(path("/"), "/");
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_says_how_many_names_it_leaves_out() {
+        let names = |count: usize| list((0..count).map(|number| format!("/mnt/{number:04}")));
+        assert_eq!(names(0), "");
+        assert_eq!(names(3), "/mnt/0000 /mnt/0001 /mnt/0002");
+        let long = names(5000);
+        assert!(long.ends_with(" /mnt/0099 ... and 4900 more"), "{long}");
+        assert!(long.chars().count() <= MAX_SUBJECT_LENGTH);
     }
 }

@@ -50,8 +50,6 @@ pub(crate) struct Program {
     /// As the caller gave them. The first one is the program.
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// The file to run. `None` if it is looked up by name.
-    file: Option<CString>,
 }
 
 /// The descriptors that a program gets.
@@ -92,7 +90,6 @@ impl Program {
         Ok(Self {
             arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
             environment: environment.collect::<Result<_, _>>()?,
-            file: None,
         })
     }
 
@@ -107,10 +104,11 @@ impl Program {
         candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
     }
 
-    /// The same program, but always started from this file.
-    pub(crate) fn at(self, file: &Path) -> io::Result<Self> {
-        let file = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        Ok(Self { file: Some(file), ..self })
+    /// The same program, but always started from this file. Its `argv[0]` is the file's path: a program that acts by the
+    /// name it is called with acts by the file's own name.
+    pub(crate) fn at(mut self, file: &Path) -> io::Result<Self> {
+        self.arguments[0] = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        Ok(self)
     }
 
     /// The program as the caller named it.
@@ -139,9 +137,6 @@ impl Program {
     }
 
     fn start_first_found(&self, stdio: Stdio<'_>) -> nix::Result<Pid> {
-        if let Some(file) = &self.file {
-            return self.start_at(file, stdio);
-        }
         let name = self.arguments[0].as_bytes();
         if name.is_empty() {
             return Err(Errno::ENOENT);

@@ -63,6 +63,29 @@ fn programs_and_files_outside_the_lists_are_refused() {
 }
 
 #[test]
+fn an_allowed_program_is_told_its_own_path_whatever_the_link_was_called() {
+    let scene = Scene::new();
+    let (tool, link) = (scene.path("tool"), scene.path("id"));
+    fs::copy("/bin/sh", &tool).unwrap();
+    std::os::unix::fs::symlink(&tool, &link).unwrap();
+    fs::write(scene.path("config"), format!("[general]\nexec-allow={}\n", tool.display())).unwrap();
+    let _agent = scene.listening(&[]);
+    let asked = |command: &str, arguments: &str| {
+        let request = format!(r#"{{"execute":"{command}","arguments":{arguments}}}"#);
+        let answer = ask(UnixStream::connect(scene.path("socket")).unwrap(), request.as_bytes());
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["return"].clone()
+    };
+    let program = format!(r#"{{"path":"{}","arg":["-c","echo $0"],"capture-output":true}}"#, link.display());
+    let pid = &asked("guest-exec", &program)["pid"];
+    let ended = wait_for("the end of the program", || {
+        let status = asked("guest-exec-status", &format!(r#"{{"pid":{pid}}}"#));
+        status["exited"].as_bool().unwrap().then_some(status)
+    });
+    let output = qga::wire::base64::Base64::decode(ended["out-data"].as_str().unwrap().as_bytes());
+    assert_eq!(output.into_bytes().unwrap(), format!("{}\n", tool.display()).into_bytes());
+}
+
+#[test]
 fn the_report_has_every_command_and_every_mistake_with_its_line() {
     let scene = Scene::new();
     let config = "[general]\nprofile=backup\ngarbage\nverbose=maybe\nexec-alow=/x\nblock-rpcs=guest-bogus;guest-ping\n";

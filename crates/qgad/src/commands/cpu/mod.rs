@@ -20,6 +20,7 @@ use qga::{
 use super::{Result, Run};
 use crate::{
     guest::Guest,
+    logging::audit,
     root::Root,
     util::errno::{self, could_not_open},
 };
@@ -54,7 +55,7 @@ impl Run for SetVcpus {
 
     fn audit_subject(&self) -> Option<String> {
         let set = self.vcpus.iter().map(|cpu| format!("{}={}", cpu.logical_id, u8::from(cpu.online)));
-        Some(set.collect::<Vec<_>>().join(" "))
+        Some(audit::list(set))
     }
 }
 

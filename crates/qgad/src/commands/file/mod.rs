@@ -32,7 +32,7 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::{guest::Guest, open_files::MAX_OPEN_FILES, policy::AllowedPath, sys, util::errno};
+use crate::{guest::Guest, logging::audit, open_files::MAX_OPEN_FILES, policy::AllowedPath, sys, util::errno};
 
 /// Most bytes that the I/O thread reads from the page cache: half a millisecond in which no other peer is served.
 const MAX_INLINE_READ_BYTES: usize = 1024 * 1024;
@@ -65,7 +65,7 @@ impl Run for FileOpen {
     }
 
     fn audit_subject(&self) -> Option<String> {
-        Some(format!("{} (mode: '{}')", self.path, self.mode.as_deref().unwrap_or("r")))
+        Some(format!("{} (mode: '{}')", audit::path(&self.path), audit::path(self.mode.as_deref().unwrap_or("r"))))
     }
 }
 

@@ -19,6 +19,7 @@ use qga::{
 use super::{Result, Run};
 use crate::{
     guest::Guest,
+    logging::audit,
     root::Root,
     util::errno::{self, could_not_open},
 };
@@ -46,7 +47,7 @@ impl Run for SetMemoryBlocks {
 
     fn audit_subject(&self) -> Option<String> {
         let set = self.mem_blks.iter().map(|block| format!("{}={}", block.phys_index, u8::from(block.online)));
-        Some(set.collect::<Vec<_>>().join(" "))
+        Some(audit::list(set))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Users who are logged in, and passwords.
 //!
-//! Logins come from utmp. Some distributions do not write it any more: if utmp has no login, they come from logind's
-//! sessions, except for sessions that are closing. Each user is reported once, with the earliest login, in the order of
-//! utmp or of the login times. Invalid records are skipped. A guest that has neither source has no logins.
+//! Logins come from utmp, except for records whose process is gone. Some distributions do not write utmp any more: if
+//! it has no login, they come from logind's sessions, except for sessions that are closing. Each user is reported once,
+//! with the earliest login, in the order of utmp or of the login times. Invalid records are skipped. A guest that has
+//! neither source has no logins.
 //! The guest's chpasswd(8) sets a password, because it knows the guest's own rules and directories. In a guest without
 //! it, the agent writes the password files itself. A password never appears in a log, an error or a program's
 //! arguments.
@@ -32,6 +33,8 @@ use crate::{
 };
 
 const UTMP: &str = "/var/run/utmp";
+/// The process that every guest has whose `/proc` is mounted.
+const INIT_PROCESS: i32 = 1;
 /// One file a session, with lines such as `USER=ann`. Other files there have a dot in their names.
 const SESSIONS: &str = "/run/systemd/sessions";
 /// Classes of sessions in which a user works, rather than a greeter or a service manager.
@@ -97,7 +100,7 @@ fn hash(guest: &Guest, password: &[u8]) -> std::result::Result<String, String> {
 impl Run for GetUsers {
     fn run(self, guest: &Guest) -> Result<Vec<LoggedInUser>> {
         let logins = match guest.root.read(UTMP) {
-            Ok(contents) => utmp_logins(&contents, &Layout::OF_THIS_MACHINE),
+            Ok(contents) => utmp_logins(&contents, &Layout::OF_THIS_MACHINE, |pid| has_process(&guest.root, pid)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::generic(format!("failed to read {UTMP}: {}", errno::describe(error)))),
         };
@@ -146,18 +149,27 @@ impl Layout {
     const NARROW: Self = Self { bytes: 384, time: 340, time_bytes: 4 };
     const WIDE: Self = Self { bytes: 400, time: 344, time_bytes: 8 };
     const OF_THIS_MACHINE: Self = if cfg!(target_arch = "aarch64") { Self::WIDE } else { Self::NARROW };
+    const PID: usize = 4;
     const USER: std::ops::Range<usize> = 44..76;
     /// The type of a record of a login, in its first two bytes.
     const USER_PROCESS: i16 = 7;
 }
 
-/// The logins in the contents of utmp.
-fn utmp_logins(contents: &[u8], layout: &Layout) -> Vec<Login> {
+/// Whether a process exists, as far as `/proc` tells.
+fn has_process(root: &Root, pid: i32) -> bool {
+    let exists = |pid: i32| root.open(format!("/proc/{pid}"), OFlag::O_PATH).is_ok();
+    pid <= 0 || exists(pid) || !exists(INIT_PROCESS)
+}
+
+/// The logins in the contents of utmp whose processes exist.
+fn utmp_logins(contents: &[u8], layout: &Layout, has_process: impl Fn(i32) -> bool) -> Vec<Login> {
     let number = |bytes: &[u8]| match bytes {
         [a, b, c, d] => i32::from_ne_bytes([*a, *b, *c, *d]).into(),
         _ => bytes.try_into().map_or(0, i64::from_ne_bytes),
     };
     let login = |record: &[u8]| {
+        let [a, b, c, d, ..] = record[Layout::PID..] else { return None };
+        has_process(i32::from_ne_bytes([a, b, c, d])).then_some(())?;
         let user = record[Layout::USER].split(|byte| *byte == 0).next().filter(|user| !user.is_empty())?;
         let (seconds, rest) = record[layout.time..].split_at(layout.time_bytes);
         let time = number(seconds).saturating_mul(1_000_000).saturating_add(number(&rest[..layout.time_bytes]));

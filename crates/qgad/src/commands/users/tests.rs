@@ -58,6 +58,20 @@ fn each_user_of_utmp_is_reported_once_with_the_earliest_login() {
 }
 
 #[test]
+fn a_user_whose_processes_are_gone_is_not_logged_in() {
+    let of_process = |user, pid: i32| {
+        let mut record = record(&Layout::OF_THIS_MACHINE, 7, user, 5, 0);
+        record[Layout::PID..Layout::PID + 4].copy_from_slice(&pid.to_ne_bytes());
+        record
+    };
+    let records = [of_process("gone", 77), of_process("ann", 78)];
+    check("proc/1/\nproc/78/\n", &records, &[("ann", 5.0)]);
+    check(&format!("proc/1/\n{SESSION}"), &records[..1], &[("ann", 1_700_000_000.25)]);
+    // A guest without /proc does not tell.
+    check("", &records, &[("gone", 5.0), ("ann", 5.0)]);
+}
+
+#[test]
 fn an_incomplete_record_is_skipped() {
     let mut torn = record(&Layout::OF_THIS_MACHINE, 7, "ann", 5, 0);
     torn.pop();
@@ -68,7 +82,7 @@ fn an_incomplete_record_is_skipped() {
 fn a_name_may_fill_its_field_and_need_not_be_utf8() {
     let mut contents = record(&Layout::NARROW, 7, &"x".repeat(32), 5, 0);
     contents[Layout::USER.start] = 0xFF;
-    let logins = utmp_logins(&contents, &Layout::NARROW);
+    let logins = utmp_logins(&contents, &Layout::NARROW, |_| true);
     assert_eq!(logins, [Login { user: format!("\u{FFFD}{}", "x".repeat(31)), time: 5_000_000 }]);
 }
 
@@ -76,7 +90,7 @@ fn a_name_may_fill_its_field_and_need_not_be_utf8() {
 fn both_layouts_are_read() {
     for layout in [Layout::NARROW, Layout::WIDE] {
         let contents = record(&layout, 7, "ann", 1_700_000_000, 999_999).repeat(2);
-        let logins = utmp_logins(&contents, &layout);
+        let logins = utmp_logins(&contents, &layout, |_| true);
         assert_eq!(logins.len(), 2);
         assert_eq!(logins[1], Login { user: "ann".into(), time: 1_700_000_000_999_999 });
     }
