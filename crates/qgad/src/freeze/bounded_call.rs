@@ -1,8 +1,11 @@
-//! Work that may take for ever, such as opening what lies below a dead network file system.
+//! A call that may never return, such as opening a file below the mount point of a dead network file system.
 //!
-//! It is done by a thread of its own and waited for within bounds. It says what it is about to do, so that errors can name
-//! it. There is one at a time: as long as one that was given up has not returned, a further one is refused, so that a dead
-//! place costs one thread and what that holds, however often it is asked for.
+//! A thread of its own makes the call, and the caller waits until a deadline. The call reports what it is about to do, so
+//! that an error can name it. There is one call at a time: while one that was given up has not returned, further ones are
+//! refused. So a dead mount costs one thread, however often a host asks.
+//!
+//! The executor and the probes bound calls, too, and share no code with this: the executor must not wait, and gets its
+//! results as events of the I/O loop; the probes ask many questions in one call and go on behind one that hangs.
 
 use std::{
     sync::{
@@ -87,9 +90,9 @@ impl BoundedCall {
     }
 
     fn begin(&self, doing: &str, until: Instant) -> Result<(), Error> {
-        let patience = until.saturating_duration_since(Instant::now());
+        let timeout = until.saturating_duration_since(Instant::now());
         let is_in_the_way = |state: &mut State| state.doing.is_some() && !state.is_given_up;
-        let waited = self.0.changed.wait_timeout_while(self.0.state(), patience, is_in_the_way);
+        let waited = self.0.changed.wait_timeout_while(self.0.state(), timeout, is_in_the_way);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if let Some(doing) = &state.doing {
             return Err(Error::generic(format!("failed to {doing}: no answer since an earlier attempt")));

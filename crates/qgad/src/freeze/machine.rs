@@ -1,7 +1,6 @@
-//! The machine that file systems are really frozen on.
+//! The real machine, on which file systems are frozen.
 //!
-//! Looking for file systems and opening them may take for ever, if a mount point lies below a dead network file system: it is
-//! an `bounded_call`.
+//! Finding and opening file systems may hang on a mount point below a dead network file system, so both are bounded calls.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -108,7 +107,7 @@ fn find(
         };
         let candidates = candidates(&root, &exclude, named.as_deref(), mount_of)?;
         let open = |candidate| {
-            look(Candidate::place(candidate));
+            look(Candidate::mount_point(candidate));
             Target::open(&root, candidate)
         };
         let opened: Result<Vec<_>, _> = candidates.iter().map(open).collect();

@@ -1,39 +1,39 @@
 //! Freezing that cannot strand a guest.
 //!
-//! | stage | what it means | how it is left |
-//! |---|---|---|
-//! | thawed | writers write | a host's freeze: **freezing** |
-//! | freezing | the hook runs, then one file system after the other is frozen | all done: **frozen**; none, a failure, the time limit, a thaw, the guard's end: **thawing** |
-//! | frozen | writers wait; only what a freeze needs is served | a thaw, or the guard ended it: **thawing** |
-//! | thawing | the last frozen is thawed first, the guard leaves, the hook runs | always: **thawed** |
-//! | taking over | an agent found the freeze of another one, and takes over its guard | always: **frozen**, or **thawed** if there was none |
+//! A freeze goes through the stages thawed, freezing, frozen, thawing, or begins with taking over the freeze of an earlier
+//! agent; [`stage`] has every step. The freeze hook runs first. Then one file system after the other is frozen. On the
+//! first failure, at the timeout, or when a thaw is asked for, everything is thawed again.
 //!
-//! Each file system has a thread of its own (`worker`), so that nothing waits for ever for one that does not answer. One that
-//! does not thaw when it is told to is left over: its thread and the guard stay until it has, and nothing is frozen before.
-//! Before the first one is frozen a second process holds all of them (`guard`) and thaws them when the lease ends or no
-//! agent is left; who then asks for the thaw is told so, once.
-//! While writers wait, or something is left over, the agent writes nothing to any disk and its memory is locked; what it
-//! would log is kept in memory.
-//! The thaw hook runs after every attempt, whatever became of it; a note tells the next agent if this one ends before.
-//! What becomes of a freeze while no host asks is told by `takeover`.
+//! Each file system has a thread of its own ([`worker`]), so that one that does not answer delays no other. One that does
+//! not thaw when it is told to becomes a leftover ([`leftovers`]): its worker and the guard stay until it has thawed, and
+//! nothing is frozen before that.
+//!
+//! Before the first file system is frozen, a second process holds all of them ([`guard`]). It thaws them when the lease
+//! ends, or when the agent is gone and no new one comes. The next thaw reports that once, as an error.
+//!
+//! While file systems are frozen, or there are leftovers, the agent writes to no disk and locks its memory. It holds its
+//! log in memory, and defers other work ([`deferred`]).
+//!
+//! The thaw hook runs after every attempt, successful or not. A note tells the next agent if this one ends before that.
+//! [`takeover`] has what happens to a freeze without a request of a host.
 
 mod bounded_call;
+mod deferred;
 mod guard;
 mod hooks;
+mod leftovers;
 mod machine;
 mod marker;
 mod parts;
 mod plan;
+mod stage;
 mod takeover;
 mod target;
 mod worker;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -51,15 +51,18 @@ pub(crate) use self::{
     plan::Exclude,
 };
 use self::{
+    deferred::DeferredJobs,
+    leftovers::Leftovers,
     parts::{Action, Claim, Guard, GuardEnd, Lease, Machine, OnEnd, TakeoverSocket},
+    stage::Stage,
     target::{Operations, Target},
     worker::{Thawed, Worker, thaw_each},
 };
 use crate::util::errno;
 
-/// How often somebody who waits for a freeze looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(50);
-/// Longest attempt to freeze, hooks included: it must end before the command's own deadline, past which a host would not
+/// How often a freeze that waits for a file system checks whether it was cancelled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest attempt to freeze, hooks included: it must end before the command's own timeout, after which a host would not
 /// learn that its guest is frozen.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
@@ -101,27 +104,10 @@ struct Shared {
 }
 
 struct Inner {
-    stage: Stage,
-    /// Why the freeze that is under way is not wanted any more.
-    cancelled: Option<String>,
-    /// Which freeze this is, so that the end of an old guard is not taken for that of a new one.
-    freeze: u64,
-    /// When that began.
-    since: Instant,
+    stage: Stage<Held>,
     /// What did not thaw when it was told to, or a guard that may not have left yet.
     leftovers: Option<Leftovers>,
-    deferred: Vec<Deferred>,
-}
-
-type Deferred = Box<dyn FnOnce() + Send>;
-
-#[derive(Debug)]
-enum Stage {
-    Thawed,
-    TakingOver,
-    Freezing,
-    Frozen(Held),
-    Thawing { are_writers_waiting: bool },
+    deferred: DeferredJobs,
 }
 
 /// All that a freeze holds.
@@ -132,21 +118,6 @@ struct Held {
     lease: Lease,
     /// Since when the lease counts.
     since: Instant,
-}
-
-/// What a freeze left.
-#[derive(Debug)]
-struct Leftovers {
-    /// What did not thaw when it was told to; nothing once all has, and the agent writes again.
-    stuck: Arc<[Worker]>,
-    guard: Option<Arc<dyn Guard>>,
-}
-
-impl Inner {
-    /// Whether a file system has not thawed that was told to.
-    fn is_anything_stuck(&self) -> bool {
-        self.leftovers.as_ref().is_some_and(|leftovers| !leftovers.stuck.is_empty())
-    }
 }
 
 impl Held {
@@ -163,13 +134,14 @@ impl Held {
 impl Freezer {
     /// A freezer, of a guest that is thawed unless there is a marker; then [`Self::recover`] must follow.
     pub(crate) fn new(machine: Box<dyn Machine>, marker: Marker, limits: Limits) -> Self {
-        let stage = if marker.is_set() { Stage::TakingOver } else { Stage::Thawed };
-        if matches!(stage, Stage::TakingOver) {
-            machine.quiesce();
-        }
-        let since = Instant::now();
-        let since = since.checked_sub(marker.age()).unwrap_or(since);
-        let inner = Inner { stage, cancelled: None, freeze: 0, since, leftovers: None, deferred: Vec::new() };
+        let stage = match marker.is_set() {
+            true => {
+                machine.quiesce();
+                Stage::taking_over(marker.age())
+            }
+            false => Stage::thawed(),
+        };
+        let inner = Inner { stage, leftovers: None, deferred: DeferredJobs::default() };
         Self(Arc::new(Shared {
             machine,
             marker,
@@ -187,27 +159,22 @@ impl Freezer {
 
     /// For how long commands have been refused because of that.
     pub(crate) fn frozen_for(&self) -> Option<Duration> {
-        let inner = self.0.inner();
-        match inner.stage {
-            Stage::Thawed | Stage::Thawing { are_writers_waiting: false } => None,
-            _ => Some(inner.since.elapsed()),
-        }
+        self.0.inner().stage.frozen_for()
     }
 
     /// Whether everything that was to be frozen is.
     pub(crate) fn is_frozen(&self) -> bool {
-        let inner = self.0.inner();
-        matches!(inner.stage, Stage::TakingOver | Stage::Frozen(_) | Stage::Thawing { are_writers_waiting: true })
+        self.0.inner().stage.is_frozen()
     }
 
-    /// Does something that writes to a disk: now, or once that does not wait for ever.
+    /// Runs a job that writes to a disk: now, or once nothing is frozen.
     pub(crate) fn when_thawed(&self, job: impl FnOnce() + Send + 'static) {
         let mut inner = self.0.inner();
-        if matches!(inner.stage, Stage::Thawed) && !inner.is_anything_stuck() {
+        if inner.stage.is_thawed() && !inner.is_anything_stuck() {
             drop(inner);
             job();
         } else {
-            inner.deferred.push(Box::new(job));
+            inner.deferred.add(job);
         }
     }
 
@@ -263,9 +230,9 @@ impl Freezer {
             return Err(Error::generic(format!("{note}: what was copied since then may be inconsistent")));
         }
         if !stuck.is_empty() {
-            let places = stuck.join(", ");
+            let mount_points = stuck.join(", ");
             return Err(Error::generic(format!(
-                "failed to thaw {places}: no answer yet, it is thawed as soon as it can be"
+                "failed to thaw {mount_points}: no answer yet, it is thawed as soon as it can be"
             )));
         }
         hook.map(|()| count + others)
@@ -289,15 +256,8 @@ impl Shared {
 
     /// Thawed to freezing.
     fn begin(&self, command: &str) -> Result<(), Error> {
-        let mut inner = self.wait_while(|inner| matches!(inner.stage, Stage::Thawing { .. }));
-        if !matches!(inner.stage, Stage::Thawed) {
-            return Err(refusal(command, inner.since.elapsed()));
-        }
-        inner.stage = Stage::Freezing;
-        inner.since = Instant::now();
-        inner.cancelled = None;
-        inner.freeze += 1;
-        Ok(())
+        let mut inner = self.wait_while(|inner| inner.stage.is_thawing());
+        inner.stage.begin_freeze().map_err(|frozen_for| refusal(command, frozen_for))
     }
 
     /// Runs the freeze hook, unless an earlier freeze is not done with. If it fails it has run the thaw hook itself.
@@ -355,16 +315,17 @@ impl Shared {
     fn freeze_each(&self, workers: &[Worker], until: Instant) -> Result<i64, Error> {
         let mut count = 0;
         for worker in workers {
-            let failed =
-                |reason: String| Error::generic(format!("failed to freeze {}: {reason}", worker.place().display()));
+            let failed = |reason: String| {
+                Error::generic(format!("failed to freeze {}: {reason}", worker.mount_point().display()))
+            };
             worker.freeze();
             let frozen = loop {
                 let now = Instant::now();
-                if let Some(frozen) = worker.frozen(until.min(now + LOOK)) {
+                if let Some(frozen) = worker.frozen(until.min(now + POLL_INTERVAL)) {
                     break frozen;
                 }
-                if let Some(reason) = &self.inner().cancelled {
-                    return Err(failed(reason.clone()));
+                if let Some(reason) = self.inner().stage.cancelled() {
+                    return Err(failed(reason.into()));
                 }
                 if now >= until {
                     return Err(failed(format!("timed out after {} s", self.limits.timeout.as_secs_f64())));
@@ -373,7 +334,7 @@ impl Shared {
             match frozen {
                 Ok(()) => count += 1,
                 Err(error @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
-                    log::debug!("{} was not frozen: {}", worker.place().display(), errno::describe(error));
+                    log::debug!("{} was not frozen: {}", worker.mount_point().display(), errno::describe(error));
                 }
                 Err(error) => return Err(failed(errno::describe(error))),
             }
@@ -387,21 +348,18 @@ impl Shared {
         if let Some(guard) = &held.guard {
             guard.complete();
         }
-        let mut inner = self.inner();
-        if let Some(reason) = inner.cancelled.take() {
-            return Err((held, reason));
-        }
         held.since = Instant::now();
-        inner.stage = Stage::Frozen(held);
+        self.inner().stage.settle(held)?;
         self.changed.notify_all();
         Ok(())
     }
 
     /// Where nothing is held of the freeze that was found, what is frozen must be found before it is said to be thawed.
     fn refuse_blind_thaw(&self) -> Result<(), Error> {
-        let holds_nothing = match &self.inner().stage {
-            Stage::Frozen(held) => held.workers.is_empty() && held.guard.is_none(),
-            _ => false,
+        let holds_nothing = {
+            let stage = &mut self.inner().stage;
+            let number = stage.number();
+            stage.held(number).is_some_and(|held| held.workers.is_empty() && held.guard.is_none())
         };
         if holds_nothing {
             self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
@@ -411,19 +369,8 @@ impl Shared {
 
     /// Frozen to thawing. A freeze that is under way is given up first.
     fn begin_thaw(&self) -> Option<Held> {
-        let mut inner = self.inner();
-        if matches!(inner.stage, Stage::Freezing) {
-            inner.cancelled = Some("a thaw was asked for".into());
-        }
-        drop(inner);
-        let is_on_the_move =
-            |stage: &Stage| matches!(stage, Stage::TakingOver | Stage::Freezing | Stage::Thawing { .. });
-        let mut inner = self.wait_while(|inner| is_on_the_move(&inner.stage));
-        let are_writers_waiting = matches!(inner.stage, Stage::Frozen(_));
-        match std::mem::replace(&mut inner.stage, Stage::Thawing { are_writers_waiting }) {
-            Stage::Frozen(held) => Some(held),
-            _ => None,
-        }
+        self.inner().stage.cancel_freeze("a thaw was asked for");
+        self.wait_while(|inner| inner.stage.is_changing()).stage.begin_thaw()
     }
 
     /// Thaws what is held, last frozen first, and lets the guard leave.
@@ -460,73 +407,19 @@ impl Shared {
         thawed.count
     }
 
-    /// Keeps what has not thawed, until it has.
-    fn leave_over(self: &Arc<Self>, workers: Vec<Worker>, guard: Option<Arc<dyn Guard>>) {
-        let remaining = Arc::new(AtomicUsize::new(workers.len()));
-        let stuck: Arc<[Worker]> = workers.into();
-        self.inner().leftovers = Some(Leftovers { stuck: Arc::clone(&stuck), guard });
-        for worker in &*stuck {
-            let (shared, remaining) = (Arc::clone(self), Arc::clone(&remaining));
-            worker.when_thawed(move || {
-                if remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    shared.finish_leftovers();
-                }
-            });
-        }
-    }
-
-    /// Everything that was left over has thawed.
-    fn finish_leftovers(&self) {
-        let guard = self.inner().leftovers.as_ref().and_then(|leftovers| leftovers.guard.clone());
-        guard.inspect(|guard| guard.leave());
-        self.write_again();
-        log::info!("what did not thaw at once is thawed");
-        let mut inner = self.inner();
-        if let Some(leftovers) = &mut inner.leftovers {
-            leftovers.stuck = Arc::new([]);
-        }
-        let put_off_meanwhile = std::mem::take(&mut inner.deferred);
-        drop(inner);
-        put_off_meanwhile.into_iter().for_each(|job| job());
-    }
-
-    /// A file system that was given up must be done with before it is frozen again, or it would be thawed too early.
-    fn refuse_leftovers(&self) -> Result<(), Error> {
-        let inner = self.inner();
-        let Some(Leftovers { stuck, guard }) = &inner.leftovers else { return Ok(()) };
-        let now = Instant::now();
-        if let Some(worker) = stuck.iter().find(|worker| worker.thawed(now).is_none()).or(stuck.first()) {
-            let place = worker.place().display();
-            return Err(Error::generic(format!("{place} does not answer since an earlier freeze or thaw")));
-        }
-        let guard = guard.clone();
-        drop(inner);
-        match guard.is_none_or(|guard| guard.is_gone(Instant::now() + GUARD_TIMEOUT)) {
-            true => Ok(()),
-            false => Err(Error::generic("the guard of an earlier freeze has not left yet")),
-        }
-    }
-
-    /// Thawing to thawed. If writers were kept waiting, what was put off is done first; then the thaw hook runs.
+    /// Ends a thaw. If file systems were frozen, deferred jobs run first; then the thaw hook runs.
     fn end(&self, were_writers_waiting: bool) -> Result<(), Error> {
         if were_writers_waiting {
             if !self.inner().is_anything_stuck() {
-                self.write_again();
+                self.resume_writing();
             }
             self.remove(Marker::clear);
-            self.inner().stage = Stage::Thawing { are_writers_waiting: false };
+            self.inner().stage.let_writers_go_on();
         }
         let hook = self.machine.run_hook(Action::Thaw);
         self.remove(Marker::clear_thaw_hook_pending);
         self.become_thawed();
         hook
-    }
-
-    /// Does what was put off, and goes on as usual.
-    fn write_again(&self) {
-        let deferred = std::mem::take(&mut self.inner().deferred);
-        deferred.into_iter().for_each(|job| job());
-        self.machine.resume();
     }
 
     /// Removes files from the state directory.
@@ -541,12 +434,11 @@ impl Shared {
 
     fn become_thawed(&self) {
         let mut inner = self.inner();
-        inner.stage = Stage::Thawed;
-        inner.cancelled = None;
-        let deferred = if inner.is_anything_stuck() { Vec::new() } else { std::mem::take(&mut inner.deferred) };
+        inner.stage.end();
+        let deferred = if inner.is_anything_stuck() { DeferredJobs::default() } else { inner.deferred.take() };
         drop(inner);
         self.changed.notify_all();
-        deferred.into_iter().for_each(|job| job());
+        deferred.run();
     }
 
     /// A failure of the hook is in the log; there is nobody else to tell.

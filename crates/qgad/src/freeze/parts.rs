@@ -1,5 +1,4 @@
-//! What the state machine of a freeze works with: the machine, and the guard. Tests have parts of their own, which fail on
-//! purpose.
+//! What a freeze works with: the machine and the guard. Tests have their own, which fail on purpose.
 
 use std::{
     fmt,
@@ -68,7 +67,7 @@ pub(crate) trait Guard: fmt::Debug + Send + Sync {
 /// The socket on which a new agent is waited for. It is kept, because none can be made while its directory is frozen.
 pub(crate) type TakeoverSocket = Arc<OwnedFd>;
 
-/// How long a freeze may last; for ever if not given.
+/// How long a freeze may last; without end if not given.
 pub(crate) type Lease = Option<Duration>;
 
 /// Called once, from a thread of its own, when a guard ends that was not told to.

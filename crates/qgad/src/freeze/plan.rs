@@ -1,10 +1,10 @@
-//! What is frozen, and in which order.
+//! Which file systems are frozen, and in which order.
 //!
-//! Each file system once, however often it is mounted. What stands on another one is frozen before it: a file system in
-//! a loop image before the one that holds the image, also through device mapper, RAID and btrfs; writing back the upper
-//! one would otherwise wait for the lower one for ever. Then what is mounted on another one, and apart from that the last
-//! mounted first, which is the reference's order. Thawing goes the other way round.
-//! What the administrator excludes is left out, by mount point or by type, whoever asks for it.
+//! Each file system is frozen once, however often it is mounted. One that stands on another one is frozen before it, such
+//! as a file system in a loop image before the one that holds the image, also through device mapper, RAID and btrfs:
+//! otherwise writing back the upper one would wait for the lower one. Next, a file system that is mounted on another one
+//! is frozen before it. Apart from that the last mounted is frozen first, as in qemu-ga. Thawing has the reverse order.
+//! File systems that the configuration excludes, by mount point or type, are left out even if a host names them.
 
 use std::{
     collections::{BinaryHeap, HashMap, HashSet},
@@ -38,26 +38,26 @@ pub(crate) struct Candidate {
 /// File systems that are never frozen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Exclude {
-    places: Globs,
+    mount_points: Globs,
     kinds: Globs,
 }
 
 impl Exclude {
     /// Takes patterns over: of mount points if they begin with a slash, of types otherwise.
     pub(crate) fn new(patterns: Vec<String>) -> Self {
-        let (places, kinds) = patterns.into_iter().partition(|pattern| pattern.starts_with('/'));
-        Self { places: Globs::new(places), kinds: Globs::new(kinds) }
+        let (mount_points, kinds) = patterns.into_iter().partition(|pattern| pattern.starts_with('/'));
+        Self { mount_points: Globs::new(mount_points), kinds: Globs::new(kinds) }
     }
 
     fn covers(&self, candidate: &Candidate) -> bool {
         let first = &candidate.mounts[0];
-        self.places.matches(first.mount_point.as_os_str().as_bytes()) || self.kinds.matches(first.kind.as_bytes())
+        self.mount_points.matches(first.mount_point.as_os_str().as_bytes()) || self.kinds.matches(first.kind.as_bytes())
     }
 }
 
 impl Candidate {
     /// The place it is known by.
-    pub(crate) fn place(&self) -> &Path {
+    pub(crate) fn mount_point(&self) -> &Path {
         &self.mounts[0].mount_point
     }
 
@@ -226,8 +226,8 @@ sys/devices/virtual/block/loop1/loop/backing_file: /outer/image
         let named = named.map(owned);
         let mount_of = |path: &Path| files.iter().find(|(file, _)| Path::new(file) == path).map(|(_, mount)| *mount);
         let found = candidates(&root, &Exclude::new(owned(exclude)), named.as_deref(), mount_of).unwrap();
-        let places: Vec<_> = found.iter().map(|one| one.place().to_str().unwrap()).collect();
-        assert_eq!(places, expected);
+        let mount_points: Vec<_> = found.iter().map(|one| one.mount_point().to_str().unwrap()).collect();
+        assert_eq!(mount_points, expected);
     }
 
     fn mounts(lines: &[&str]) -> String {

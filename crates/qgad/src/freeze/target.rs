@@ -27,7 +27,7 @@ use crate::{root::Root, storage::mounts::Mount, sys, util::errno};
 #[derive(Debug)]
 pub(crate) struct Target {
     /// The place it is known by.
-    pub(crate) place: PathBuf,
+    pub(crate) mount_point: PathBuf,
     /// A directory or a file on it.
     pub(crate) descriptor: OwnedFd,
 }
@@ -62,13 +62,16 @@ impl Target {
         for open in [open_directory, open_file] {
             for mount in &candidate.mounts {
                 match open(root, mount) {
-                    Ok(descriptor) => return Ok(Some(Self { place: candidate.place().into(), descriptor })),
+                    Ok(descriptor) => {
+                        return Ok(Some(Self { mount_point: candidate.mount_point().into(), descriptor }));
+                    }
                     Err(error) => failure = failure.or(Some(error)),
                 }
             }
         }
         let failure = failure.unwrap_or_else(|| Errno::ENOENT.into());
-        let text = format!("failed to open {}: {}", candidate.place().display(), errno::describe(clone(&failure)));
+        let text =
+            format!("failed to open {}: {}", candidate.mount_point().display(), errno::describe(clone(&failure)));
         if candidate.is_named || is_want_of_resources(&failure) {
             return Err(Error::generic(text));
         }
@@ -125,16 +128,16 @@ pub(crate) mod tests {
     use super::*;
     use crate::storage::device::Number;
 
-    fn candidate(places: &[&Path], is_named: bool) -> Candidate {
-        let mount = |place: &&Path| Mount {
+    fn candidate(mount_points: &[&Path], is_named: bool) -> Candidate {
+        let mount = |mount_point: &&Path| Mount {
             id: 0,
             parent: 0,
             file_system: Number { major: 8, minor: 1 },
             device: Number { major: 8, minor: 1 },
-            mount_point: place.into(),
+            mount_point: mount_point.into(),
             kind: "ext4".into(),
         };
-        Candidate { mounts: places.iter().map(mount).collect(), is_named }
+        Candidate { mounts: mount_points.iter().map(mount).collect(), is_named }
     }
 
     #[test]
@@ -143,7 +146,7 @@ pub(crate) mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
         let opened = Target::open(&Root::machine(), &candidate(&[&file, directory.path()], false)).unwrap().unwrap();
-        assert_eq!(opened.place, file);
+        assert_eq!(opened.mount_point, file);
         assert_eq!(fstat(&opened.descriptor).unwrap().st_mode & libc::S_IFMT, libc::S_IFDIR);
         let opened = Target::open(&Root::machine(), &candidate(&[&file], false)).unwrap().unwrap();
         assert_eq!(fstat(&opened.descriptor).unwrap().st_mode & libc::S_IFMT, libc::S_IFREG);
@@ -151,8 +154,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_cannot_be_opened_is_left_out_unless_it_was_named() {
-        for place in ["/nonexistent", "/dev/null"] {
-            assert!(Target::open(&Root::machine(), &candidate(&[Path::new(place)], false)).unwrap().is_none());
+        for mount_point in ["/nonexistent", "/dev/null"] {
+            assert!(Target::open(&Root::machine(), &candidate(&[Path::new(mount_point)], false)).unwrap().is_none());
         }
         let error = Target::open(&Root::machine(), &candidate(&[Path::new("/nonexistent")], true)).unwrap_err();
         assert_eq!(error.desc, "failed to open /nonexistent: No such file or directory");

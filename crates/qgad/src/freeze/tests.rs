@@ -58,17 +58,17 @@ impl fmt::Debug for FakeState {
 }
 
 /// A file system for operations that look at its place only.
-pub(super) fn target(place: &str) -> Target {
-    Target { place: place.into(), descriptor: File::open("/dev/null").unwrap().into() }
+pub(super) fn target(mount_point: &str) -> Target {
+    Target { mount_point: mount_point.into(), descriptor: File::open("/dev/null").unwrap().into() }
 }
 
-fn new_door() -> TakeoverSocket {
+fn new_takeover_socket() -> TakeoverSocket {
     Arc::new(File::open("/dev/null").unwrap().into())
 }
 
 impl Fake {
     pub(super) fn new(troubles: &[(&str, Trouble)]) -> Arc<Self> {
-        let troubles = troubles.iter().map(|(place, trouble)| (place.to_string(), *trouble)).collect();
+        let troubles = troubles.iter().map(|(mount_point, trouble)| (mount_point.to_string(), *trouble)).collect();
         Arc::new(Self { troubles, ..Self::default() })
     }
 
@@ -120,24 +120,24 @@ impl Fake {
 
 impl Operations for Fake {
     fn freeze(&self, target: &Target) -> nix::Result<()> {
-        let place = target.place.to_str().unwrap();
-        self.note(format!("freeze {place}"));
-        match self.troubles.get(place) {
+        let mount_point = target.mount_point.to_str().unwrap();
+        self.note(format!("freeze {mount_point}"));
+        match self.troubles.get(mount_point) {
             Some(Trouble::Fails(errno)) => return Err(*errno),
             Some(Trouble::Hangs) => self.hang(),
             _ => {}
         }
-        self.state().frozen.insert(place.into());
+        self.state().frozen.insert(mount_point.into());
         Ok(())
     }
 
     fn thaw(&self, target: &Target) -> nix::Result<()> {
-        let place = target.place.to_str().unwrap();
-        if self.troubles.get(place) == Some(&Trouble::HangsInThaw) {
+        let mount_point = target.mount_point.to_str().unwrap();
+        if self.troubles.get(mount_point) == Some(&Trouble::HangsInThaw) {
             self.hang();
         }
-        if self.state().frozen.remove(place) {
-            self.note(format!("thaw {place}"));
+        if self.state().frozen.remove(mount_point) {
+            self.note(format!("thaw {mount_point}"));
             return Ok(());
         }
         Err(Errno::EINVAL)
@@ -175,10 +175,10 @@ struct FakeMachine(Arc<Fake>);
 
 impl Machine for FakeMachine {
     fn find(&self, named: Option<&[String]>, _: Instant) -> Result<Vec<Target>, Error> {
-        let is_wanted = |place: &&&str| named.is_none_or(|named| named.iter().any(|name| name == **place));
+        let is_wanted = |mount_point: &&&str| named.is_none_or(|named| named.iter().any(|name| name == **mount_point));
         let none = self.0.has_no_targets.load(Ordering::Relaxed);
-        let places = ["/a", "/b", "/c"];
-        Ok(places.iter().filter(|_| !none).filter(is_wanted).map(|place| target(place)).collect())
+        let mount_points = ["/a", "/b", "/c"];
+        Ok(mount_points.iter().filter(|_| !none).filter(is_wanted).map(|mount_point| target(mount_point)).collect())
     }
 
     fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error> {
@@ -206,7 +206,7 @@ impl Machine for FakeMachine {
         let lease = lease.map(|lease| lease.as_secs_f64().ceil());
         self.0.note(format!("guard {} for {lease:?}{at}", targets.len()));
         self.0.state().on_end.push(on_end);
-        Ok(Arc::new(FakeGuard(Arc::clone(&self.0), takeover_socket.unwrap_or_else(new_door))))
+        Ok(Arc::new(FakeGuard(Arc::clone(&self.0), takeover_socket.unwrap_or_else(new_takeover_socket))))
     }
 
     fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
@@ -220,7 +220,7 @@ impl Machine for FakeMachine {
         let Some(lease) = self.0.state().claim.take() else { return Ok(None) };
         self.0.state().on_end.push(on_end);
         let targets = vec![target("/a"), target("/b")];
-        Ok(Some(Claim { guard: Arc::new(FakeGuard(Arc::clone(&self.0), new_door())), targets, lease }))
+        Ok(Some(Claim { guard: Arc::new(FakeGuard(Arc::clone(&self.0), new_takeover_socket())), targets, lease }))
     }
 
     fn run_hook(&self, action: Action) -> Result<(), Error> {
@@ -390,8 +390,8 @@ fn one_that_does_not_answer_is_given_up_and_thawed_late() {
     fake.go_on();
     fake.wait_for(|_| freezer.freeze(FREEZE, None, None).is_ok());
     let log = fake.log();
-    let place = |what: &str| log.iter().position(|line| line == what).unwrap();
-    assert!(place("thaw /b") < place("guard leaves"));
+    let mount_point = |what: &str| log.iter().position(|line| line == what).unwrap();
+    assert!(mount_point("thaw /b") < mount_point("guard leaves"));
 }
 
 #[test]
@@ -521,7 +521,7 @@ fn what_writes_to_a_disk_is_put_off_until_the_thaw() {
     freezer.when_thawed(note("later"));
     freezer.thaw().unwrap();
     let log = fake.log();
-    let place = |what: &str| log.iter().position(|line| line == what).unwrap();
-    assert!(place("at once") < place("hook Freeze"));
-    assert!(place("thaw /a") < place("later") && place("later") < place("move again"));
+    let mount_point = |what: &str| log.iter().position(|line| line == what).unwrap();
+    assert!(mount_point("at once") < mount_point("hook Freeze"));
+    assert!(mount_point("thaw /a") < mount_point("later") && mount_point("later") < mount_point("move again"));
 }

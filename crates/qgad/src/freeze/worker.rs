@@ -1,10 +1,11 @@
-//! One file system and the thread that freezes and thaws it.
+//! One file system, and the thread that freezes and thaws it.
 //!
-//! The kernel may take for ever over either, and a thread inside it cannot be called back. So each file system has a thread
-//! of its own, started before anything is frozen. Whoever gives up waiting orders the thaw all the same: a freeze that
-//! succeeds late is undone by the thread that made it. Orders are carried out one after the other: a freeze or none, then
-//! thaws or none. One that is dropped leaves its file system as its last order has it, because an agent that ends leaves
-//! the freeze to its guard. To give an order takes no memory, so that a guard can always do it.
+//! The kernel may never return from either, and a thread inside it cannot be cancelled. So each file system has a thread
+//! of its own, started before anything is frozen: a bounded call would have to start its thread then. A caller that stops
+//! waiting orders the thaw all the same, so that the thread undoes a freeze that succeeds late. Orders run one after the
+//! other: at most one freeze, then any number of thaws. A worker that is dropped leaves its file system as its last order
+//! has it, because an agent that ends leaves the freeze to its guard. Giving an order allocates nothing, so that a guard
+//! can always do it.
 
 use std::{
     fmt, io,
@@ -82,8 +83,8 @@ impl Worker {
     }
 
     /// The place its file system is known by.
-    pub(crate) fn place(&self) -> &Path {
-        &self.shared.target.place
+    pub(crate) fn mount_point(&self) -> &Path {
+        &self.shared.target.mount_point
     }
 
     /// Its file system.
@@ -139,7 +140,7 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Worker").field(&self.place()).finish()
+        formatter.debug_tuple("Worker").field(&self.mount_point()).finish()
     }
 }
 
@@ -155,8 +156,8 @@ impl Shared {
     }
 
     fn wait<T: Copy>(&self, until: Instant, wanted: impl Fn(&State) -> Option<T>) -> Option<T> {
-        let patience = until.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| wanted(state).is_none());
+        let timeout = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| wanted(state).is_none());
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         wanted(&state)
     }
@@ -193,12 +194,12 @@ impl Shared {
 pub(super) fn thaw_each(workers: &[Worker]) -> Thawed {
     let mut hopeful = Vec::new();
     let mut thawed = Thawed { count: 0, stuck: Vec::new() };
-    let place = |worker: &Worker| worker.place().display().to_string();
+    let mount_point = |worker: &Worker| worker.mount_point().display().to_string();
     for worker in workers.iter().rev() {
         let is_freezing = worker.is_freezing();
         worker.thaw();
         if is_freezing {
-            thawed.stuck.push(place(worker));
+            thawed.stuck.push(mount_point(worker));
         } else {
             let _ = worker.thawed(Instant::now() + THAW_STALL);
             hopeful.push(worker);
@@ -208,7 +209,7 @@ pub(super) fn thaw_each(workers: &[Worker]) -> Thawed {
     for worker in hopeful {
         match worker.thawed(end) {
             Some(was_frozen) => thawed.count += i64::from(was_frozen),
-            None => thawed.stuck.push(place(worker)),
+            None => thawed.stuck.push(mount_point(worker)),
         }
     }
     thawed
@@ -225,8 +226,8 @@ mod tests {
 
     use super::{super::tests::*, *};
 
-    fn worker(machine: &Arc<Fake>, place: &str) -> Worker {
-        Worker::start(Arc::new(target(place)), Arc::clone(machine) as _).unwrap()
+    fn worker(machine: &Arc<Fake>, mount_point: &str) -> Worker {
+        Worker::start(Arc::new(target(mount_point)), Arc::clone(machine) as _).unwrap()
     }
 
     fn soon() -> Instant {

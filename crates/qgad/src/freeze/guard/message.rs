@@ -45,7 +45,7 @@ impl Message {
     /// Sends it. For how long it may wait for room, the socket says.
     pub(super) fn send(&self, socket: &impl AsFd) -> nix::Result<()> {
         let (kind, bytes, descriptor) = match self {
-            Self::Target(place, descriptor) => return send_target(socket, place, descriptor),
+            Self::Target(mount_point, descriptor) => return send_target(socket, mount_point, descriptor),
             Self::Lease(lease) => (b'L', lease.map(to_bytes).unwrap_or_default(), None),
             Self::Home(directory, takeover_socket) => {
                 (b'S', directory.as_os_str().as_bytes().to_vec(), takeover_socket.as_ref())
@@ -90,8 +90,8 @@ impl Message {
 }
 
 /// Sends a file system without taking it over.
-pub(super) fn send_target(socket: &impl AsFd, place: &std::path::Path, descriptor: &OwnedFd) -> nix::Result<()> {
-    send(socket, b'T', place.as_os_str().as_bytes(), Some(descriptor))
+pub(super) fn send_target(socket: &impl AsFd, mount_point: &std::path::Path, descriptor: &OwnedFd) -> nix::Result<()> {
+    send(socket, b'T', mount_point.as_os_str().as_bytes(), Some(descriptor))
 }
 
 fn to_bytes(duration: Duration) -> Vec<u8> {

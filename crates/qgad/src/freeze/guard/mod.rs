@@ -1,15 +1,22 @@
 //! The guard of a freeze: a process that thaws when nobody else does.
 //!
-//! It is this very program, started before anything is frozen. It holds a descriptor of each file system, locks its memory,
-//! and from then on needs no disk. It thaws by itself when the lease ends, when it is told to end by SIGTERM or SIGINT,
-//! at once when the agent goes away before everything is frozen, and when the agent is gone for [`GRACE`] and no new one
-//! has come for the freeze. Then it leaves a note, and runs the thaw hook if there is no agent to do that.
-//! A freeze that the agent began may still succeed then, even in an agent that was killed. So the guard leaves only when
-//! the agent says that nothing is under way, or when the agent's last thread is gone, and thaws once more in that case.
-//! A new agent is waited for at a socket in the state directory, not at an abstract name: in a container that shares our
-//! network, root could come by one of those, and would be handed the machine's directories.
-//! SIGKILL ends it, too; an agent that lives on starts another one, which goes on waiting at the same socket.
-//! This file is the agent's side; `process` is the guard itself, `message` what they say to each other.
+//! The guard is this program, started again before anything is frozen. It holds a descriptor of each file system and locks
+//! its memory, and from then on needs no disk. It thaws by itself
+//!
+//! - when the lease ends;
+//! - on SIGTERM or SIGINT;
+//! - at once when the agent ends before everything is frozen;
+//! - when the agent has been gone for [`GRACE`] and no new agent has taken the freeze over.
+//!
+//! Then it leaves a note, and runs the thaw hook if there is no agent to do so.
+//!
+//! A freeze that the agent began may still succeed after that, even if the agent was killed. So the guard ends only when
+//! the agent says that no freeze is under way, or when the agent's last thread is gone; in that case it thaws once more.
+//! A new agent connects to a socket in the state directory. An abstract name would not do: root in a container that shares
+//! the network namespace could connect to it, and would receive the file systems' descriptors.
+//! An agent replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
+//!
+//! This file is the agent's side, `process` is the guard, and `message` is the protocol between them.
 
 mod message;
 mod process;
@@ -61,9 +68,9 @@ const OURSELVES: &str = "/proc/self/exe";
 /// How long a guard has to get ready, and to leave. It takes milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long making the socket for a new agent may take: as long as a busy disk, not as a frozen one.
-const DOOR_TIMEOUT: Duration = Duration::from_secs(2);
+const TAKEOVER_SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a message may wait for room.
-const SEND_PATIENCE_SECONDS: i64 = 5;
+const SEND_TIMEOUT_SECONDS: i64 = 5;
 /// Stack of the thread that waits for the guard's end, which runs the thaw and the hook then.
 const WATCHER_STACK_BYTES: usize = 256 * 1024;
 
@@ -145,7 +152,7 @@ fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], lease: Lease, parts: &Part
     }
     Message::Lease(lease).send(socket)?;
     for target in targets {
-        message::send_target(socket, &target.place, &target.descriptor)?;
+        message::send_target(socket, &target.mount_point, &target.descriptor)?;
     }
     Message::Ready.send(socket)?;
     match Message::receive(socket)? {
@@ -187,7 +194,7 @@ fn receive_holdings(socket: &OwnedFd) -> io::Result<(Vec<Target>, Lease, Option<
     let (mut targets, mut lease, mut takeover_socket) = (Vec::new(), None, None);
     loop {
         match Message::receive(socket)? {
-            Some(Message::Target(place, descriptor)) => targets.push(Target { place, descriptor }),
+            Some(Message::Target(mount_point, descriptor)) => targets.push(Target { mount_point, descriptor }),
             Some(Message::Lease(remaining)) => lease = remaining,
             Some(Message::Home(_, given)) => takeover_socket = given,
             Some(Message::Ready) => return Ok((targets, lease, takeover_socket)),
@@ -242,8 +249,8 @@ impl Watch {
     }
 
     fn wait(&self, until: Instant, wanted: impl Fn(&WatchState) -> bool) -> bool {
-        let patience = until.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.state(), patience, |state| !wanted(state));
+        let timeout = until.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| !wanted(state));
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         wanted(&state)
     }
@@ -306,9 +313,10 @@ impl fmt::Debug for Handle {
 fn make_door(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket().display());
     let cloned = marker.clone();
-    let made = bounded_call.run(&doing, Instant::now() + DOOR_TIMEOUT, move |_| listen_at(&cloned)).and_then(|made| {
-        made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::describe(error))))
-    });
+    let made =
+        bounded_call.run(&doing, Instant::now() + TAKEOVER_SOCKET_TIMEOUT, move |_| listen_at(&cloned)).and_then(
+            |made| made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::describe(error)))),
+        );
     match made {
         Ok(takeover_socket) => Some(Arc::new(takeover_socket)),
         Err(error) => {
@@ -349,9 +357,9 @@ fn is_ours(socket: &OwnedFd) -> nix::Result<bool> {
 
 /// Neither side waits for ever for the other one.
 fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
-    setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_PATIENCE_SECONDS, 0))?;
-    let patience = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
-    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(patience, 0))
+    setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_TIMEOUT_SECONDS, 0))?;
+    let timeout = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
+    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(timeout, 0))
 }
 
 #[cfg(test)]

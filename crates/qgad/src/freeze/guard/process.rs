@@ -42,7 +42,7 @@ use crate::{
 
 /// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the kernel
 /// for good, for a dead disk, keeps its descriptors: its socket does not end.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All that a guard has.
 struct Guard {
@@ -97,7 +97,7 @@ impl Guard {
                 Some(Message::Home(directory, None)) => home = Some(directory),
                 Some(Message::Hook(path, limit)) => hooks = Hooks::new(Some(path), limit),
                 Some(Message::Lease(given)) => lease = given,
-                Some(Message::Target(place, descriptor)) => targets.push(Target { place, descriptor }),
+                Some(Message::Target(mount_point, descriptor)) => targets.push(Target { mount_point, descriptor }),
                 Some(Message::Ready) => break,
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Ok(None),
@@ -185,7 +185,7 @@ impl Guard {
         ];
         let wanted = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
         let mut polled: Vec<_> = watched.iter().copied().flatten().map(wanted).collect();
-        let look = self.agent.as_ref().map(|_| Instant::now() + LOOK);
+        let look = self.agent.as_ref().map(|_| Instant::now() + POLL_INTERVAL);
         let next = [self.lease_ends, self.grace_ends, look].into_iter().flatten().min();
         // Rounded up, so that the deadline has passed when it is looked at.
         let timeout = next.map_or(PollTimeout::NONE, |next| {
@@ -216,7 +216,7 @@ impl Guard {
         limit_waiting(agent)?;
         for worker in &self.workers {
             let target = worker.target();
-            send_target(agent, &target.place, &target.descriptor)?;
+            send_target(agent, &target.mount_point, &target.descriptor)?;
         }
         let remaining = self.lease_ends.map(|end| end.saturating_duration_since(Instant::now()));
         Message::Lease(remaining).send(agent)?;

@@ -1,10 +1,11 @@
-//! What becomes of a freeze while no host asks.
+//! What happens to a freeze without a request of a host.
 //!
-//! An agent that finds the freeze of another one takes over its guard, on a thread of its own: hosts are answered
-//! meanwhile. Where there is no guard it starts one, for whatever is mounted. Where neither can be done, because the other
-//! agent has not quite ended or something does not answer, it tries again every [`RETRY`] until it can, the guard has
-//! thawed, or a host does. A guard that was killed is replaced; one that thawed by itself has ended the freeze.
-//! An agent that finds that freeze hooks were run, and nothing frozen, runs the thaw hooks.
+//! An agent that finds the freeze of an earlier one takes over its guard, on a thread of its own, so that hosts are served
+//! meanwhile. Without a guard it starts one for everything that is mounted. If neither works, because the earlier agent
+//! has not quite ended or a mount point does not answer, it tries again every [`RETRY`], until it succeeds, the guard has
+//! thawed, or a host thaws.
+//! An agent replaces a guard that was killed. A guard that thawed by itself has ended the freeze.
+//! An agent that finds that freeze hooks ran but nothing is frozen runs the thaw hooks.
 
 use std::{
     ops::ControlFlow,
@@ -14,7 +15,7 @@ use std::{
 
 use qga::wire::message::Error;
 
-use super::{Claim, FIND_TIMEOUT, GuardEnd, Held, Inner, Lease, OnEnd, Shared, Stage, TakeoverSocket, Target};
+use super::{Claim, FIND_TIMEOUT, GuardEnd, Held, Inner, Lease, OnEnd, Shared, TakeoverSocket, Target};
 use crate::util::threads;
 
 /// How long after one attempt to take over a freeze the next one is made: soon enough for a host that waits, and a guard
@@ -26,13 +27,13 @@ const STACK_BYTES: usize = 256 * 1024;
 impl Shared {
     /// Takes over what an earlier agent left, without being waited for.
     pub(super) fn recover(self: &Arc<Self>) {
-        let is_frozen = matches!(self.inner().stage, Stage::TakingOver);
+        let is_frozen = self.inner().stage.is_taking_over();
         if is_frozen {
             // The locks of memory did not survive becoming a daemon.
             self.machine.quiesce();
         } else if self.marker.is_thaw_hook_pending() {
             // Commands are served, and a freeze waits.
-            self.inner().stage = Stage::Thawing { are_writers_waiting: false };
+            self.inner().stage.begin_pending_hook();
         } else {
             return;
         }
@@ -52,7 +53,7 @@ impl Shared {
             Ok(Some(held)) => held,
             // Its guard has just thawed everything.
             Ok(None) => {
-                self.write_again();
+                self.resume_writing();
                 return self.run_pending_hook();
             }
             Err(error) => {
@@ -61,7 +62,7 @@ impl Shared {
             }
         };
         log::warn!("file systems are frozen since an earlier agent");
-        let freeze = self.inner().freeze;
+        let freeze = self.inner().stage.number();
         if let Err((held, reason)) = self.settle(held) {
             log::warn!("the freeze of an earlier agent ends: {reason}");
             self.release(held);
@@ -144,7 +145,7 @@ impl Shared {
     /// What is told when a guard ends that is started now.
     pub(super) fn on_end(self: &Arc<Self>) -> OnEnd {
         let shared: Weak<Self> = Arc::downgrade(self);
-        let freeze = self.inner().freeze;
+        let freeze = self.inner().stage.number();
         Box::new(move |how| {
             if let Some(shared) = shared.upgrade() {
                 shared.guard_ended(freeze, how);
@@ -154,23 +155,23 @@ impl Shared {
 
     fn guard_ended(self: &Arc<Self>, freeze: u64, how: GuardEnd) {
         let mut inner = self.inner();
-        if inner.freeze != freeze {
+        if inner.stage.number() != freeze {
             return;
         }
-        match (&mut inner.stage, how) {
-            (Stage::TakingOver | Stage::Freezing, _) => inner.cancelled = Some("its guard ended too early".into()),
-            (Stage::Frozen(held), GuardEnd::Lost) => {
+        inner.stage.cancel("its guard ended too early");
+        let Some(held) = inner.stage.held(freeze) else { return };
+        match how {
+            GuardEnd::Lost => {
                 let takeover_socket = held.guard.take().and_then(|guard| guard.takeover_socket());
                 let targets: Vec<_> = held.workers.iter().map(|worker| Arc::clone(worker.target())).collect();
                 let lease = held.remaining_lease();
                 drop(inner);
                 self.replace_guard(freeze, &targets, lease, takeover_socket);
             }
-            (Stage::Frozen(_), GuardEnd::Thawed) => {
+            GuardEnd::Thawed => {
                 drop(inner);
                 self.end_by_itself(freeze, None);
             }
-            _ => {}
         }
     }
 
@@ -205,15 +206,8 @@ impl Shared {
 
     /// Frozen to thawed without a host. The guard has left a note, unless there is none to leave it.
     fn end_by_itself(self: &Arc<Self>, freeze: u64, note: Option<&str>) {
-        let mut inner = self.inner();
-        if inner.freeze != freeze || !matches!(inner.stage, Stage::Frozen(_)) {
-            return;
-        }
-        let stage = std::mem::replace(&mut inner.stage, Stage::Thawing { are_writers_waiting: true });
-        drop(inner);
-        if let Stage::Frozen(held) = stage {
-            self.release(held);
-        }
+        let Some(held) = self.inner().stage.end_by_itself(freeze) else { return };
+        self.release(held);
         if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
             log::error!("{error}");
         }
@@ -225,10 +219,7 @@ impl Shared {
 impl Inner {
     /// What a freeze holds, if it lasts and nobody guards it.
     fn unguarded(&mut self, freeze: u64) -> Option<&mut Held> {
-        match &mut self.stage {
-            Stage::Frozen(held) if self.freeze == freeze && held.guard.is_none() => Some(held),
-            _ => None,
-        }
+        self.stage.held(freeze).filter(|held| held.guard.is_none())
     }
 }
 

@@ -1,0 +1,41 @@
+//! Work that writes to a disk, and that is put off while file systems are frozen.
+
+use std::fmt;
+
+use super::Shared;
+
+/// Jobs in the order in which they came.
+#[derive(Default)]
+pub(super) struct DeferredJobs(Vec<Box<dyn FnOnce() + Send>>);
+
+impl DeferredJobs {
+    /// Adds a job behind the others.
+    pub(super) fn add(&mut self, job: impl FnOnce() + Send + 'static) {
+        self.0.push(Box::new(job));
+    }
+
+    /// The jobs, of which none is left behind.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// Runs the jobs. No lock may be held: a job may ask about the freeze.
+    pub(super) fn run(self) {
+        self.0.into_iter().for_each(|job| job());
+    }
+}
+
+impl fmt::Debug for DeferredJobs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("DeferredJobs").field(&self.0.len()).finish()
+    }
+}
+
+impl Shared {
+    /// Runs the deferred jobs, and writes as usual from now on.
+    pub(super) fn resume_writing(&self) {
+        let deferred = self.inner().deferred.take();
+        deferred.run();
+        self.machine.resume();
+    }
+}
