@@ -75,7 +75,7 @@ fn an_agent_that_waits_for_its_port_is_ready_and_says_what_it_waits_for() {
 }
 
 #[test]
-fn signs_of_life_come_again_and_again_where_they_are_wanted() {
+fn a_manager_that_has_a_watchdog_is_pinged_again_and_again() {
     let service = Service::start(&["-m", "unix-listen", "-p", "socket"], &[("WATCHDOG_USEC", "20000")]);
     assert_eq!(service.hear(), "READY=1\nSTATUS=serving the host");
     for _ in 0..3 {

@@ -1,23 +1,27 @@
-//! Where peers come from: anything that gives a byte stream.
+//! Channels: where the streams come from on which peers are served.
 //!
-//! A serial port has one peer for ever and can be opened again when it comes back; a listening socket has several at
-//! once. Method names are checked here and nowhere earlier: a configuration is printed whatever it says.
+//! A serial port has one peer, and can be opened again after it broke. A listening socket has several peers at once.
+//! Method names are checked here and not earlier, because `--dump-conf` prints any.
 
 mod activation;
 mod listener;
 mod port;
 mod retry;
+mod source;
 mod vsock;
 
 use std::{os::fd::OwnedFd, path::Path};
 
-use self::listener::parse_vsock_address;
 pub(crate) use self::{
     activation::Activation,
-    listener::{Accepted, Listener},
+    listener::Listener,
     port::Port,
-    retry::Retry,
+    source::{Next, Source},
     vsock::VsockPeers,
+};
+use self::{
+    listener::{Accepted, parse_vsock_address},
+    retry::Retry,
 };
 
 /// What the end of a stream's input means.

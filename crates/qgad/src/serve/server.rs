@@ -1,17 +1,11 @@
 //! The I/O loop: one thread that never blocks and never runs a command that could.
 //!
-//! It sleeps until a stream, a signal, the end of a job or a deadline has something for it, and has no timer of its own:
-//! an idle agent never wakes up, unless the service manager wants signs of life, which it gives itself after a round.
-//! SIGTERM and SIGINT end it at once, whatever commands are doing.
-//! At most [`MAX_CONNECTIONS`] peers are served at once, in turns; further ones wait in the socket's backlog, and so do those
-//! for whom there is no descriptor: they are tried again every [`ACCEPT_INTERVAL`].
+//! It sleeps until a stream, a signal, the end of a task or a deadline wakes it. It has no timer of its own: an idle agent
+//! never wakes, except to ping the watchdog of a service manager that has one. SIGTERM and SIGINT end the loop at once,
+//! even while commands run. At most [`MAX_CONNECTIONS`] peers are served at once, in turns. Further ones wait in the
+//! socket's backlog.
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
 
 use nix::{
     errno::Errno,
@@ -29,21 +23,20 @@ use super::{
     spare_memory::SpareMemory,
 };
 use crate::{
-    channel::{Accepted, Channel, EndOfInput, Listener, Port, Retry},
-    service::notify::{Notifier, Pulse},
+    channel::{Channel, EndOfInput, Next, Source},
+    service::notify::{Notifier, WatchdogTimer},
     util::{errno, timeout},
 };
 
 /// Most peers served at once: each may hold a message of 64 MiB and a command's thread.
 pub(crate) const MAX_CONNECTIONS: usize = 16;
 
-/// How often a peer that waits for a descriptor is tried again: whoever closes one does not say so.
-const ACCEPT_INTERVAL: Duration = Duration::from_secs(1);
 const SIGNALS: u64 = 0;
 const TASKS: u64 = 1;
-const LISTENER: u64 = 2;
-const RETRY: u64 = 3;
-const FIRST_CONNECTION: u64 = 4;
+const SOURCE: u64 = 2;
+const FIRST_CONNECTION: u64 = 3;
+/// Edge-triggered: an event says that there may be a stream, and streams are taken until there is none.
+const SOURCE_FLAGS: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLET);
 
 /// Why the loop ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,22 +63,8 @@ pub(crate) struct Server {
     chunk: Vec<u8>,
     spare_memory: SpareMemory,
     notifier: Arc<Notifier>,
-    pulse: Option<Pulse>,
+    watchdog: Option<WatchdogTimer>,
     ended: Option<Ended>,
-}
-
-#[derive(Debug)]
-enum Source {
-    Listener { listener: Listener, may_accept: bool, failure: Option<AcceptFailure> },
-    Port { port: Port, waits_for_it: bool, retry: Option<Retry>, last_failure: String },
-}
-
-/// Peers wait although they could be served.
-#[derive(Debug)]
-struct AcceptFailure {
-    reason: Errno,
-    /// When they are tried again, unless that waits for a peer to leave.
-    retry_at: Option<Instant>,
 }
 
 impl Server {
@@ -100,25 +79,15 @@ impl Server {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
         epoll.add(executor.wake_up(), EpollEvent::new(EpollFlags::EPOLLIN, TASKS))?;
-        let (source, opened) = match channel {
-            Channel::Listener(listener) => {
-                epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER))?;
-                (Source::Listener { listener, may_accept: false, failure: None }, None)
-            }
-            Channel::Port(port, opened) => {
-                let last_failure = String::new();
-                (Source::Port { port, waits_for_it: waits_for_port, retry: None, last_failure }, Some(opened))
-            }
-        };
         let notifier = Arc::new(Notifier::of(&dispatcher.guest().environment));
         let mut server = Self {
-            pulse: notifier.sign_of_life_interval().map(Pulse::new),
+            watchdog: notifier.watchdog_interval().map(WatchdogTimer::new),
             notifier,
             epoll,
             signals,
             dispatcher,
             executor,
-            source,
+            source: Source::new(channel, waits_for_port),
             connections: Vec::new(),
             next_connection: FIRST_CONNECTION,
             unfinished: Vec::new(),
@@ -126,11 +95,8 @@ impl Server {
             spare_memory: SpareMemory::default(),
             ended: None,
         };
-        match opened {
-            Some(Some(stream)) => server.serve_port(stream)?,
-            Some(None) => server.open_port()?,
-            None => {}
-        }
+        server.watch_source()?;
+        server.serve_new_peers()?;
         Ok(server)
     }
 
@@ -161,7 +127,7 @@ impl Server {
 
     /// What the agent does, in words for the administrator.
     fn tell_manager(&self) {
-        if !self.notifier.is_heard() {
+        if !self.notifier.is_connected() {
             return;
         }
         if self.dispatcher.guest().freezer.is_frozen() && self.notifier.tell_frozen(true) {
@@ -171,14 +137,7 @@ impl Server {
                 notifier.tell_frozen(false);
             });
         }
-        let status = match &self.source {
-            Source::Port { port, retry: Some(_), .. } => {
-                format!("waiting for the host's port {}", port.path().display())
-            }
-            Source::Port { port, .. } => format!("serving the host on {}", port.path().display()),
-            Source::Listener { .. } => "serving the host".into(),
-        };
-        self.notifier.tell(&status);
+        self.notifier.tell(&self.source.status());
     }
 
     fn time_to_sleep(&self) -> EpollTimeout {
@@ -186,8 +145,8 @@ impl Server {
             return EpollTimeout::ZERO;
         }
         let retry = self.source.retry_at();
-        let pulse = self.pulse.as_ref().map(Pulse::at);
-        let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at(), pulse];
+        let watchdog = self.watchdog.as_ref().map(WatchdogTimer::next_ping);
+        let deadlines = [self.executor.next_deadline(), retry, self.spare_memory.give_back_at(), watchdog];
         timeout::until(deadlines.into_iter().flatten().min())
     }
 
@@ -200,13 +159,10 @@ impl Server {
                 }
             }
             TASKS => self.handle_completions()?,
-            LISTENER => {
-                if let Source::Listener { may_accept, .. } = &mut self.source {
-                    *may_accept = true;
-                }
-                self.accept_peers()?;
+            SOURCE => {
+                self.source.wake();
+                self.serve_new_peers()?;
             }
-            RETRY => self.open_port()?,
             key => {
                 if let Some((_, connection)) = self.connections.iter_mut().find(|(of, _)| *of == key) {
                     let events = event.events();
@@ -224,25 +180,17 @@ impl Server {
     fn handle_deadlines(&mut self) -> io::Result<()> {
         let now = Instant::now();
         self.spare_memory.give_back_old(now);
-        if self.pulse.as_mut().is_some_and(|pulse| pulse.beats(now)) {
-            self.notifier.give_sign_of_life();
+        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.rearm_if_due(now)) {
+            self.notifier.ping_watchdog();
         }
         if self.executor.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.handle_completions()?;
         }
-        if self.source.retry_at().is_none_or(|at| at > now) {
-            return Ok(());
+        if self.source.retry_at().is_some_and(|at| at <= now) {
+            self.source.wake();
+            self.serve_new_peers()?;
         }
-        match &mut self.source {
-            Source::Listener { may_accept, failure, .. } => {
-                *may_accept = true;
-                if let Some(failure) = failure {
-                    failure.retry_at = None;
-                }
-                self.accept_peers()
-            }
-            Source::Port { .. } => self.open_port(),
-        }
+        Ok(())
     }
 
     fn handle_completions(&mut self) -> io::Result<()> {
@@ -280,93 +228,45 @@ impl Server {
         };
         self.spare_memory.note(connection.take_moved(true));
         self.connections.swap_remove(index);
-        match &mut self.source {
-            Source::Listener { may_accept, .. } => {
-                if let Some(error) = failure {
-                    log::debug!("a peer's connection failed: {error}");
-                }
-                *may_accept = true;
-                self.accept_peers()
-            }
-            Source::Port { port, waits_for_it, .. } => {
-                let reason = failure.map_or_else(|| "it ended".into(), |error| error.to_string());
-                log::error!("error reading channel '{}': {reason}", port.path().display());
-                if *waits_for_it {
-                    log::warn!("agent stopped unexpectedly, restarting...");
-                    return self.watch_port();
-                }
-                self.ended = Some(Ended::ByChannel);
-                Ok(())
-            }
+        if !self.source.lose_stream(failure) {
+            self.ended = Some(Ended::ByChannel);
+            return Ok(());
         }
+        self.watch_source()?;
+        self.serve_new_peers()
     }
 
-    fn accept_peers(&mut self) -> io::Result<()> {
+    /// Serves the peers that the source has, as long as there is room for them.
+    fn serve_new_peers(&mut self) -> io::Result<()> {
         while self.connections.len() < MAX_CONNECTIONS {
-            let Source::Listener { listener, may_accept: may_accept @ true, failure } = &mut self.source else {
-                return Ok(());
-            };
-            let accepted = listener.accept();
-            let last_failure = failure.take().map(|failure| failure.reason);
-            match accepted {
-                Ok(Accepted::Peer(stream)) => {
+            match self.source.next() {
+                Next::Stream(stream, EndOfInput::Closes) => {
                     if let Err(error) = self.serve(stream, EndOfInput::Closes) {
                         log::error!("failed to serve a peer: {}", errno::describe(error));
                     }
                 }
-                Ok(Accepted::Refused) => {
-                    // Others have their turn before the next one, which the socket then tells of again.
-                    let mut again = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER);
-                    return Ok(self.epoll.modify(&*listener, &mut again)?);
-                }
-                Ok(Accepted::Nobody) => *may_accept = false,
-                Err(reason) => {
-                    *may_accept = false;
-                    *failure = Some(AcceptFailure { reason, retry_at: Some(Instant::now() + ACCEPT_INTERVAL) });
-                    if last_failure != Some(reason) {
-                        log::error!("failed to accept a peer, which waits: {}", errno::describe(reason));
-                    }
-                }
+                Next::Stream(stream, end_of_input) => self.serve(stream, end_of_input)?,
+                Next::Watch => self.watch_source()?,
+                Next::Refused => return self.watch_source_anew(),
+                Next::Nothing => break,
             }
         }
         Ok(())
     }
 
-    /// Opens the port, or waits until that may succeed.
-    fn open_port(&mut self) -> io::Result<()> {
-        let Source::Port { port, retry, last_failure, .. } = &mut self.source else { return Ok(()) };
-        *retry = None;
-        match port.open() {
-            Ok(stream) => {
-                last_failure.clear();
-                self.serve_port(stream)
-            }
-            Err(failure) => {
-                if *last_failure != failure {
-                    log::warn!("{failure}");
-                    log::warn!("waiting for channel path...");
-                    *last_failure = failure;
-                }
-                self.watch_port()
-            }
+    /// Watches the descriptor that the source has now.
+    fn watch_source(&mut self) -> io::Result<()> {
+        let Some(descriptor) = self.source.descriptor() else { return Ok(()) };
+        match self.epoll.add(descriptor, EpollEvent::new(SOURCE_FLAGS, SOURCE)) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits until opening the port may succeed. A port that just broke is not opened at once: it may break again.
-    fn watch_port(&mut self) -> io::Result<()> {
-        let Source::Port { port, retry, .. } = &mut self.source else { return Ok(()) };
-        let watch = Retry::watch(port.path());
-        if let Some(descriptor) = watch.descriptor() {
-            self.epoll.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, RETRY))?;
-        }
-        *retry = Some(watch);
-        Ok(())
-    }
-
-    fn serve_port(&mut self, stream: OwnedFd) -> io::Result<()> {
-        let Source::Port { port, .. } = &self.source else { return Ok(()) };
-        let end_of_input = port.end_of_input();
-        self.serve(stream, end_of_input)
+    /// Has the source's descriptor reported again, although nothing is new.
+    fn watch_source_anew(&mut self) -> io::Result<()> {
+        let Some(descriptor) = self.source.descriptor() else { return Ok(()) };
+        Ok(self.epoll.modify(descriptor, &mut EpollEvent::new(SOURCE_FLAGS, SOURCE))?)
     }
 
     fn serve(&mut self, stream: OwnedFd, end_of_input: EndOfInput) -> io::Result<()> {
@@ -379,16 +279,6 @@ impl Server {
     }
 }
 
-impl Source {
-    /// When something is tried again that nobody announces.
-    fn retry_at(&self) -> Option<Instant> {
-        match self {
-            Self::Listener { failure, .. } => failure.as_ref().and_then(|failure| failure.retry_at),
-            Self::Port { retry, .. } => retry.as_ref().and_then(Retry::at),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -397,12 +287,14 @@ mod tests {
         os::unix::net::UnixStream,
         path::Path,
         thread,
+        time::Duration,
     };
 
     use qga::{Class, Spec};
 
     use super::*;
     use crate::{
+        channel::Listener,
         guest::tests::guest_without_a_machine,
         serve::dispatch::{HANDLERS, Handler, Prepared, Step},
     };

@@ -1,9 +1,10 @@
-//! Telling the service manager how the agent is doing, as sd_notify(3) describes.
+//! Notifications to the service manager, see sd_notify(3).
 //!
-//! The manager names a socket in `NOTIFY_SOCKET`, by a path or, with `@` in front, by an abstract name. It is told when the
-//! agent is ready, what it is doing, each time that changes, and that it leaves. Where the manager wants signs of life
-//! (`WATCHDOG_USEC`) it gets one in half that time, which is then the only timer of an idle agent; where it does not, there
-//! is none. They come from the I/O loop and no other thread, once a round is done: a loop that is stuck gives none. A manager that does not listen costs nothing: a message is sent without waiting, and one that is lost is lost.
+//! The manager names a socket in `NOTIFY_SOCKET`: by a path, or by an abstract name with `@` in front. It is told when the
+//! agent is ready, what it does whenever that changes, and when it leaves. If the manager has a watchdog
+//! (`WATCHDOG_USEC`), it gets a ping in half that time; this is the only timer of an idle agent. The pings come from the
+//! I/O loop, at the end of a round, so that a loop that hangs sends none. Messages are sent without waiting, and one for
+//! which there is no room is dropped.
 
 use std::{
     ffi::OsStr,
@@ -29,7 +30,7 @@ pub(crate) const FROZEN: &str = "file systems are frozen";
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     manager: Option<(UnixDatagram, SocketAddr)>,
-    /// How long the manager waits for a sign of life.
+    /// How long the manager waits for a watchdog ping.
     watchdog: Option<Duration>,
     told: Mutex<Told>,
 }
@@ -57,12 +58,12 @@ impl Notifier {
     }
 
     /// Whether there is somebody to tell.
-    pub(crate) fn is_heard(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.manager.is_some()
     }
 
-    /// How often a sign of life is due, if ever.
-    pub(crate) fn sign_of_life_interval(&self) -> Option<Duration> {
+    /// How often a watchdog ping is due, if ever.
+    pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|patience| patience / 2)
     }
 
@@ -90,7 +91,7 @@ impl Notifier {
     }
 
     /// The agent is alive.
-    pub(crate) fn give_sign_of_life(&self) {
+    pub(crate) fn ping_watchdog(&self) {
         self.send("WATCHDOG=1");
     }
 
@@ -116,7 +117,7 @@ fn connect(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     Ok((socket, manager))
 }
 
-/// How long the manager waits for a sign of life of this process.
+/// How long the manager waits for a watchdog ping of this process.
 fn watchdog(environment: &Environment) -> Option<Duration> {
     if environment.text("WATCHDOG_PID").is_some_and(|pid| pid != std::process::id().to_string()) {
         return None;
@@ -125,26 +126,26 @@ fn watchdog(environment: &Environment) -> Option<Duration> {
     Some(Duration::from_micros(microseconds))
 }
 
-/// When the next sign of life is due.
+/// When the next watchdog ping is due.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct WatchdogTimer {
     interval: Duration,
     at: Instant,
 }
 
-impl Pulse {
-    /// Begins at once.
+impl WatchdogTimer {
+    /// The first ping is due at once.
     pub(crate) fn new(interval: Duration) -> Self {
         Self { interval, at: Instant::now() }
     }
 
-    /// When the next beat is due.
-    pub(crate) fn at(&self) -> Instant {
+    /// When the next ping is due.
+    pub(crate) fn next_ping(&self) -> Instant {
         self.at
     }
 
-    /// Whether a beat is due, which is then taken for done.
-    pub(crate) fn beats(&mut self, now: Instant) -> bool {
+    /// Whether a ping is due. If so, the next one is due after another interval.
+    pub(crate) fn rearm_if_due(&mut self, now: Instant) -> bool {
         let is_due = self.at <= now;
         if is_due {
             self.at = now + self.interval;
@@ -215,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_life_are_given_to_a_manager_that_wants_them_of_us() {
+    fn pings_go_to_a_manager_that_wants_them_from_this_process() {
         let interval = |variables: &[(&str, &str)]| {
             let variables = [&[("NOTIFY_SOCKET", "/nowhere")], variables].concat();
-            Notifier::of(&Environment::of(&variables)).sign_of_life_interval()
+            Notifier::of(&Environment::of(&variables)).watchdog_interval()
         };
         let us = std::process::id().to_string();
         assert_eq!(interval(&[("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", &us)]), Some(Duration::from_millis(1500)));
