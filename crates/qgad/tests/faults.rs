@@ -1,5 +1,5 @@
-//! The real agent when the machine or its peers fail it: killed while it writes, with nowhere left to write to, without a
-//! descriptor left, and under noise.
+//! The real agent when the machine or its peers fail it: killed while it writes, with nowhere left to write to, without
+//! a descriptor left, and under noise.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod support;

@@ -1,7 +1,8 @@
-//! Socket activation: the service manager opened the socket and listens on it already.
+//! Socket activation: the service manager has opened the socket and listens on it.
 //!
-//! `LISTEN_PID` says for whom and `LISTEN_FDS` how many there are, from descriptor 3 on, as sd_listen_fds(3) describes.
-//! Exactly one is taken, of the unix or the vsock family; it replaces the method and path of the configuration.
+//! `LISTEN_PID` names the process and `LISTEN_FDS` the number of descriptors, from descriptor 3 on, see
+//! sd_listen_fds(3). Exactly one is accepted, of the unix or the vsock family. It replaces the method and the path of
+//! the configuration.
 
 use std::{
     ffi::OsStr,

@@ -1,8 +1,8 @@
 //! Serial ports: virtio-serial and isa-serial.
 //!
-//! A virtio port tells when its host side is closed (it reads as ended), and is then kept: the host comes back to the
-//! same port. A terminal that hangs up is of no more use. Both are opened non-blocking and never become the controlling
-//! terminal.
+//! A virtio port reads as ended while its host side is closed. It stays open then, because the host comes back to the
+//! same port. A terminal that hangs up is of no further use. Both are opened non-blocking and never become the
+//! controlling terminal.
 
 use std::{
     os::fd::OwnedFd,

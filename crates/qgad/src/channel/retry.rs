@@ -1,8 +1,8 @@
-//! Waiting for a port that is not there.
+//! Waiting for a port that cannot be opened yet.
 //!
-//! While the path does not exist the nearest directory that does is watched, so that waiting costs nothing and the port
-//! is opened the moment it appears. When the path exists but cannot be opened there is nothing to watch, and it is
-//! tried again every [`RETRY_INTERVAL`]. So it is when the kernel has no further watch, of which a user may have few.
+//! If the path does not exist, the nearest directory that does is watched, so that waiting costs nothing and the port
+//! is opened as soon as it appears. If the path exists but cannot be opened, there is nothing to watch, and opening is
+//! retried every [`RETRY_INTERVAL`]. So it is if the kernel has no inotify instance left for this user.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},

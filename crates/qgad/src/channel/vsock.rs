@@ -1,7 +1,7 @@
-//! Who is served on vsock: the host, unless other peers are named.
+//! Which peers are served on vsock: the host, unless the configuration names others.
 //!
-//! A guest's own users reach its vsock sockets over the loopback (CID 1), and other guests may where the host lets them;
-//! only the host, CID 2, is who the agent is for. Refused peers are logged at most once in [`LOG_INTERVAL`].
+//! A guest's own users reach its vsock sockets over the loopback (CID 1), and other guests may do so if the host lets
+//! them. The agent serves the host, CID 2. Refused peers are logged at most once in [`LOG_INTERVAL`].
 
 use std::{
     ffi::OsString,

@@ -198,7 +198,8 @@ mod tests {
         check("X1", 0, None);
     }
 
-    /// A zone file of version 1, which has no rule for the time after its last transition: India's, with one transition.
+    /// A zone file of version 1, which has no rule for the time after its last transition: India's, with one
+    /// transition.
     fn version_1_file() -> Vec<u8> {
         let (transitions, types, names): (u32, u32, &[u8]) = (1, 2, b"LMT\0IST\0");
         let counts = [0, 0, 0, transitions, types, u32::try_from(names.len()).unwrap()];

@@ -1,8 +1,8 @@
 //! A call that may never return, such as opening a file below the mount point of a dead network file system.
 //!
-//! A thread of its own makes the call, and the caller waits until a deadline. The call reports what it is about to do, so
-//! that an error can name it. There is one call at a time: while one that was given up has not returned, further ones are
-//! refused. So a dead mount costs one thread, however often a host asks.
+//! A thread of its own makes the call, and the caller waits until a deadline. The call reports what it is about to do,
+//! so that an error can name it. There is one call at a time: while one that was given up has not returned, further
+//! ones are refused. So a dead mount costs one thread, however often a host asks.
 //!
 //! The executor and the probes bound calls, too, and share no code with this: the executor must not wait, and gets its
 //! results as events of the I/O loop; the probes ask many questions in one call and go on behind one that hangs.

@@ -1,7 +1,8 @@
-//! What a freeze leaves behind: file systems that did not thaw when they were told to, and a guard that has not left yet.
+//! What a freeze leaves behind: file systems that did not thaw when they were told to, and a guard that has not left
+//! yet.
 //!
-//! The kernel may take any time over a freeze or a thaw. The worker of such a file system stays until it has thawed, and
-//! the guard with it. Meanwhile the agent writes to no disk, and freezes nothing.
+//! The kernel may take any time over a freeze or a thaw. The worker of such a file system stays until it has thawed,
+//! and the guard with it. Meanwhile the agent writes to no disk, and freezes nothing.
 
 use std::{
     sync::{

@@ -1,6 +1,7 @@
 //! The real machine, on which file systems are frozen.
 //!
-//! Finding and opening file systems may hang on a mount point below a dead network file system, so both are bounded calls.
+//! Finding and opening file systems may hang on a mount point below a dead network file system, so both are bounded
+//! calls.
 
 use std::{path::Path, sync::Arc, time::Instant};
 

@@ -1,11 +1,13 @@
-//! What a freeze leaves in the state directory, so that it outlives the agent.
+//! Files in the state directory through which a freeze outlives the agent.
 //!
-//! `qga.state.isfrozen` exists exactly while file systems are frozen. It names the boot, so that one that a crashed machine
-//! left behind is not taken for a freeze; an empty one, which is how qemu-ga and administrators make it, is believed.
-//! `qga.state.thaw-note` tells of a freeze that ended by itself, until a host has been told.
-//! `qga.state.hooks` exists, and names the boot, from before the first freeze hook until the thaw hooks have run: an agent
-//! that finds it runs them.
-//! Where there is no room for what these three say they are empty: that they are there matters most.
+//! `qga.state.isfrozen` exists exactly while file systems are frozen. It contains the boot id, so that a file left by a
+//! crashed machine does not count. An empty one counts: qemu-ga and administrators make such files.
+//!
+//! `qga.state.thaw-note` says why a freeze ended by itself, until a host has been told.
+//!
+//! `qga.state.hooks` contains the boot id. It exists from before the first freeze hook until the thaw hooks have run;
+//! an agent that finds it runs them. If the disk is full, these three files are empty: their existence matters most.
+//!
 //! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent.
 
 use std::{

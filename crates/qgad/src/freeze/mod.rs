@@ -1,18 +1,18 @@
 //! Freezing that cannot strand a guest.
 //!
-//! A freeze goes through the stages thawed, freezing, frozen, thawing, or begins with taking over the freeze of an earlier
-//! agent; [`stage`] has every step. The freeze hook runs first. Then one file system after the other is frozen. On the
-//! first failure, at the timeout, or when a thaw is asked for, everything is thawed again.
+//! A freeze goes through the stages thawed, freezing, frozen, thawing, or begins with taking over the freeze of an
+//! earlier agent; [`stage`] has every step. The freeze hook runs first. Then one file system after the other is frozen.
+//! On the first failure, at the timeout, or when a thaw is asked for, everything is thawed again.
 //!
-//! Each file system has a thread of its own ([`worker`]), so that one that does not answer delays no other. One that does
-//! not thaw when it is told to becomes a leftover ([`leftovers`]): its worker and the guard stay until it has thawed, and
-//! nothing is frozen before that.
+//! Each file system has a thread of its own ([`worker`]), so that one that does not answer delays no other. One that
+//! does not thaw when it is told to becomes a leftover ([`leftovers`]): its worker and the guard stay until it has
+//! thawed, and nothing is frozen before that.
 //!
 //! Before the first file system is frozen, a second process holds all of them ([`guard`]). It thaws them when the lease
 //! ends, or when the agent is gone and no new one comes. The next thaw reports that once, as an error.
 //!
-//! While file systems are frozen, or there are leftovers, the agent writes to no disk and locks its memory. It holds its
-//! log in memory, and defers other work ([`deferred`]).
+//! While file systems are frozen, or there are leftovers, the agent writes to no disk and locks its memory. It holds
+//! its log in memory, and defers other work ([`deferred`]).
 //!
 //! The thaw hook runs after every attempt, successful or not. A note tells the next agent if this one ends before that.
 //! [`takeover`] has what happens to a freeze without a request of a host.
@@ -62,8 +62,8 @@ use crate::util::errno;
 
 /// How often a freeze that waits for a file system checks whether it was cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest attempt to freeze, hooks included: it must end before the command's own timeout, after which a host would not
-/// learn that its guest is frozen.
+/// Longest attempt to freeze, hooks included: it must end before the command's own timeout, after which a host would
+/// not learn that its guest is frozen.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
 const FIND_TIMEOUT: Duration = Duration::from_secs(10);

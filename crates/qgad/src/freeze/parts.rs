@@ -22,8 +22,8 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
     /// How they are frozen and thawed.
     fn operations(&self) -> Arc<dyn Operations>;
 
-    /// Starts a guard that holds the targets; nothing is frozen before. One that takes the place of another one waits for
-    /// new agents where that did.
+    /// Starts a guard that holds the targets; nothing is frozen before. One that takes the place of another one waits
+    /// for new agents where that did.
     fn start_guard(
         &self,
         targets: &[Arc<Target>],

@@ -1,10 +1,11 @@
 //! Which file systems are frozen, and in which order.
 //!
-//! Each file system is frozen once, however often it is mounted. One that stands on another one is frozen before it, such
-//! as a file system in a loop image before the one that holds the image, also through device mapper, RAID and btrfs:
-//! otherwise writing back the upper one would wait for the lower one. Next, a file system that is mounted on another one
-//! is frozen before it. Apart from that the last mounted is frozen first, as in qemu-ga. Thawing has the reverse order.
-//! File systems that the configuration excludes, by mount point or type, are left out even if a host names them.
+//! Each file system is frozen once, however often it is mounted. One that stands on another one is frozen before it,
+//! such as a file system in a loop image before the one that holds the image, also through device mapper, RAID and
+//! btrfs: otherwise writing back the upper one would wait for the lower one. Next, a file system that is mounted on
+//! another one is frozen before it. Apart from that the last mounted is frozen first, as in qemu-ga. Thawing has the
+//! reverse order. File systems that the configuration excludes, by mount point or type, are left out even if a host
+//! names them.
 
 use std::{
     collections::{BinaryHeap, HashMap, HashSet},

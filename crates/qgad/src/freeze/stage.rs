@@ -3,15 +3,15 @@
 //! | from | step | to | caused by |
 //! |---|---|---|---|
 //! | thawed | [`begin_freeze`](Stage::begin_freeze) | freezing | a host's freeze |
-//! | freezing, taking over | [`settle`](Stage::settle) | frozen | everything is frozen, or an earlier agent's freeze was found |
+//! | freezing, taking over | [`settle`](Stage::settle) | frozen | all is frozen, or an earlier freeze was found |
 //! | thawed, frozen | [`begin_thaw`](Stage::begin_thaw) | thawing | a host's thaw |
 //! | frozen | [`end_by_itself`](Stage::end_by_itself) | thawing | the guard thawed, or could not be replaced |
-//! | thawed | [`begin_pending_hook`](Stage::begin_pending_hook) | thawing | the thaw hook of an earlier agent is pending |
-//! | freezing, taking over, thawing | [`let_writers_go_on`](Stage::let_writers_go_on) | thawing | nothing is frozen any more |
+//! | thawed | [`begin_pending_hook`](Stage::begin_pending_hook) | thawing | an earlier agent's thaw hook is pending |
+//! | freezing, taking over, thawing | [`let_writers_go_on`](Stage::let_writers_go_on) | thawing | nothing is frozen |
 //! | freezing, taking over, thawing | [`end`](Stage::end) | thawed | the thaw hook has run, or none has to |
 //!
-//! A step that is not in the table changes nothing. Freezing and taking over can be [cancelled](Stage::cancel): then they
-//! do not settle.
+//! A step that is not in the table changes nothing. Freezing and taking over can be [cancelled](Stage::cancel): then
+//! they do not settle.
 
 use std::time::{Duration, Instant};
 
@@ -154,7 +154,8 @@ impl<H> Stage<H> {
         }
     }
 
-    /// Begins a thaw, also of a thawed guest: somebody else may have frozen file systems. Returns what the freeze holds.
+    /// Begins a thaw, also of a thawed guest: somebody else may have frozen file systems. Returns what the freeze
+    /// holds.
     pub(super) fn begin_thaw(&mut self) -> Option<H> {
         if self.is_changing() {
             return None;
@@ -169,7 +170,8 @@ impl<H> Stage<H> {
         self.replace(Current::Thawing { are_writers_waiting: true })
     }
 
-    /// Begins to run the thaw hook that an earlier agent did not run. Commands are served meanwhile, and a freeze waits.
+    /// Begins to run the thaw hook that an earlier agent did not run. Commands are served meanwhile, and a freeze
+    /// waits.
     pub(super) fn begin_pending_hook(&mut self) {
         if self.is_thawed() {
             self.current = Current::Thawing { are_writers_waiting: false };

@@ -1,9 +1,9 @@
 //! A file system that was opened, to be frozen and thawed by its descriptor.
 //!
-//! The descriptor stays good whatever becomes of the mount point, and keeps the file system from being unmounted meanwhile.
-//! What cannot be opened, because it is hidden, vanished or forbidden, is left out; only if a host named it, that is an
-//! error. A mount of a directory is preferred to one of a file, and nothing but those two is ever opened: opening a device
-//! or a pipe would do something.
+//! The descriptor stays valid whatever happens to the mount point, and prevents unmounting. A file system that cannot
+//! be opened, because its mount points are hidden, gone or forbidden, is left out. If a host named it, that is an
+//! error. A mounted directory is preferred to a mounted file. Nothing else is opened: opening a device or a pipe has
+//! effects.
 
 use std::{
     fmt::Debug,

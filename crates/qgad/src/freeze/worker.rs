@@ -1,11 +1,11 @@
 //! One file system, and the thread that freezes and thaws it.
 //!
-//! The kernel may never return from either, and a thread inside it cannot be cancelled. So each file system has a thread
-//! of its own, started before anything is frozen: a bounded call would have to start its thread then. A caller that stops
-//! waiting orders the thaw all the same, so that the thread undoes a freeze that succeeds late. Orders run one after the
-//! other: at most one freeze, then any number of thaws. A worker that is dropped leaves its file system as its last order
-//! has it, because an agent that ends leaves the freeze to its guard. Giving an order allocates nothing, so that a guard
-//! can always do it.
+//! The kernel may never return from either, and a thread inside it cannot be cancelled. So each file system has a
+//! thread of its own, started before anything is frozen: a bounded call would have to start its thread then. A caller
+//! that stops waiting orders the thaw all the same, so that the thread undoes a freeze that succeeds late. Orders run
+//! one after the other: at most one freeze, then any number of thaws. A worker that is dropped leaves its file system
+//! as its last order has it, because an agent that ends leaves the freeze to its guard. Giving an order allocates
+//! nothing, so that a guard can always do it.
 
 use std::{
     fmt, io,
@@ -24,7 +24,8 @@ use crate::util::threads;
 const STACK_BYTES: usize = 64 * 1024;
 /// How often a file system may have been frozen, and is thawed at most. The kernel lets users freeze it once.
 const MAX_THAWS: u32 = 16;
-/// Orders that wait for the thread: a freeze, a thaw, and another one after that. A further thaw would find nothing to do.
+/// Orders that wait for the thread: a freeze, a thaw, and another one after that. A further thaw would find nothing to
+/// do.
 const MAX_ORDERS: usize = 3;
 
 /// How long one file system is waited for before the next one is thawed, too.
@@ -189,8 +190,8 @@ impl Shared {
     }
 }
 
-/// Thaws what was frozen last first. One that does not answer delays the others by a moment only, and one that has not even
-/// been frozen yet by none.
+/// Thaws what was frozen last first. One that does not answer delays the others by a moment only, and one that has not
+/// even been frozen yet by none.
 pub(super) fn thaw_each(workers: &[Worker]) -> Thawed {
     let mut hopeful = Vec::new();
     let mut thawed = Thawed { count: 0, stuck: Vec::new() };

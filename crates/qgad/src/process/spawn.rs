@@ -104,8 +104,8 @@ impl Program {
         candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
     }
 
-    /// The same program, but always started from this file. Its `argv[0]` is the file's path: a program that acts by the
-    /// name it is called with acts by the file's own name.
+    /// The same program, but always started from this file. Its `argv[0]` is the file's path: a program that acts by
+    /// the name it is called with acts by the file's own name.
     pub(crate) fn at(mut self, file: &Path) -> io::Result<Self> {
         self.arguments[0] = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
         Ok(self)

@@ -1,8 +1,8 @@
 //! A session on a byte stream.
 //!
-//! The stream is watched edge-triggered: an event says "try again", and trying goes on until the stream says no. So a
-//! port whose host side is closed, which is readable and hung up for ever, wakes nobody. Input is read only when the
-//! session takes it; what it leaves of one read is kept, which is all that is ever kept.
+//! The stream is watched edge-triggered: after an event the connection reads and writes until the stream would block.
+//! So a port whose host side is closed, which stays readable and hung up, causes no wake-ups. Input is read only when
+//! the session takes it. The rest of one read is kept, and nothing more.
 
 use std::{
     fs::File,
@@ -27,8 +27,8 @@ pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 /// milliseconds of one that asks without end.
 const STEPS_A_TURN: usize = 16;
 
-/// How much later than its first bytes a port's peer may be announced. Bytes that are older were sent by a peer that came
-/// and left without being noticed. The kernel takes less than a millisecond, on a processor of its own.
+/// How much later than its first bytes a port's peer may be announced. Bytes that are older were sent by a peer that
+/// came and left without being noticed. The kernel takes less than a millisecond, on a processor of its own.
 const MAX_NOTICE_DELAY: Duration = Duration::from_secs(1);
 
 /// What a connection waits for.
@@ -121,7 +121,8 @@ impl Connection {
         self.end_of_input != EndOfInput::Closes || !self.may_write
     }
 
-    /// How many bytes were read or sent since this was last asked for; of a connection that is over, also what is unsent.
+    /// How many bytes were read or sent since this was last asked for; of a connection that is over, also what is
+    /// unsent.
     pub(crate) fn take_moved(&mut self, is_over: bool) -> usize {
         let unsent = if is_over { self.session.output().len() } else { 0 };
         std::mem::take(&mut self.moved) + unsent

@@ -1,8 +1,8 @@
 //! From a request to its reply, or to a task that makes the reply.
 //!
-//! The order of checks is the protocol's: the envelope, the command's name, whether it is served, its arguments. All that
-//! applies to every command happens here and nowhere else: policy, audit, deadlines, panics, the form of the reply.
-//! The table of commands is derived from the one list of the contract; a listed command without behaviour does not compile.
+//! The order of checks is the protocol's: the envelope, the command's name, the policy, the arguments. All that applies
+//! to every command happens here and nowhere else: policy, audit, timeouts, panics, the form of the reply. The table of
+//! commands is derived from the one list of the contract. A listed command without behaviour does not compile.
 
 use std::{
     fmt,

@@ -1,9 +1,13 @@
-//! Runs commands off the I/O thread, each with its deadline.
+//! Runs commands off the I/O thread, each with a deadline.
 //!
-//! A command that can block runs on a worker thread. One that passes its deadline is given up: its peer gets an error
-//! now, what it returns later is dropped, and its thread is not used again. Busy threads are bounded by [`MAX_BUSY`];
-//! beyond that, commands that can block are refused until some return. A command that panics is answered with an error
-//! and costs nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+//! A command that can block runs on a worker thread. If it passes its deadline, it is abandoned: its peer gets an error
+//! at once, its late result is dropped, and its thread is not used again. Busy threads are bounded by [`MAX_BUSY`]:
+//! beyond that, commands that can block are refused until some return. A command that panics is answered with an error,
+//! and affects nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+//!
+//! The freeze's bounded calls and the storage probes bound blocking work, too, and do not share this code: they wait
+//! for their results on the thread of the command that asks, and know what each call is about. The executor knows
+//! neither, and must not wait.
 
 use std::{
     io, mem,
@@ -25,8 +29,8 @@ use crate::{
     util::threads,
 };
 
-/// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or left
-/// behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
+/// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or
+/// left behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
 pub(crate) const MAX_BUSY: usize = 3 * MAX_CONNECTIONS;
 /// Threads kept for the next command; a host that polls one guest needs one.
 const MAX_IDLE_WORKERS: usize = 2;

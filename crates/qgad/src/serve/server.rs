@@ -1,9 +1,9 @@
 //! The I/O loop: one thread that never blocks and never runs a command that could.
 //!
-//! It sleeps until a stream, a signal, the end of a task or a deadline wakes it. It has no timer of its own: an idle agent
-//! never wakes, except to ping the watchdog of a service manager that has one. SIGTERM and SIGINT end the loop at once,
-//! even while commands run. At most [`MAX_CONNECTIONS`] peers are served at once, in turns. Further ones wait in the
-//! socket's backlog.
+//! It sleeps until a stream, a signal, the end of a task or a deadline wakes it. It has no timer of its own: an idle
+//! agent never wakes, except to ping the watchdog of a service manager that has one. SIGTERM and SIGINT end the loop at
+//! once, even while commands run. At most [`MAX_CONNECTIONS`] peers are served at once, in turns. Further ones wait in
+//! the socket's backlog.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
 

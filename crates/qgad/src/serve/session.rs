@@ -1,9 +1,9 @@
 //! One peer's conversation: bytes in, bytes out, no transport of its own.
 //!
-//! Requests are carried out one at a time and in order, so that replies leave in the order of the requests. A session
-//! stops taking input while a task of its own runs elsewhere, and while its peer does not read its replies:
-//! [`MAX_UNSENT_BYTES`] and one reply are all it ever holds. A new peer gets a new session, so nothing of an earlier
-//! one's half message can be completed by it.
+//! Requests run one at a time and in order, so that replies leave in the order of the requests. A session takes no
+//! input while a task of its own runs elsewhere, or while its peer does not read its replies: it never holds more than
+//! [`MAX_UNSENT_BYTES`] and one reply. A new peer gets a new session, so that it cannot complete half a message of an
+//! earlier one.
 
 use qga::wire::{
     frame::{Frame, Framer},

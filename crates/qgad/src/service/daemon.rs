@@ -1,8 +1,7 @@
-//! Leaving the foreground, and the pid file.
+//! Daemonizing, and the pid file.
 //!
-//! The caller is told the truth: the parent stays until the child is ready and exits with success only then. The pid
-//! file is locked for the agent's life, so that a second agent finds the first; it is removed at the end by the agent
-//! that wrote it and by no other.
+//! The parent process waits until the child is ready, and exits with success only then. The pid file stays locked while
+//! the agent runs, so that a second agent finds the first. Only the agent that wrote it removes it at its end.
 
 use std::{
     fs::{File, OpenOptions},

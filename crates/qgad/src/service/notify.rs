@@ -1,10 +1,10 @@
 //! Notifications to the service manager, see sd_notify(3).
 //!
-//! The manager names a socket in `NOTIFY_SOCKET`: by a path, or by an abstract name with `@` in front. It is told when the
-//! agent is ready, what it does whenever that changes, and when it leaves. If the manager has a watchdog
-//! (`WATCHDOG_USEC`), it gets a ping in half that time; this is the only timer of an idle agent. The pings come from the
-//! I/O loop, at the end of a round, so that a loop that hangs sends none. Messages are sent without waiting, and one for
-//! which there is no room is dropped.
+//! The manager names a socket in `NOTIFY_SOCKET`: by a path, or by an abstract name with `@` in front. It is told when
+//! the agent is ready, what it does whenever that changes, and when it leaves. If the manager has a watchdog
+//! (`WATCHDOG_USEC`), it gets a ping in half that time; this is the only timer of an idle agent. The pings come from
+//! the I/O loop, at the end of a round, so that a loop that hangs sends none. Messages are sent without waiting, and
+//! one for which there is no room is dropped.
 
 use std::{
     ffi::OsStr,

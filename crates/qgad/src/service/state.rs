@@ -1,11 +1,11 @@
 //! What outlives the agent: the number of the next file handle.
 //!
-//! It is kept in `qga.state`, a key file in the state directory that is replaced as a whole, so that a reader or a
-//! killed agent finds the old number or the new one. A handle's number is never used twice, also across restarts: a
-//! host that still holds an old one gets an error, not somebody else's file. For the same reason a file that makes no
-//! sense is replaced by one that counts from the present second of the clock, which no counter has reached.
-//! The directory itself must be there; it is never created. Where it has no room, files cannot be opened until it has,
-//! and nothing else suffers.
+//! It is kept in `qga.state`, a key file in the state directory. The file is replaced as a whole, so that a reader, or
+//! an agent after a crash, finds the old number or the new one. A number is never used twice, also across restarts: a
+//! host that holds an old handle gets an error, not another file. For the same reason, an invalid file is replaced by
+//! one that counts from the present time in seconds, which no counter has reached.
+//!
+//! The directory must exist and is never created. If it has no room, files cannot be opened, and nothing else fails.
 
 use std::{
     fs,

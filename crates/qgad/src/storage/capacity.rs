@@ -1,4 +1,4 @@
-//! How large file systems are, and how full.
+//! Sizes of file systems, and how much is used.
 
 use std::path::Path;
 

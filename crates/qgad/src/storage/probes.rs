@@ -1,10 +1,13 @@
-//! Questions to devices, each of which may never be answered.
+//! Questions to devices that may never answer.
 //!
-//! The questions of one call are asked in their order by a helper thread. When one stays unanswered for
-//! [`Limits::stall`], another helper goes on behind it; when all are asked and none has been answered for
-//! [`Limits::timeout`], the rest stays unanswered. A path that still keeps an earlier call's helper is not asked again.
-//! It delays one call, by about a second where facts are asked for, and none after that. [`MAX_HELPERS`] bounds the
-//! helpers; a device that answers again frees its own.
+//! A helper thread asks the questions of one call in their order. If one is not answered for [`Limits::stall`], another
+//! helper goes on behind it. Once all are asked and none has been answered for [`Limits::timeout`], the rest counts as
+//! unanswered. A path on which a helper of an earlier call still hangs is not asked again. So a dead device delays one
+//! call, by about a second for facts, and no later one. [`MAX_HELPERS`] bounds the helpers. A device that answers again
+//! frees its own.
+//!
+//! This is no bounded call as the freeze has it: one call asks hundreds of questions, and most are answered at once, so
+//! that a thread for each would cost more than the questions.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What NVMe controllers say of their health.
+//! SMART: the health that NVMe controllers report.
 
 use std::path::{Path, PathBuf};
 

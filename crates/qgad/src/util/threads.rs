@@ -1,6 +1,6 @@
-//! Threads that nobody waits for.
+//! Threads that nobody joins.
 //!
-//! What they do is boxed on the way, so that the code that starts a thread is there once, not once for each kind of work.
+//! The work is boxed, so that the code that starts a thread exists once and not once per type of work.
 
 use std::{io, thread};
 

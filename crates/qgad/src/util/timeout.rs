@@ -1,4 +1,4 @@
-//! How long poll(2) and epoll(7) may wait.
+//! Timeouts for poll(2) and epoll(7).
 
 use std::time::{Duration, Instant};
 

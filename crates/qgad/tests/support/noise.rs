@@ -1,7 +1,7 @@
 //! What no host would send: bytes by chance, and requests that chance has changed.
 //!
-//! The same seed makes the same noise. Only queries are in it, of what changes nothing: whoever sends it to a real agent
-//! lets the agent refuse everything else, too.
+//! The same seed makes the same noise. Only queries are in it, of what changes nothing: whoever sends it to a real
+//! agent lets the agent refuse everything else, too.
 
 use qga::{Spec, command::Profile, commands::SPECS};
 

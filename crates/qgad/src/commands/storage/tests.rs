@@ -16,7 +16,8 @@ fn check_statistics(line: &str, expected: Option<(&str, &str)>) {
     assert_eq!(found, expected.map(|(name, stats)| (name.to_owned(), stats.to_owned())), "{line}");
 }
 
-const ELEVEN: &str = r#""read-ios":1,"read-merges":2,"read-sectors":3,"read-ticks":4,"write-ios":5,"write-merges":6,"write-sectors":7,"write-ticks":8"#;
+const ELEVEN: &str = "\"read-ios\":1,\"read-merges\":2,\"read-sectors\":3,\"read-ticks\":4,\
+                      \"write-ios\":5,\"write-merges\":6,\"write-sectors\":7,\"write-ticks\":8";
 const PROGRESS: &str = r#""ios-pgr":9,"total-ticks":10,"weight-ticks":11"#;
 const DISCARDS: &str = r#""discard-ios":12,"discard-merges":13,"discard-sectors":14,"discard-ticks":15"#;
 

@@ -1,5 +1,4 @@
-//! What an agent and a guard say to each other: messages of a kind, some bytes and perhaps a descriptor, on a socket that
-//! keeps them apart.
+//! The protocol between an agent and a guard: each message has a kind, some bytes and perhaps a descriptor.
 
 use std::{
     ffi::OsString,

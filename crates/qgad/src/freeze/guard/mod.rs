@@ -1,7 +1,7 @@
 //! The guard of a freeze: a process that thaws when nobody else does.
 //!
-//! The guard is this program, started again before anything is frozen. It holds a descriptor of each file system and locks
-//! its memory, and from then on needs no disk. It thaws by itself
+//! The guard is this program, started again before anything is frozen. It holds a descriptor of each file system and
+//! locks its memory, and from then on needs no disk. It thaws by itself
 //!
 //! - when the lease ends;
 //! - on SIGTERM or SIGINT;
@@ -10,11 +10,11 @@
 //!
 //! Then it leaves a note, and runs the thaw hook if there is no agent to do so.
 //!
-//! A freeze that the agent began may still succeed after that, even if the agent was killed. So the guard ends only when
-//! the agent says that no freeze is under way, or when the agent's last thread is gone; in that case it thaws once more.
-//! A new agent connects to a socket in the state directory. An abstract name would not do: root in a container that shares
-//! the network namespace could connect to it, and would receive the file systems' descriptors.
-//! An agent replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
+//! A freeze that the agent began may still succeed after that, even if the agent was killed. So the guard ends only
+//! when the agent says that no freeze is under way, or when the agent's last thread is gone; in that case it thaws once
+//! more. A new agent connects to a socket in the state directory. An abstract name would not do: root in a container
+//! that shares the network namespace could connect to it, and would receive the file systems' descriptors. An agent
+//! replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
 //!
 //! This file is the agent's side, `process` is the guard, and `message` is the protocol between them.
 
@@ -107,8 +107,8 @@ pub(super) struct Parts<'a> {
     pub(super) listening: &'a BoundedCall,
 }
 
-/// Starts a guard and waits until it is ready. It gets its socket last: one that cannot be made is not worth a moment in
-/// which nobody guards a freeze that is there already.
+/// Starts a guard and waits until it is ready. It gets its socket last: one that cannot be made is not worth a moment
+/// in which nobody guards a freeze that is there already.
 pub(super) fn start(
     targets: &[Arc<Target>],
     lease: Lease,
@@ -308,8 +308,8 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Makes the socket at which a new agent is waited for. There is none where the state directory is frozen, as it may be when
-/// an agent finds a freeze whose guard was killed, or cannot hold one.
+/// Makes the socket at which a new agent is waited for. There is none where the state directory is frozen, as it may be
+/// when an agent finds a freeze whose guard was killed, or cannot hold one.
 fn make_door(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket().display());
     let cloned = marker.clone();

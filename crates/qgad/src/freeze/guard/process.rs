@@ -1,8 +1,8 @@
-//! The guard itself.
+//! The guard process.
 //!
-//! It gets what it holds on its standard input, says that it is ready, and waits. Threads that thaw are started before that,
-//! so that thawing needs nothing that might not be had. What it has to say of its own goes to standard error, once
-//! everything is thawed. Its memory is locked, and the system's out-of-memory killer passes it over.
+//! It receives what it holds on its standard input, reports that it is ready, and waits. The threads that thaw are
+//! started before that, so that thawing needs no further resource. It writes its own messages to standard error, after
+//! everything is thawed. Its memory is locked, and the kernel's out-of-memory killer passes it over.
 
 use std::{
     fs, io,
@@ -40,8 +40,8 @@ use crate::{
     util::errno,
 };
 
-/// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the kernel
-/// for good, for a dead disk, keeps its descriptors: its socket does not end.
+/// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the
+/// kernel for good, for a dead disk, keeps its descriptors: its socket does not end.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All that a guard has.
@@ -262,8 +262,8 @@ impl Guard {
         Leave::WithTheAgent
     }
 
-    /// Waits until the agent says that no freeze is under way, or until its last thread is gone and the socket ends. A freeze
-    /// that succeeded since the thaw is undone then.
+    /// Waits until the agent says that no freeze is under way, or until its last thread is gone and the socket ends. A
+    /// freeze that succeeded since the thaw is undone then.
     fn stay(mut self) {
         self.takeover_socket = None;
         while let Some(agent) = &self.agent {
@@ -298,7 +298,8 @@ mod tests {
         tests::{Fake, target},
     };
 
-    /// A guard of `/a`, which is frozen, that does something until it leaves; the agent's end of its socket is passed on.
+    /// A guard of `/a`, which is frozen, that does something until it leaves; the agent's end of its socket is passed
+    /// on.
     fn check(
         prepare: impl FnOnce(&mut Guard),
         converse: impl FnOnce(OwnedFd, &Arc<Fake>),

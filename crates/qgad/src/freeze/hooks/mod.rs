@@ -1,13 +1,13 @@
 //! Hooks: programs of the administrator that prepare for a freeze, and resume after the thaw.
 //!
-//! Each runs with one argument, `freeze` or `thaw`, and with a timeout. Its output goes into the error and the log.
-//! The setting names a program. If that is a directory, or is absent while `<program>.d` exists, the programs in the
-//! directory run, as with the dispatcher script that distributions ship: in the order of their names, without files that
-//! packages and editors leave behind. Their thaw runs in the reverse order.
-//! The first one that fails to freeze ends the attempt. Each one that was started gets its thaw, also the one that failed:
-//! it may have done half of its work. All thaws run, even if one fails. An agent that does not know which ones ran before
-//! it was started runs the thaw of all. Nothing is written to any disk.
-//! A program runs only if no user but root, or the user that the agent runs as, can change or replace it.
+//! Each runs with one argument, `freeze` or `thaw`, and with a timeout. Its output goes into the error and the log. The
+//! setting names a program. If that is a directory, or is absent while `<program>.d` exists, the programs in the
+//! directory run, as with the dispatcher script that distributions ship: in the order of their names, without files
+//! that packages and editors leave behind. Their thaw runs in the reverse order. The first one that fails to freeze
+//! ends the attempt. Each one that was started gets its thaw, also the one that failed: it may have done half of its
+//! work. All thaws run, even if one fails. An agent that does not know which ones ran before it was started runs the
+//! thaw of all. Nothing is written to any disk. A program runs only if no user but root, or the user that the agent
+//! runs as, can change or replace it.
 
 use std::{
     ffi::OsStr,

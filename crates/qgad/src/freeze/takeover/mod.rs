@@ -1,11 +1,10 @@
 //! What happens to a freeze without a request of a host.
 //!
-//! An agent that finds the freeze of an earlier one takes over its guard, on a thread of its own, so that hosts are served
-//! meanwhile. Without a guard it starts one for everything that is mounted. If neither works, because the earlier agent
-//! has not quite ended or a mount point does not answer, it tries again every [`RETRY`], until it succeeds, the guard has
-//! thawed, or a host thaws.
-//! An agent replaces a guard that was killed. A guard that thawed by itself has ended the freeze.
-//! An agent that finds that freeze hooks ran but nothing is frozen runs the thaw hooks.
+//! An agent that finds the freeze of an earlier one takes over its guard, on a thread of its own, so that hosts are
+//! served meanwhile. Without a guard it starts one for everything that is mounted. If neither works, because the
+//! earlier agent has not quite ended or a mount point does not answer, it tries again every [`RETRY`], until it
+//! succeeds, the guard has thawed, or a host thaws. An agent replaces a guard that was killed. A guard that thawed by
+//! itself has ended the freeze. An agent that finds that freeze hooks ran but nothing is frozen runs the thaw hooks.
 
 use std::{
     ops::ControlFlow,
@@ -18,8 +17,8 @@ use qga::wire::message::Error;
 use super::{Claim, FIND_TIMEOUT, GuardEnd, Held, Inner, Lease, OnEnd, Shared, TakeoverSocket, Target};
 use crate::util::threads;
 
-/// How long after one attempt to take over a freeze the next one is made: soon enough for a host that waits, and a guard
-/// needs about as long to notice that its agent is gone.
+/// How long after one attempt to take over a freeze the next one is made: soon enough for a host that waits, and a
+/// guard needs about as long to notice that its agent is gone.
 const RETRY: Duration = Duration::from_secs(3);
 /// Stack of the thread that takes over, which may run the thaw hook.
 const STACK_BYTES: usize = 256 * 1024;

@@ -11,7 +11,7 @@ use super::service::agent_pid;
 use crate::cases::{answered, soon};
 
 const DROP_IN: &str = "/run/systemd/system/qgad.service.d";
-/// How long the agent may be without a sign of life here, in seconds: long for an emulated processor, not for a test.
+/// The watchdog timeout in this test, in seconds: long for an emulated processor, not for a test.
 const WATCHDOG_SECONDS: u32 = 5;
 /// The process of the guard of a freeze.
 const GUARD: &str = "grep -lx qgad-guard /proc/[0-9]*/comm";
@@ -24,7 +24,7 @@ pub(super) fn replaces_an_agent_that_hangs(vm: &mut Vm) -> Result<()> {
     ))?;
     vm.sh("systemctl daemon-reload; systemctl restart qgad")?;
     let mut agent = answered(vm)?;
-    gives_signs_of_life(vm)?;
+    pings_the_watchdog(vm)?;
 
     stand_still(vm, &mut agent)?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
@@ -45,13 +45,13 @@ pub(super) fn replaces_an_agent_that_hangs(vm: &mut Vm) -> Result<()> {
     Ok(())
 }
 
-/// Two signs, one after the other, of one process.
-fn gives_signs_of_life(vm: &mut Vm) -> Result<()> {
+/// Two pings, one after the other, from one process.
+fn pings_the_watchdog(vm: &mut Vm) -> Result<()> {
     let before = agent_pid(vm)?;
     let last = "systemctl show --value -p WatchdogTimestampMonotonic qgad";
     for _ in 0..2 {
-        let sign = vm.sh(last)?;
-        vm.wait_until(&format!("[ $({last}) != {sign} ]"))?;
+        let ping = vm.sh(last)?;
+        vm.wait_until(&format!("[ $({last}) != {ping} ]"))?;
     }
     assert_eq!(agent_pid(vm)?, before);
     Ok(())
