@@ -232,3 +232,6 @@ macro_rules! table {
 }
 
 for_each_command!(table);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use qga::Class;
+
+use super::*;
+use crate::{
+    config::{
+        settings::Settings,
+        values::{Origin, WithOrigin},
+    },
+    guest::tests::guest_without_a_machine,
+    policy::Policy,
+};
+
+const PONG: &str = "{\"return\": {}}\n";
+
+/// One command of each kind. Those that are prepared have no arguments.
+static COMMANDS: [Handler; 5] = [
+    Handler::of_test(Spec::new("test-blocking", Class::Query), |_, _, _| Ok(run(pong))),
+    Handler::of_test(Spec::new("test-inline", Class::Query).inline(), |arguments, _, _| match arguments.is_empty() {
+        true => Ok(run(pong)),
+        false => Err(Error::generic("Parameter 'x' is unexpected")),
+    }),
+    Handler::of_test(Spec::new("test-at-once", Class::Query), |_, _, _| Ok(Prepared::of_test(Step::Done(pong())))),
+    Handler::of_test(Spec::new("test-silent", Class::Query).inline(), |_, _, _| {
+        Ok(run(|| Answer { line: None, is_success: true }))
+    }),
+    Handler::of_test(Spec::new("test-panicking", Class::Query).inline(), |_, _, _| Ok(run(|| panic!("on purpose")))),
+];
+
+impl Handler {
+    const fn of_test(spec: Spec, prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Prepared, Error>) -> Self {
+        Self { spec, audit_subject: |_| None, prepare }
+    }
+}
+
+impl Prepared {
+    fn of_test(step: Step) -> Self {
+        Self { audit_subject: None, step }
+    }
+}
+
+fn pong() -> Answer {
+    Answer { line: Some(PONG.into()), is_success: true }
+}
+
+fn run(command: fn() -> Answer) -> Prepared {
+    Prepared::of_test(Step::Run(Box::new(move |_, _| command())))
+}
+
+/// A dispatcher of the test commands, of which the configuration blocks these.
+fn dispatcher(blocked: &[&str]) -> Dispatcher {
+    let blocked = blocked.iter().map(|name| WithOrigin { value: (*name).into(), origin: Origin::CommandLine });
+    let policy = Policy::new(&Settings { block_rpcs: blocked.collect(), ..Settings::default() });
+    Dispatcher::with_handlers(&COMMANDS, Arc::new(Guest { policy, ..guest_without_a_machine() }))
+}
+
+/// The reply to a request that is done at once.
+fn reply(dispatcher: &Dispatcher, request: &str) -> String {
+    match dispatcher.dispatch(request.as_bytes()) {
+        Dispatched::Done(line) => line.map(|line| String::from_utf8(line).unwrap()).unwrap_or_default(),
+        Dispatched::Blocking(task) => panic!("{task:?} is to be run elsewhere"),
+    }
+}
+
+#[track_caller]
+fn check(blocked: &[&str], request: &str, expected: &str) {
+    let reply = reply(&dispatcher(blocked), request);
+    assert!(reply.contains(expected), "{request}: {reply}");
+}
+
+#[test]
+fn the_envelope_is_checked_before_the_command_is_looked_up() {
+    check(&[], r#"{"execute":"test-none","other":1}"#, "QMP input member 'other' is unexpected");
+}
+
+#[test]
+fn an_unknown_command_is_not_found_whatever_its_arguments_are() {
+    check(&[], r#"{"execute":"test-none","arguments":{"x":1}}"#, "The command test-none has not been found");
+}
+
+#[test]
+fn a_refused_command_is_refused_before_its_arguments_are_read() {
+    let request = r#"{"execute":"test-inline","arguments":{"x":1}}"#;
+    let refusal = "Command test-inline has been disabled: the command is not allowed (block-rpcs on the command line)";
+    check(&["test-inline"], request, refusal);
+    check(&[], request, "Parameter 'x' is unexpected");
+}
+
+#[test]
+fn a_command_that_cannot_block_is_done_at_once() {
+    for command in ["test-inline", "test-at-once"] {
+        check(&[], &format!(r#"{{"execute":"{command}"}}"#), PONG);
+    }
+}
+
+#[test]
+fn a_command_that_may_block_becomes_a_task_with_its_timeout_and_the_id_of_the_request() {
+    let dispatcher = dispatcher(&[]);
+    let Dispatched::Blocking(task) = dispatcher.dispatch(br#"{"execute":"test-blocking","id":7}"#) else {
+        panic!("it was run on the I/O thread")
+    };
+    assert_eq!((task.name, task.timeout), ("test-blocking", dispatcher.guest().timeout(&COMMANDS[0].spec)));
+    assert!(task.id.is_some());
+    assert_eq!(task.run(dispatcher.guest()), Some(PONG.into()));
+}
+
+#[test]
+fn a_silent_success_has_no_reply() {
+    assert_eq!(reply(&dispatcher(&[]), r#"{"execute":"test-silent","id":1}"#), "");
+}
+
+#[test]
+fn a_command_that_panics_is_answered_with_an_error_and_the_next_one_is_served() {
+    let dispatcher = dispatcher(&[]);
+    let answer = reply(&dispatcher, r#"{"execute":"test-panicking","id":1}"#);
+    assert!(answer.contains("test-panicking failed because of a bug in the agent"), "{answer}");
+    assert!(answer.starts_with(r#"{"id": 1, "error": {"class": "GenericError""#), "{answer}");
+    assert_eq!(reply(&dispatcher, r#"{"execute":"test-inline"}"#), PONG);
+}
