@@ -1,5 +1,5 @@
 //! The real agent when the machine or its peers fail it: killed while it writes, with nowhere left to write to, without
-//! a descriptor left, and under noise.
+//! a descriptor left, and under random requests.
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 mod support;
@@ -20,7 +20,8 @@ use qga::commands::{
     file::{FileClose, FileOpen},
 };
 use support::{
-    Agent, TIMEOUT, deadline, noise, noise::Noise, ping, program, refusal, run, shell, start, wait, wait_for,
+    Agent, TIMEOUT, deadline, ping, program, random_requests, random_requests::RandomRequests, refusal, run, shell,
+    start, wait, wait_for,
 };
 
 /// What an allocator may keep for itself, in kibibytes.
@@ -169,7 +170,7 @@ fn an_agent_without_descriptors_says_so_and_goes_on_when_it_has_some() {
     while let Ok(pid) = start(&mut client, &sleep) {
         sleeping.push(pid);
     }
-    for query in noise::queries() {
+    for query in random_requests::queries() {
         // A refusal is an answer.
         let _ = refusal(client.call_as::<serde_json::Value>(query.name, &serde_json::Map::new(), deadline()));
     }
@@ -186,19 +187,19 @@ fn sleep_no_longer() -> Exec {
 }
 
 #[test]
-fn an_agent_under_noise_answers_and_does_nothing() {
+fn an_agent_that_gets_random_requests_answers_and_does_nothing() {
     /// How long it is made, and until when the agent's memory may still grow.
-    const NOISE: Duration = Duration::from_secs(60);
+    const DURATION: Duration = Duration::from_secs(60);
     const WARMING_UP: Duration = Duration::from_secs(10);
     const PEERS: usize = 4;
-    let names: Vec<_> = noise::queries().map(|spec| spec.name).collect();
+    let names: Vec<_> = random_requests::queries().map(|spec| spec.name).collect();
     let agent = Agent::start_with(
         &format!("profile=read-only\nallow-rpcs={}\nlogfile=log\naudit-file=audit\n", names.join(",")),
         None,
     );
-    let seed = std::env::var("QGAD_NOISE_SEED").map_or_else(|_| seed_of_the_day(), |seed| seed.parse().unwrap());
-    println!("QGAD_NOISE_SEED={seed} makes the same noise");
-    let mut noise = Noise::new(seed);
+    let seed = std::env::var("QGAD_RANDOM_SEED").map_or_else(|_| seed_of_the_day(), |seed| seed.parse().unwrap());
+    println!("QGAD_RANDOM_SEED={seed} repeats these requests");
+    let mut random = RandomRequests::new(seed);
     let mut client = agent.connect();
     let descriptors = agent.descriptors();
     let connect = || {
@@ -210,13 +211,13 @@ fn an_agent_under_noise_answers_and_does_nothing() {
     let mut answers = vec![0; 64 * 1024];
     let begin = Instant::now();
     let (mut memory, mut sent) = (None, 0);
-    while begin.elapsed() < NOISE {
-        let piece = noise.piece();
-        let index = noise.below(PEERS);
-        if noise.once_in(8) {
+    while begin.elapsed() < DURATION {
+        let piece = random.piece();
+        let index = random.below(PEERS);
+        if random.once_in(8) {
             peers[index] = connect();
         }
-        let (peer, reads) = (&mut peers[index], !noise.once_in(4));
+        let (peer, reads) = (&mut peers[index], !random.once_in(4));
         // What there is no room for is left out: a peer that does not read makes half messages.
         sent += peer.write(&piece).unwrap_or(0);
         while reads && peer.read(&mut answers).is_ok_and(|count| count > 0) {}
@@ -226,7 +227,7 @@ fn an_agent_under_noise_answers_and_does_nothing() {
             memory = Some(agent.resident());
         }
     }
-    println!("{sent} bytes of noise");
+    println!("{sent} bytes of random requests");
     drop(peers);
     ping(&mut agent.connect());
     let most = memory.unwrap() + MOST_GROWTH;

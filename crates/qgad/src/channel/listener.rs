@@ -25,7 +25,7 @@ use crate::{sys, util::errno};
 
 /// Peers that wait to be accepted, beyond those that are served.
 const BACKLOG: i32 = 16;
-/// Whoever can connect is root in the guest, so only root can.
+/// A peer that can connect is root in the guest, so only root can connect.
 const SOCKET_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 /// A socket that peers connect to.

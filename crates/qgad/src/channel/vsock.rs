@@ -10,7 +10,7 @@ use std::{
 
 /// The host.
 const HOST_CID: u32 = 2;
-/// How often refused peers are told of: what a peer can cause at will must not fill a disk.
+/// How often refused peers are logged: a peer must not be able to fill a disk with log lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Who is served.

@@ -1,7 +1,7 @@
 //! A call that may never return, such as opening a file below the mount point of a dead network file system.
 //!
 //! A thread of its own makes the call, and the caller waits until a deadline. The call reports what it is about to do,
-//! so that an error can name it. There is one call at a time: while one that was given up has not returned, further
+//! so that an error can name it. There is one call at a time: while one that was abandoned has not returned, further
 //! ones are refused. So a dead mount costs one thread, however often a host asks.
 //!
 //! The executor and the probes bound calls, too, and share no code with this: the executor must not wait, and gets its
@@ -44,10 +44,10 @@ struct State {
 }
 
 impl BoundedCall {
-    /// Does some work, after what others have begun and not given up. `doing` is what it begins with.
+    /// Makes a call, after a call in progress that another thread still waits for. `doing` names its first step.
     ///
     /// # Errors
-    /// When it does not end in time, or one that was given up has not ended yet.
+    /// When it does not return before the deadline, or an earlier one that was abandoned has not returned yet.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         doing: &str,

@@ -62,7 +62,7 @@ impl Shared {
         deferred.run();
     }
 
-    /// A file system that was given up must be done with before it is frozen again, or it would be thawed too early.
+    /// A leftover must have thawed before it is frozen again. Otherwise its late thaw would end the new freeze.
     pub(super) fn refuse_leftovers(&self) -> Result<(), Error> {
         let inner = self.inner();
         let Some(Leftovers { stuck, guard }) = &inner.leftovers else { return Ok(()) };

@@ -77,7 +77,7 @@ impl Marker {
         self.is_of_this_boot(&self.hooks_path())
     }
 
-    /// Says that the thaw hooks must be run, whatever becomes of the agent.
+    /// Records that the thaw hooks must run, even if the agent ends before.
     pub(crate) fn set_thaw_hook_pending(&self) -> Result<(), String> {
         write(&self.hooks_path(), self.boot.as_bytes())
     }

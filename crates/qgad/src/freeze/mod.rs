@@ -84,7 +84,7 @@ pub(crate) struct Limits {
 /// Why a command is refused while file systems are frozen. Hosts match it.
 pub(crate) const FROZEN_REASON: &str = "the agent is in frozen state";
 
-/// What the peer is told of a command that is refused because file systems have been frozen for so long.
+/// The error for a command that is refused because file systems have been frozen for this long.
 pub(crate) fn refusal(command: &str, frozen_for: Duration) -> Error {
     Error::disabled(command, format_args!("{FROZEN_REASON} (for {} s)", frozen_for.as_secs()))
 }
@@ -216,7 +216,7 @@ impl Freezer {
         outcome
     }
 
-    /// Thaws everything, whoever froze it, and returns how many file systems had been frozen.
+    /// Thaws all file systems, also those that others froze, and returns how many were frozen.
     pub(crate) fn thaw(&self) -> Result<i64, Error> {
         self.0.refuse_blind_thaw()?;
         let held = self.0.begin_thaw();
@@ -367,7 +367,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Frozen to thawing. A freeze that is under way is given up first.
+    /// Frozen to thawing. A freeze that is under way is cancelled first.
     fn begin_thaw(&self) -> Option<Held> {
         self.inner().stage.cancel_freeze("a thaw was asked for");
         self.wait_while(|inner| inner.stage.is_changing()).stage.begin_thaw()
@@ -441,7 +441,7 @@ impl Shared {
         deferred.run();
     }
 
-    /// A failure of the hook is in the log; there is nobody else to tell.
+    /// Ends a freeze that no thaw has asked to end. The log has a failure of the hook.
     fn end_without_asking(&self) {
         let _ = self.end(true);
     }

@@ -45,7 +45,7 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
     fn resume(&self);
 }
 
-/// The process that thaws when nobody else does.
+/// The process that thaws when no agent does.
 pub(crate) trait Guard: fmt::Debug + Send + Sync {
     /// Everything is frozen: the lease begins.
     fn complete(&self);

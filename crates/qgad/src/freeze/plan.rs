@@ -316,7 +316,7 @@ sys/devices/virtual/block/loop1/loop/backing_file: /a/second
     }
 
     #[test]
-    fn what_is_excluded_is_left_out_whoever_asks() {
+    fn what_is_excluded_is_left_out_even_if_a_host_names_it() {
         let tree = mounts(&[
             "20 1 8:1 / / rw - ext4 /dev/sda1 rw",
             "21 20 8:2 / /scratch/a rw - ext4 /dev/sda2 rw",

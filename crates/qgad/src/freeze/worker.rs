@@ -65,7 +65,7 @@ enum Order {
     Thaw,
 }
 
-/// What became of a thaw.
+/// The result of a thaw.
 pub(super) struct Thawed {
     /// How many file systems had been frozen.
     pub(super) count: i64,

@@ -47,7 +47,7 @@ pub(crate) enum Ended {
     ByChannel,
 }
 
-/// The loop and all it looks after.
+/// The loop, with its streams, timers and tasks.
 #[derive(Debug)]
 pub(crate) struct Server {
     epoll: Epoll,

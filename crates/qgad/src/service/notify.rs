@@ -64,7 +64,7 @@ impl Notifier {
 
     /// How often a watchdog ping is due, if ever.
     pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
-        self.watchdog.map(|patience| patience / 2)
+        self.watchdog.map(|timeout| timeout / 2)
     }
 
     /// The agent is ready, and does this; told when it is new. While file systems are frozen that is told instead.

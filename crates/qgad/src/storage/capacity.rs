@@ -12,7 +12,7 @@ use crate::root::Root;
 pub(crate) struct Capacity {
     /// In use.
     pub(crate) used: u64,
-    /// In use, or free for everybody. This is what df(1) computes percentages from.
+    /// In use, or free for all users. df(1) computes percentages from it.
     pub(crate) total: u64,
     /// In all, what is kept for the administrator included.
     pub(crate) privileged: u64,

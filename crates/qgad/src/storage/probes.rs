@@ -35,7 +35,7 @@ const HELPER_STACK_BYTES: usize = 128 * 1024;
 pub(crate) struct Limits {
     /// After this long without an answer another helper goes on.
     pub(crate) stall: Duration,
-    /// After this long without an answer to the last questions they are given up.
+    /// After this long without an answer, the last questions count as unanswered.
     pub(crate) timeout: Duration,
     /// Longest for all questions.
     pub(crate) in_all: Duration,

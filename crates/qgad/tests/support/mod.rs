@@ -2,7 +2,7 @@
 //! programs that it runs.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-pub(crate) mod noise;
+pub(crate) mod random_requests;
 
 use std::{
     fs,

@@ -355,7 +355,7 @@ fn is_ours(socket: &OwnedFd) -> nix::Result<bool> {
     Ok(getsockopt(socket, sockopt::PeerCredentials)?.uid() == geteuid().as_raw())
 }
 
-/// Neither side waits for ever for the other one.
+/// Sends and receives have a timeout on both sides.
 fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_TIMEOUT_SECONDS, 0))?;
     let timeout = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);

@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(fake.frozen(), has_frozen_in_the_end);
     }
 
-    /// What a thread of the agent's does that was given up.
+    /// What an abandoned thread of the agent does.
     fn freeze_late(fake: &Fake) {
         fake.wait_for(|fake| fake.frozen().is_empty());
         fake.freeze(&target("/a")).unwrap();

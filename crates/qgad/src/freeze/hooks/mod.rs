@@ -42,8 +42,8 @@ const LEFT_BY_DPKG: &[u8] = b".dpkg-";
 pub(crate) struct Hooks {
     path: Option<PathBuf>,
     timeout: Duration,
-    /// Those that were begun since the last thaw, in their order; nothing where that is not known.
-    begun: Mutex<Option<Vec<PathBuf>>>,
+    /// The programs that were started since the last thaw, in their order. `None` if that is not known.
+    started: Mutex<Option<Vec<PathBuf>>>,
 }
 
 /// What programs are to do, by the argument they get.
@@ -58,7 +58,7 @@ impl Hooks {
     pub(crate) fn new(path: Option<PathBuf>, timeout: Duration) -> Self {
         // A daemon changes its directory.
         let path = path.map(|path| std::path::absolute(&path).unwrap_or(path));
-        Self { path, timeout, begun: Mutex::default() }
+        Self { path, timeout, started: Mutex::default() }
     }
 
     /// The setting, if there is one, and the time limit for each program.
@@ -69,13 +69,13 @@ impl Hooks {
     /// Makes ready for a freeze.
     ///
     /// # Errors
-    /// When a program cannot be trusted, and none was run; or when one failed, and those that were begun have thawed.
+    /// When a program cannot be trusted, and none was run; or when one failed, and those that were started have thawed.
     pub(crate) fn freeze(&self, environment: &Environment) -> Result<(), Error> {
         let programs = self.programs()?;
         programs.iter().try_for_each(|program| trust(program))?;
-        *self.begun() = Some(Vec::new());
+        *self.started() = Some(Vec::new());
         for program in programs {
-            self.begun().get_or_insert_default().push(program.clone());
+            self.started().get_or_insert_default().push(program.clone());
             if let Err(error) = self.run(&program, Verb::Freeze, environment) {
                 // What goes wrong with it is in the log; what went wrong first is the answer.
                 let _ = self.thaw(environment);
@@ -90,8 +90,8 @@ impl Hooks {
     /// # Errors
     /// The first failure, after all have been run.
     pub(crate) fn thaw(&self, environment: &Environment) -> Result<(), Error> {
-        let begun = self.begun().take();
-        let programs = begun.map_or_else(|| self.programs(), Ok)?;
+        let started = self.started().take();
+        let programs = started.map_or_else(|| self.programs(), Ok)?;
         let run = |program: &PathBuf| trust(program).and_then(|()| self.run(program, Verb::Thaw, environment));
         // Every one is run before the first failure is looked for.
         let results: Vec<_> = programs.iter().rev().map(run).collect();
@@ -136,8 +136,8 @@ impl Hooks {
         }
     }
 
-    fn begun(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    fn started(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,7 +178,7 @@ fn is_executable(status: &fs::Metadata) -> bool {
 /// Refuses a program that somebody else could have written, or that is none.
 fn trust(path: &Path) -> Result<(), Error> {
     let refuse = |reason: &str| Err(Error::generic(format!("failed to {ACTION} '{}': {reason}", path.display())));
-    // As whoever would run it says it.
+    // The text that running it would give.
     let absent = |error| {
         let (path, words) = (path.display(), errno::describe(error));
         Error::generic(format!("child process has failed to {ACTION}: failed to exec '{path}': {words}\n"))

@@ -73,7 +73,7 @@ impl Shared {
     fn run_pending_hook(&self) {
         if self.marker.is_thaw_hook_pending() {
             log::warn!("an earlier agent ended before the thaw hook was run");
-            // A failure is in the log; there is nobody else to tell.
+            // The log has a failure of the hook.
             let _ = self.end(false);
         } else {
             self.become_thawed();

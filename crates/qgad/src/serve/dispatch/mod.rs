@@ -29,7 +29,7 @@ pub(crate) struct Dispatcher {
     guest: Arc<Guest>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Dispatched {
     /// It was carried out or refused. The reply line, or nothing for a silent success.

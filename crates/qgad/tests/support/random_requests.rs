@@ -1,7 +1,7 @@
-//! What no host would send: bytes by chance, and requests that chance has changed.
+//! Requests that no host would send: random bytes, and valid requests with random changes.
 //!
-//! The same seed makes the same noise. Only queries are in it, of what changes nothing: whoever sends it to a real
-//! agent lets the agent refuse everything else, too.
+//! The same seed gives the same requests. They name only queries, which change nothing. A test that sends them to a real
+//! agent must have the agent refuse everything else, too.
 
 use qga::{Spec, command::Profile, commands::SPECS};
 
@@ -14,14 +14,14 @@ const MOST_DEPTH: usize = 5000;
 const MOST_DIGITS: usize = 2000;
 
 /// Marsaglia's xorshift.
-pub(crate) struct Noise(u64);
+pub(crate) struct RandomRequests(u64);
 
 /// The commands that change nothing.
 pub(crate) fn queries() -> impl Iterator<Item = &'static Spec> {
     SPECS.iter().filter(|spec| spec.profile == Profile::ReadOnly)
 }
 
-impl Noise {
+impl RandomRequests {
     pub(crate) fn new(seed: u64) -> Self {
         // It does not come away from zero.
         Self(seed.max(1))
