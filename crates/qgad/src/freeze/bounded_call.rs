@@ -51,7 +51,7 @@ impl BoundedCall {
     pub(crate) fn run<T: Send + 'static>(
         &self,
         doing: &str,
-        until: Instant,
+        deadline: Instant,
         work: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let done = Arc::new(Mutex::new(None));
@@ -60,14 +60,14 @@ impl BoundedCall {
             let result = work(progress);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         };
-        self.run_boxed(doing, until, Box::new(fill))?;
+        self.run_boxed(doing, deadline, Box::new(fill))?;
         let result = done.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.ok_or_else(|| failed_by_a_bug(doing))
     }
 
     /// As [`Self::run`], once for work of any result.
-    fn run_boxed(&self, doing: &str, until: Instant, work: Box<dyn FnOnce(&Progress) + Send>) -> Result<(), Error> {
-        self.begin(doing, until)?;
+    fn run_boxed(&self, doing: &str, deadline: Instant, work: Box<dyn FnOnce(&Progress) + Send>) -> Result<(), Error> {
+        self.begin(doing, deadline)?;
         let (sender, receiver) = mpsc::channel();
         let progress = Progress(Arc::clone(&self.0));
         let work = move || {
@@ -80,7 +80,7 @@ impl BoundedCall {
             self.0.end();
             return Err(Error::generic(format!("failed to start a thread: {}", errno::describe(error))));
         }
-        receiver.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|error| match error {
+        receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|error| match error {
             RecvTimeoutError::Timeout => self.0.give_up(),
             RecvTimeoutError::Disconnected => {
                 self.0.end();
@@ -89,8 +89,8 @@ impl BoundedCall {
         })
     }
 
-    fn begin(&self, doing: &str, until: Instant) -> Result<(), Error> {
-        let timeout = until.saturating_duration_since(Instant::now());
+    fn begin(&self, doing: &str, deadline: Instant) -> Result<(), Error> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let is_in_the_way = |state: &mut State| state.doing.is_some() && !state.is_given_up;
         let waited = self.0.changed.wait_timeout_while(self.0.state(), timeout, is_in_the_way);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);

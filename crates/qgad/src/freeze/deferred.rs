@@ -1,4 +1,4 @@
-//! Work that writes to a disk, and that is put off while file systems are frozen.
+//! Work that writes to a disk, deferred while file systems are frozen.
 
 use std::fmt;
 

@@ -37,12 +37,12 @@ pub(crate) struct RealMachine {
 }
 
 impl Machine for RealMachine {
-    fn find(&self, named: Option<&[String]>, until: Instant) -> Result<Vec<Target>, Error> {
-        find(&self.search, &self.root, &self.exclude, named, until)
+    fn find(&self, named: Option<&[String]>, deadline: Instant) -> Result<Vec<Target>, Error> {
+        find(&self.search, &self.root, &self.exclude, named, deadline)
     }
 
-    fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error> {
-        find(&self.search, &self.root, &Exclude::default(), None, until)
+    fn find_all(&self, deadline: Instant) -> Result<Vec<Target>, Error> {
+        find(&self.search, &self.root, &Exclude::default(), None, deadline)
     }
 
     fn operations(&self) -> Arc<dyn Operations> {
@@ -97,7 +97,7 @@ fn find(
     root: &Root,
     exclude: &Exclude,
     named: Option<&[String]>,
-    until: Instant,
+    deadline: Instant,
 ) -> Result<Vec<Target>, Error> {
     let (root, exclude, named) = (root.clone(), exclude.clone(), named.map(<[String]>::to_vec));
     let work = move |progress: &Progress| {
@@ -114,5 +114,5 @@ fn find(
         let opened: Result<Vec<_>, _> = candidates.iter().map(open).collect();
         Ok(opened?.into_iter().flatten().collect())
     };
-    bounded_call.run("open /proc/self/mountinfo", until, work)?
+    bounded_call.run("open /proc/self/mountinfo", deadline, work)?
 }

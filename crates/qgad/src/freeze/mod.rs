@@ -276,15 +276,15 @@ impl Shared {
         last: Instant,
     ) -> Result<(i64, Option<Held>), Error> {
         self.marker.forget_note();
-        let until = last.min(Instant::now() + self.limits.timeout);
-        let targets: Vec<_> = self.machine.find(named, until)?.into_iter().map(Arc::new).collect();
+        let deadline = last.min(Instant::now() + self.limits.timeout);
+        let targets: Vec<_> = self.machine.find(named, deadline)?.into_iter().map(Arc::new).collect();
         if targets.is_empty() {
             return Ok((0, None));
         }
         self.marker.set().map_err(Error::generic)?;
         self.machine.quiesce();
         let held = self.hold(targets, lease)?;
-        match self.freeze_each(&held.workers, until) {
+        match self.freeze_each(&held.workers, deadline) {
             Ok(count @ 1..) => Ok((count, Some(held))),
             other => {
                 self.release(held);
@@ -312,7 +312,7 @@ impl Shared {
     }
 
     /// Freezes one after the other, and counts those that were not frozen before.
-    fn freeze_each(&self, workers: &[Worker], until: Instant) -> Result<i64, Error> {
+    fn freeze_each(&self, workers: &[Worker], deadline: Instant) -> Result<i64, Error> {
         let mut count = 0;
         for worker in workers {
             let failed = |reason: String| {
@@ -321,13 +321,13 @@ impl Shared {
             worker.freeze();
             let frozen = loop {
                 let now = Instant::now();
-                if let Some(frozen) = worker.frozen(until.min(now + POLL_INTERVAL)) {
+                if let Some(frozen) = worker.frozen(deadline.min(now + POLL_INTERVAL)) {
                     break frozen;
                 }
                 if let Some(reason) = self.inner().stage.cancelled() {
                     return Err(failed(reason.into()));
                 }
-                if now >= until {
+                if now >= deadline {
                     return Err(failed(format!("timed out after {} s", self.limits.timeout.as_secs_f64())));
                 }
             };
@@ -370,7 +370,11 @@ impl Shared {
     /// Frozen to thawing. A freeze that is under way is cancelled first.
     fn begin_thaw(&self) -> Option<Held> {
         self.inner().stage.cancel_freeze("a thaw was asked for");
-        self.wait_while(|inner| inner.stage.is_changing()).stage.begin_thaw()
+        loop {
+            if let Ok(held) = self.wait_while(|inner| inner.stage.is_changing()).stage.begin_thaw() {
+                return held;
+            }
+        }
     }
 
     /// Thaws what is held, last frozen first, and lets the guard leave.
@@ -426,8 +430,8 @@ impl Shared {
     fn remove(&self, what: fn(&Marker)) {
         let marker = self.marker.clone();
         let doing = format!("change {}", marker.directory().display());
-        let until = Instant::now() + REMOVAL_TIMEOUT;
-        if let Err(error) = self.removal.run(&doing, until, move |_| what(&marker)) {
+        let deadline = Instant::now() + REMOVAL_TIMEOUT;
+        if let Err(error) = self.removal.run(&doing, deadline, move |_| what(&marker)) {
             log::error!("{}", error.desc);
         }
     }

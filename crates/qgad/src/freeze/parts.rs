@@ -14,10 +14,10 @@ use super::target::{Operations, Target};
 /// What the state machine needs of the machine; in a test, a part that fails on purpose.
 pub(crate) trait Machine: fmt::Debug + Send + Sync {
     /// Opens the file systems to freeze, first to last: those that are named, or all.
-    fn find(&self, named: Option<&[String]>, until: Instant) -> Result<Vec<Target>, Error>;
+    fn find(&self, named: Option<&[String]>, deadline: Instant) -> Result<Vec<Target>, Error>;
 
     /// Opens all file systems that might be frozen, in the same order, also what is never frozen by us.
-    fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error>;
+    fn find_all(&self, deadline: Instant) -> Result<Vec<Target>, Error>;
 
     /// How they are frozen and thawed.
     fn operations(&self) -> Arc<dyn Operations>;
@@ -58,7 +58,7 @@ pub(crate) trait Guard: fmt::Debug + Send + Sync {
     fn leave(&self);
 
     /// Whether it has left by then.
-    fn is_gone(&self, until: Instant) -> bool;
+    fn is_gone(&self, deadline: Instant) -> bool;
 
     /// Where it waits for a new agent, if it does.
     fn takeover_socket(&self) -> Option<TakeoverSocket>;

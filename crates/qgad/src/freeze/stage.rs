@@ -27,6 +27,10 @@ pub(super) struct Stage<H> {
     since: Instant,
 }
 
+/// A step cannot begin, because another one has not ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StepUnderWay;
+
 #[derive(Debug)]
 enum Current<H> {
     /// Writers write.
@@ -154,14 +158,16 @@ impl<H> Stage<H> {
         }
     }
 
-    /// Begins a thaw, also of a thawed guest: somebody else may have frozen file systems. Returns what the freeze
-    /// holds.
-    pub(super) fn begin_thaw(&mut self) -> Option<H> {
+    /// Begins a thaw, also of a thawed guest: somebody else may have frozen file systems. Returns what the freeze holds.
+    ///
+    /// # Errors
+    /// While another step is under way.
+    pub(super) fn begin_thaw(&mut self) -> Result<Option<H>, StepUnderWay> {
         if self.is_changing() {
-            return None;
+            return Err(StepUnderWay);
         }
         let are_writers_waiting = matches!(self.current, Current::Frozen(_));
-        self.replace(Current::Thawing { are_writers_waiting })
+        Ok(self.replace(Current::Thawing { are_writers_waiting }))
     }
 
     /// Begins the end of the freeze of this number without a host. Returns what it holds.
@@ -235,7 +241,7 @@ mod tests {
             reached(|stage| {
                 stage.begin_freeze().unwrap();
                 stage.settle("held").unwrap();
-                stage.begin_thaw().unwrap();
+                stage.begin_thaw().unwrap().unwrap();
             }),
             reached(Stage::begin_pending_hook),
         ]
@@ -291,6 +297,17 @@ mod tests {
         check(Stage::let_writers_go_on, ["thawed", "thawing", "thawing", "frozen", "thawing", "thawing"]);
         check(Stage::end, ["thawed", "thawed", "thawed", "frozen", "thawed", "thawed"]);
         check(|stage| stage.cancel("it is not wanted"), none);
+    }
+
+    #[test]
+    fn a_step_says_whether_it_was_made() {
+        let thaws = stages().map(|mut stage| stage.begin_thaw());
+        let refused = || Err(StepUnderWay);
+        assert_eq!(thaws, [Ok(None), refused(), refused(), Ok(Some("held")), refused(), refused()]);
+        let freezes = stages().map(|mut stage| stage.begin_freeze().is_ok());
+        assert_eq!(freezes, [true, false, false, false, false, false]);
+        let settled = stages().map(|mut stage| stage.settle("new").is_ok());
+        assert_eq!(settled, [false, true, true, false, false, false]);
     }
 
     #[test]

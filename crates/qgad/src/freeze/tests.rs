@@ -181,10 +181,10 @@ impl Machine for FakeMachine {
         Ok(mount_points.iter().filter(|_| !none).filter(is_wanted).map(|mount_point| target(mount_point)).collect())
     }
 
-    fn find_all(&self, until: Instant) -> Result<Vec<Target>, Error> {
+    fn find_all(&self, deadline: Instant) -> Result<Vec<Target>, Error> {
         match self.0.cannot_look.load(Ordering::Relaxed) {
             true => Err(Error::generic("there is no list of mounts")),
-            false => self.find(None, until),
+            false => self.find(None, deadline),
         }
     }
 
@@ -232,11 +232,11 @@ impl Machine for FakeMachine {
     }
 
     fn quiesce(&self) {
-        self.0.note("hold still".into());
+        self.0.note("quiesce".into());
     }
 
     fn resume(&self) {
-        self.0.note("move again".into());
+        self.0.note("resume".into());
     }
 }
 
@@ -289,7 +289,7 @@ fn a_freeze_and_its_thaw_are_in_order() {
         fake.log(),
         [
             "hook Freeze",
-            "hold still",
+            "quiesce",
             "guard 3 for Some(600.0)",
             "freeze /a",
             "freeze /b",
@@ -299,7 +299,7 @@ fn a_freeze_and_its_thaw_are_in_order() {
             "thaw /b",
             "thaw /a",
             "guard leaves",
-            "move again",
+            "resume",
             "hook Thaw",
         ]
     );
@@ -322,13 +322,13 @@ fn a_failure_undoes_what_was_done_and_names_its_place() {
         "failed to freeze /b: Input/output error",
         &[
             "hook Freeze",
-            "hold still",
+            "quiesce",
             "guard 3 for Some(600.0)",
             "freeze /a",
             "freeze /b",
             "thaw /a",
             "guard leaves",
-            "move again",
+            "resume",
             "hook Thaw",
         ],
     );
@@ -350,7 +350,7 @@ fn nothing_to_freeze_is_no_freeze() {
     assert_eq!(freezer.freeze(FREEZE, Some(&[]), None), Ok(0));
     assert!(!freezer.refuses_commands());
     assert_eq!(names(&directory), [""; 0]);
-    assert_eq!(fake.log()[..3], ["hook Freeze", "move again", "hook Thaw"]);
+    assert_eq!(fake.log()[..3], ["hook Freeze", "resume", "hook Thaw"]);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn nothing_that_could_be_frozen_is_no_freeze() {
     let (fake, freezer, _directory) = set_up(&[("/a", unsupported), ("/b", unsupported), ("/c", unsupported)]);
     assert_eq!(freezer.freeze(FREEZE, None, None), Ok(0));
     assert!(!freezer.refuses_commands());
-    assert_eq!(fake.log()[6..], ["guard leaves", "move again", "hook Thaw"]);
+    assert_eq!(fake.log()[6..], ["guard leaves", "resume", "hook Thaw"]);
 }
 
 #[test]
@@ -390,8 +390,8 @@ fn one_that_does_not_answer_is_given_up_and_thawed_late() {
     fake.go_on();
     fake.wait_for(|_| freezer.freeze(FREEZE, None, None).is_ok());
     let log = fake.log();
-    let mount_point = |what: &str| log.iter().position(|line| line == what).unwrap();
-    assert!(mount_point("thaw /b") < mount_point("guard leaves"));
+    let position = |what: &str| log.iter().position(|line| line == what).unwrap();
+    assert!(position("thaw /b") < position("guard leaves"));
 }
 
 #[test]
@@ -399,18 +399,18 @@ fn nothing_is_written_while_something_is_stuck() {
     let (fake, freezer, directory) = set_up(&[("/b", Trouble::HangsInThaw)]);
     freezer.freeze(FREEZE, None, None).unwrap();
     let noting = Arc::clone(&fake);
-    freezer.when_thawed(move || noting.note("put off".into()));
+    freezer.when_thawed(move || noting.note("deferred".into()));
     freezer.thaw().unwrap_err();
     let noting = Arc::clone(&fake);
-    freezer.when_thawed(move || noting.note("put off again".into()));
+    freezer.when_thawed(move || noting.note("deferred again".into()));
     // An agent that takes its place would find nothing that it could end.
     assert_eq!(names(&directory), [""; 0]);
     assert_eq!(fake.log().last().unwrap(), "hook Thaw");
     fake.go_on();
-    fake.wait_for(|fake| fake.log().contains(&"move again".into()));
+    fake.wait_for(|fake| fake.log().contains(&"resume".into()));
     let log = fake.log();
     let end = log.iter().position(|line| line == "hook Thaw").unwrap() + 1;
-    assert_eq!(log[end..], ["thaw /b", "guard leaves", "put off", "put off again", "move again"]);
+    assert_eq!(log[end..], ["thaw /b", "guard leaves", "deferred", "deferred again", "resume"]);
     fake.wait_for(|_| freezer.0.refuse_leftovers().is_ok());
     let noting = Arc::clone(&fake);
     freezer.when_thawed(move || noting.note("at once".into()));
@@ -449,7 +449,7 @@ fn without_a_guard_nothing_is_frozen() {
     let (fake, freezer, directory) = set_up(&[]);
     fake.has_no_guard.store(true, Ordering::Relaxed);
     assert_eq!(freezer.freeze(FREEZE, None, None).unwrap_err().desc, "no guard");
-    assert_eq!(fake.log(), ["hook Freeze", "hold still", "move again", "hook Thaw"]);
+    assert_eq!(fake.log(), ["hook Freeze", "quiesce", "resume", "hook Thaw"]);
     assert_eq!(names(&directory), [""; 0]);
 }
 
@@ -521,7 +521,7 @@ fn what_writes_to_a_disk_is_put_off_until_the_thaw() {
     freezer.when_thawed(note("later"));
     freezer.thaw().unwrap();
     let log = fake.log();
-    let mount_point = |what: &str| log.iter().position(|line| line == what).unwrap();
-    assert!(mount_point("at once") < mount_point("hook Freeze"));
-    assert!(mount_point("thaw /a") < mount_point("later") && mount_point("later") < mount_point("move again"));
+    let position = |what: &str| log.iter().position(|line| line == what).unwrap();
+    assert!(position("at once") < position("hook Freeze"));
+    assert!(position("thaw /a") < position("later") && position("later") < position("resume"));
 }

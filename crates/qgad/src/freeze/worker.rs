@@ -112,13 +112,13 @@ impl Worker {
     }
 
     /// How the freeze went, if it has returned by then.
-    pub(crate) fn frozen(&self, until: Instant) -> Option<nix::Result<()>> {
-        self.shared.wait(until, |state| state.frozen)
+    pub(crate) fn frozen(&self, deadline: Instant) -> Option<nix::Result<()>> {
+        self.shared.wait(deadline, |state| state.frozen)
     }
 
     /// Whether the file system had been frozen, if all thaws that were ordered are done by then.
-    pub(crate) fn thawed(&self, until: Instant) -> Option<bool> {
-        self.shared.wait(until, State::thawed)
+    pub(crate) fn thawed(&self, deadline: Instant) -> Option<bool> {
+        self.shared.wait(deadline, State::thawed)
     }
 
     /// Waits for the thaws that were ordered as long as it takes.
@@ -156,8 +156,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<T: Copy>(&self, until: Instant, wanted: impl Fn(&State) -> Option<T>) -> Option<T> {
-        let timeout = until.saturating_duration_since(Instant::now());
+    fn wait<T: Copy>(&self, deadline: Instant, wanted: impl Fn(&State) -> Option<T>) -> Option<T> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| wanted(state).is_none());
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         wanted(&state)

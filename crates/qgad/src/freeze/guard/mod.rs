@@ -126,7 +126,7 @@ pub(super) fn start(
         let child = program.start(Stdio { input: theirs.as_fd(), output: null.as_fd(), error: error.as_fd() })?;
         drop(theirs);
         let prepared = prepare(&ours, targets, lease, parts).and_then(|()| {
-            let takeover_socket = takeover_socket.or_else(|| make_door(parts.listening, parts.marker));
+            let takeover_socket = takeover_socket.or_else(|| make_takeover_socket(parts.listening, parts.marker));
             let given = takeover_socket.as_ref().map(|takeover_socket| takeover_socket.try_clone()).transpose()?;
             Message::Home(parts.marker.directory().into(), given).send(&ours)?;
             Ok(takeover_socket)
@@ -248,8 +248,8 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, until: Instant, wanted: impl Fn(&WatchState) -> bool) -> bool {
-        let timeout = until.saturating_duration_since(Instant::now());
+    fn wait(&self, deadline: Instant, wanted: impl Fn(&WatchState) -> bool) -> bool {
+        let timeout = deadline.saturating_duration_since(Instant::now());
         let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| !wanted(state));
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         wanted(&state)
@@ -283,8 +283,8 @@ impl Guard for Handle {
         }
     }
 
-    fn is_gone(&self, until: Instant) -> bool {
-        self.watch.wait(until, |state| state.is_gone)
+    fn is_gone(&self, deadline: Instant) -> bool {
+        self.watch.wait(deadline, |state| state.is_gone)
     }
 
     fn takeover_socket(&self) -> Option<TakeoverSocket> {
@@ -310,7 +310,7 @@ impl fmt::Debug for Handle {
 
 /// Makes the socket at which a new agent is waited for. There is none where the state directory is frozen, as it may be
 /// when an agent finds a freeze whose guard was killed, or cannot hold one.
-fn make_door(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
+fn make_takeover_socket(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket().display());
     let cloned = marker.clone();
     let made =
@@ -372,7 +372,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let marker = Marker::new(&Root::machine(), directory.path());
         for _ in 0..2 {
-            let takeover_socket = make_door(&BoundedCall::default(), &marker).unwrap();
+            let takeover_socket = make_takeover_socket(&BoundedCall::default(), &marker).unwrap();
             assert_eq!(fs::metadata(marker.socket()).unwrap().permissions().mode() & 0o777, 0o600);
             let (_directory, address) = address(&marker).unwrap();
             let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
@@ -384,6 +384,6 @@ mod tests {
     #[test]
     fn where_no_socket_can_be_made_there_is_none() {
         let marker = Marker::new(&Root::machine(), Path::new("/nonexistent"));
-        assert!(make_door(&BoundedCall::default(), &marker).is_none());
+        assert!(make_takeover_socket(&BoundedCall::default(), &marker).is_none());
     }
 }

@@ -21,7 +21,7 @@ fn a_freeze_that_its_guard_ended_is_over_and_told_of_once() {
     fake.guard_ends(GuardEnd::Thawed);
     assert!(!freezer.is_frozen() && !freezer.refuses_commands());
     assert!(!marker.is_set());
-    assert_eq!(fake.log()[7..], ["guard leaves", "move again", "hook Thaw"]);
+    assert_eq!(fake.log()[7..], ["guard leaves", "resume", "hook Thaw"]);
     assert_eq!(
         freezer.thaw().unwrap_err().desc,
         "the freeze ended by itself because its lease of 600 s ended: what was copied since then may be inconsistent"
@@ -77,7 +77,7 @@ fn the_guard_of_an_agent_that_is_gone_is_taken_over() {
     assert_eq!(freezer.thaw(), Ok(2));
     assert_eq!(
         fake.log(),
-        ["hold still", "hold still", "guard complete", "thaw /b", "thaw /a", "guard leaves", "move again", "hook Thaw"]
+        ["quiesce", "quiesce", "guard complete", "thaw /b", "thaw /a", "guard leaves", "resume", "hook Thaw"]
     );
 }
 
@@ -107,7 +107,7 @@ fn without_its_guard_a_freeze_gets_a_new_one() {
     freezer.recover();
     assert!(freezer.is_frozen());
     assert_eq!(freezer.thaw(), Ok(1));
-    assert_eq!(fake.log()[..4], ["hold still", "hold still", "guard 3 for Some(600.0)", "guard complete"]);
+    assert_eq!(fake.log()[..4], ["quiesce", "quiesce", "guard 3 for Some(600.0)", "guard complete"]);
 }
 
 #[test]
