@@ -17,6 +17,9 @@ pub const MAX_LEASE_SECONDS: i64 = 86_400;
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Tells whether file systems are frozen. While a freeze is under way the answer is still `thawed`.
+///
+/// An error names a file system for which the kernel has not returned from an earlier freeze or thaw, after which writers
+/// may wait there.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FreezeStatus {}

@@ -15,7 +15,7 @@ use crate::{guest::Guest, logging::audit};
 
 impl Run for FreezeStatus {
     fn run(self, guest: &Guest) -> Result<FreezeState> {
-        Ok(if guest.freezer.is_frozen() { FreezeState::Frozen } else { FreezeState::Thawed })
+        guest.freezer.state()
     }
 }
 

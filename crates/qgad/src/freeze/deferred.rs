@@ -32,10 +32,13 @@ impl fmt::Debug for DeferredJobs {
 }
 
 impl Shared {
-    /// Runs the deferred jobs, and writes as usual from now on.
+    /// Writes as usual from now on, except where something is stuck. Deferred jobs run once nothing is.
     pub(super) fn resume_writing(&self) {
-        let deferred = self.inner().deferred.take();
+        let mut inner = self.inner();
+        let stuck: Vec<_> = inner.stuck().into_iter().map(|(target, _)| target).collect();
+        let deferred = if stuck.is_empty() { inner.deferred.take() } else { DeferredJobs::default() };
+        drop(inner);
         deferred.run();
-        self.machine.resume();
+        self.machine.resume(&stuck);
     }
 }

@@ -3,19 +3,20 @@
 //! Finding and opening file systems may hang on a mount point below a dead network file system, so both are bounded
 //! calls.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{os::fd::BorrowedFd, path::Path, sync::Arc, time::Instant};
 
 use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use qga::wire::message::Error;
 
 use super::{
-    Action, Claim, Guard, Hooks, Lease, Machine, Marker, OnEnd, Operations, TakeoverSocket,
+    Action, Claim, Guard, Hooks, Machine, Marker, OnEvent, Operations,
     bounded_call::{BoundedCall, Progress},
-    guard,
+    fuse, guard,
+    parts::Duty,
     plan::{Candidate, Exclude, candidates},
-    target::{Kernel, Target, mount_of},
+    target::{Kernel, Target, mount_of, mount_of_descriptor},
 };
-use crate::{environment::Environment, logging, root::Root, util::errno};
+use crate::{environment::Environment, logging, root::Root, storage::mounts, util::errno};
 
 /// The machine, as the administrator's settings want it to be treated.
 #[derive(Debug)]
@@ -49,19 +50,13 @@ impl Machine for RealMachine {
         Arc::new(Kernel)
     }
 
-    fn start_guard(
-        &self,
-        targets: &[Arc<Target>],
-        lease: Lease,
-        takeover_socket: Option<TakeoverSocket>,
-        on_end: OnEnd,
-    ) -> Result<Arc<dyn Guard>, Error> {
+    fn start_guard(&self, targets: &[Arc<Target>], duty: Duty, on_event: OnEvent) -> Result<Arc<dyn Guard>, Error> {
         let parts = guard::Parts { marker: &self.marker, hooks: &self.hooks, listening: &self.listening };
-        guard::start(targets, lease, takeover_socket, &parts, &self.environment, on_end)
+        guard::start(targets, duty, &parts, &self.environment, on_event)
     }
 
-    fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
-        guard::claim(&self.marker, on_end)
+    fn claim_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>> {
+        guard::claim_all(&self.marker, on_event)
     }
 
     fn run_hook(&self, action: Action) -> Result<(), Error> {
@@ -71,6 +66,11 @@ impl Machine for RealMachine {
         }
     }
 
+    fn way_out(&self) -> Option<String> {
+        let files = fuse::abort_files(&self.root);
+        (!files.is_empty()).then(|| format!("if that waits for a FUSE file system, write 1 to {}", files.join(" or ")))
+    }
+
     fn quiesce(&self) {
         logging::hold();
         if let Err(error) = lock_memory() {
@@ -78,12 +78,22 @@ impl Machine for RealMachine {
         }
     }
 
-    fn resume(&self) {
-        logging::flush_held();
+    fn resume(&self, stuck: &[Arc<Target>]) {
+        // A thread that writes there could not be ended, nor could this process.
+        if stuck.is_empty() || !logging::writes_to(|file| is_on(&self.root, file, stuck)) {
+            logging::flush_held();
+        }
         if let Err(error) = munlockall() {
             log::warn!("failed to unlock memory: {}", errno::describe(error));
         }
     }
+}
+
+/// Whether a file is on one of these file systems, or might be.
+fn is_on(root: &Root, file: BorrowedFd<'_>, targets: &[Arc<Target>]) -> bool {
+    let (Some(mount), Ok(mounts)) = (mount_of_descriptor(root, file), mounts::all(root)) else { return true };
+    let file_systems = mounts.iter().filter(|one| one.id == mount).map(|one| one.file_system);
+    file_systems.into_iter().any(|one| targets.iter().any(|target| target.file_system == one))
 }
 
 /// Keeps all memory, also what comes later, from having to be read from a disk.

@@ -8,7 +8,8 @@
 //! `qga.state.hooks` contains the boot id. It exists from before the first freeze hook until the thaw hooks have run;
 //! an agent that finds it runs them. If the disk is full, these three files are empty: their existence matters most.
 //!
-//! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent.
+//! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent. There are more, numbered, while
+//! guards of earlier freezes wait for a file system that is stuck.
 
 use std::{
     fs::{self, OpenOptions},
@@ -45,9 +46,12 @@ impl Marker {
         &self.directory
     }
 
-    /// Where the guard waits for a new agent.
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.directory.join("qga.state.guard")
+    /// Where a guard waits for a new agent. There may be several guards, numbered from 0.
+    pub(crate) fn socket(&self, number: usize) -> PathBuf {
+        match number {
+            0 => self.directory.join("qga.state.guard"),
+            _ => self.directory.join(format!("qga.state.guard.{number}")),
+        }
     }
 
     /// Whether file systems are frozen by an agent that is gone. One that cannot be looked at counts as there.
@@ -69,7 +73,6 @@ impl Marker {
     /// Says that they are not.
     pub(crate) fn clear(&self) {
         remove(&self.path());
-        remove(&self.socket());
     }
 
     /// Whether freeze hooks were run, and the thaw hooks were not.

@@ -4,21 +4,20 @@
 //! earlier agent; [`stage`] has every step. The freeze hook runs first. Then one file system after the other is frozen.
 //! On the first failure, at the timeout, or when a thaw is asked for, everything is thawed again.
 //!
-//! Each file system has a thread of its own ([`worker`]), so that one that does not answer delays no other. One that
-//! does not thaw when it is told to becomes a leftover ([`leftovers`]): its worker and the guard stay until it has
-//! thawed, and nothing is frozen before that.
+//! A second process, the guard, freezes and thaws ([`guard`]), because the kernel may never return from either. It also
+//! thaws when the lease ends, or when the agent is gone and no new one comes. The next thaw reports that once, as an
+//! error. In the guard each file system has a thread of its own ([`worker`]), so that one that does not answer delays
+//! no other. One from which the kernel does not return is stuck ([`leftovers`]): its guard stays until it has thawed.
 //!
-//! Before the first file system is frozen, a second process holds all of them ([`guard`]). It thaws them when the lease
-//! ends, or when the agent is gone and no new one comes. The next thaw reports that once, as an error.
-//!
-//! While file systems are frozen, or there are leftovers, the agent writes to no disk and locks its memory. It holds
-//! its log in memory, and defers other work ([`deferred`]).
+//! While file systems are frozen, the agent writes to no disk and locks its memory. It holds its log in memory, and
+//! defers other work ([`deferred`]).
 //!
 //! The thaw hook runs after every attempt, successful or not. A note tells the next agent if this one ends before that.
 //! [`takeover`] has what happens to a freeze without a request of a host.
 
 mod bounded_call;
 mod deferred;
+mod fuse;
 mod guard;
 mod hooks;
 mod leftovers;
@@ -30,6 +29,7 @@ mod stage;
 mod takeover;
 mod target;
 mod worker;
+mod workers;
 
 use std::{
     fmt,
@@ -38,7 +38,7 @@ use std::{
 };
 
 use nix::errno::Errno;
-use qga::wire::message::Error;
+use qga::{commands::freeze::FreezeState, wire::message::Error};
 
 #[cfg(test)]
 pub(crate) use self::guard::GRACE as GUARD_GRACE;
@@ -52,11 +52,14 @@ pub(crate) use self::{
 };
 use self::{
     deferred::DeferredJobs,
-    leftovers::Leftovers,
-    parts::{Action, Claim, Guard, GuardEnd, Lease, Machine, OnEnd, TakeoverSocket},
+    leftovers::Leftover,
+    parts::{
+        Action, Claim, Duty, Guard, GuardEvent, Holding, Lease, Machine, OnEvent, Takeover, TakeoverSocket, Thawed,
+    },
     stage::Stage,
     target::{Operations, Target},
-    worker::{Thawed, Worker, thaw_each},
+    worker::{OnDone, thaw},
+    workers::Workers,
 };
 use crate::util::errno;
 
@@ -67,8 +70,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
 const FIND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the guard of an earlier freeze has to leave before the next one is refused. It takes milliseconds.
-const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long removing a file may take: as long as a busy disk, not as one that is still frozen.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -105,25 +106,27 @@ struct Shared {
 
 struct Inner {
     stage: Stage<Held>,
-    /// What did not thaw when it was told to, or a guard that may not have left yet.
-    leftovers: Option<Leftovers>,
+    /// Guards that wait for what is stuck.
+    leftovers: Vec<Leftover>,
     deferred: DeferredJobs,
 }
 
 /// All that a freeze holds.
 #[derive(Debug)]
 struct Held {
-    workers: Vec<Worker>,
+    targets: Vec<Arc<Target>>,
     guard: Option<Arc<dyn Guard>>,
     lease: Lease,
     /// Since when the lease counts.
     since: Instant,
+    /// Whether there is a note that the thaw hook is to be run: not if the freeze is one of qemu-ga's.
+    is_hook_noted: bool,
 }
 
 impl Held {
-    /// What nobody guards.
-    fn unguarded(workers: Vec<Worker>) -> Self {
-        Self { workers, guard: None, lease: None, since: Instant::now() }
+    /// The freeze of an earlier agent, of which nothing is known and which nobody guards.
+    fn unknown() -> Self {
+        Self { targets: Vec::new(), guard: None, lease: None, since: Instant::now(), is_hook_noted: false }
     }
 
     fn remaining_lease(&self) -> Lease {
@@ -141,7 +144,7 @@ impl Freezer {
             }
             false => Stage::thawed(),
         };
-        let inner = Inner { stage, leftovers: None, deferred: DeferredJobs::default() };
+        let inner = Inner { stage, leftovers: Vec::new(), deferred: DeferredJobs::default() };
         Self(Arc::new(Shared {
             machine,
             marker,
@@ -167,6 +170,17 @@ impl Freezer {
         self.0.inner().stage.is_frozen()
     }
 
+    /// What a host is told.
+    ///
+    /// # Errors
+    /// When a file system is stuck, which may keep writers waiting though nothing is to be frozen.
+    pub(crate) fn state(&self) -> Result<FreezeState, Error> {
+        if self.is_frozen() {
+            return Ok(FreezeState::Frozen);
+        }
+        self.0.check_nothing_is_stuck("").map(|()| FreezeState::Thawed)
+    }
+
     /// Runs a job that writes to a disk: now, or once nothing is frozen.
     pub(crate) fn when_thawed(&self, job: impl FnOnce() + Send + 'static) {
         let mut inner = self.0.inner();
@@ -187,7 +201,7 @@ impl Freezer {
     pub(crate) fn freeze(&self, command: &str, named: Option<&[String]>, lease: Lease) -> Result<i64, Error> {
         self.0.begin(command)?;
         let last = Instant::now() + LONGEST_ATTEMPT;
-        if let Err(error) = self.0.make_ready() {
+        if let Err(error) = self.0.make_ready(named) {
             self.0.become_thawed();
             return Err(error);
         }
@@ -218,24 +232,18 @@ impl Freezer {
 
     /// Thaws all file systems, also those that others froze, and returns how many were frozen.
     pub(crate) fn thaw(&self) -> Result<i64, Error> {
-        self.0.refuse_blind_thaw()?;
-        let held = self.0.begin_thaw();
-        let ours = held.map(|held| self.0.release(held));
+        let held = self.0.begin_thaw()?;
+        let were_writers_waiting = held.is_some();
+        let ours = held.map_or(0, |held| self.0.release(held));
         let others = self.0.thaw_others();
         let note = self.0.marker.take_note();
-        let hook = self.0.end(ours.is_some());
-        let Thawed { count, stuck } = ours.unwrap_or(Thawed { count: 0, stuck: Vec::new() });
+        let hook = self.0.end(were_writers_waiting);
         log::info!("file systems are thawed");
         if let Some(note) = note {
             return Err(Error::generic(format!("{note}: what was copied since then may be inconsistent")));
         }
-        if !stuck.is_empty() {
-            let mount_points = stuck.join(", ");
-            return Err(Error::generic(format!(
-                "failed to thaw {mount_points}: no answer yet, it is thawed as soon as it can be"
-            )));
-        }
-        hook.map(|()| count + others)
+        self.0.check_nothing_is_stuck("failed to thaw ")?;
+        hook.map(|()| ours + others)
     }
 }
 
@@ -260,12 +268,20 @@ impl Shared {
         inner.stage.begin_freeze().map_err(|frozen_for| refusal(command, frozen_for))
     }
 
-    /// Runs the freeze hook, unless an earlier freeze is not done with. If it fails it has run the thaw hook itself.
-    fn make_ready(&self) -> Result<(), Error> {
-        self.refuse_leftovers()?;
-        self.inner().leftovers = None;
+    /// Runs the freeze hook, unless something is stuck that is to be frozen. If it fails it has run the thaw hook itself.
+    fn make_ready(&self, named: Option<&[String]>) -> Result<(), Error> {
+        if self.inner().is_anything_stuck() {
+            self.find(named, Instant::now() + FIND_TIMEOUT)?;
+        }
         self.marker.set_thaw_hook_pending().map_err(Error::generic)?;
         self.machine.run_hook(Action::Freeze).inspect_err(|_| self.marker.clear_thaw_hook_pending())
+    }
+
+    /// Opens what is to be frozen.
+    fn find(&self, named: Option<&[String]>, deadline: Instant) -> Result<Vec<Arc<Target>>, Error> {
+        let targets: Vec<_> = self.machine.find(named, deadline)?.into_iter().map(Arc::new).collect();
+        self.refuse_stuck(&targets)?;
+        Ok(targets)
     }
 
     /// Freezes. Nothing is held if nothing could be frozen.
@@ -277,14 +293,14 @@ impl Shared {
     ) -> Result<(i64, Option<Held>), Error> {
         self.marker.forget_note();
         let deadline = last.min(Instant::now() + self.limits.timeout);
-        let targets: Vec<_> = self.machine.find(named, deadline)?.into_iter().map(Arc::new).collect();
+        let targets = self.find(named, deadline)?;
         if targets.is_empty() {
             return Ok((0, None));
         }
         self.marker.set().map_err(Error::generic)?;
         self.machine.quiesce();
-        let held = self.hold(targets, lease)?;
-        match self.freeze_each(&held.workers, deadline) {
+        let held = self.hold(targets, Holding::Nothing, lease)?;
+        match self.freeze_each(&held, deadline) {
             Ok(count @ 1..) => Ok((count, Some(held))),
             other => {
                 self.release(held);
@@ -293,35 +309,29 @@ impl Shared {
         }
     }
 
-    /// A guard and a worker for each, before anything is frozen.
-    fn hold(self: &Arc<Self>, targets: Vec<Arc<Target>>, lease: Lease) -> Result<Held, Error> {
-        let guard = self.machine.start_guard(&targets, lease, None, self.on_end())?;
-        match self.workers(targets) {
-            Ok(workers) => Ok(Held { workers, guard: Some(guard), lease, since: Instant::now() }),
-            Err(error) => {
-                guard.leave();
-                Err(error)
-            }
-        }
+    /// Has a guard hold file systems, before anything is frozen.
+    fn hold(self: &Arc<Self>, targets: Vec<Arc<Target>>, holding: Holding, lease: Lease) -> Result<Held, Error> {
+        let duty = Duty { holding, lease, takeover: Takeover::New };
+        let guard = self.machine.start_guard(&targets, duty, self.on_event())?;
+        Ok(self.holding(targets, guard, lease))
     }
 
-    fn workers(&self, targets: Vec<Arc<Target>>) -> Result<Vec<Worker>, Error> {
-        let start = |target| Worker::start(target, self.machine.operations());
-        let workers: Result<_, _> = targets.into_iter().map(start).collect();
-        workers.map_err(|error| Error::generic(format!("failed to start a thread: {}", errno::describe(error))))
+    fn holding(&self, targets: Vec<Arc<Target>>, guard: Arc<dyn Guard>, lease: Lease) -> Held {
+        let is_hook_noted = self.marker.is_thaw_hook_pending();
+        Held { targets, guard: Some(guard), lease, since: Instant::now(), is_hook_noted }
     }
 
     /// Freezes one after the other, and counts those that were not frozen before.
-    fn freeze_each(&self, workers: &[Worker], deadline: Instant) -> Result<i64, Error> {
+    fn freeze_each(&self, held: &Held, deadline: Instant) -> Result<i64, Error> {
+        let Some(guard) = &held.guard else { return Ok(0) };
         let mut count = 0;
-        for worker in workers {
-            let failed = |reason: String| {
-                Error::generic(format!("failed to freeze {}: {reason}", worker.mount_point().display()))
-            };
-            worker.freeze();
+        for (index, target) in held.targets.iter().enumerate() {
+            let mount_point = target.mount_point.display();
+            let failed = |reason: String| Error::generic(format!("failed to freeze {mount_point}: {reason}"));
+            guard.freeze(index);
             let frozen = loop {
                 let now = Instant::now();
-                if let Some(frozen) = worker.frozen(deadline.min(now + POLL_INTERVAL)) {
+                if let Some(frozen) = guard.frozen(index, deadline.min(now + POLL_INTERVAL)) {
                     break frozen;
                 }
                 if let Some(reason) = self.inner().stage.cancelled() {
@@ -334,7 +344,7 @@ impl Shared {
             match frozen {
                 Ok(()) => count += 1,
                 Err(error @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
-                    log::debug!("{} was not frozen: {}", worker.mount_point().display(), errno::describe(error));
+                    log::debug!("{mount_point} was not frozen: {}", errno::describe(error));
                 }
                 Err(error) => return Err(failed(errno::describe(error))),
             }
@@ -359,7 +369,7 @@ impl Shared {
         let holds_nothing = {
             let stage = &mut self.inner().stage;
             let number = stage.number();
-            stage.held(number).is_some_and(|held| held.workers.is_empty() && held.guard.is_none())
+            stage.held(number).is_some_and(|held| held.targets.is_empty() && held.guard.is_none())
         };
         if holds_nothing {
             self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
@@ -368,62 +378,84 @@ impl Shared {
     }
 
     /// Frozen to thawing. A freeze that is under way is cancelled first.
-    fn begin_thaw(&self) -> Option<Held> {
+    fn begin_thaw(&self) -> Result<Option<Held>, Error> {
         self.inner().stage.cancel_freeze("a thaw was asked for");
         loop {
-            if let Ok(held) = self.wait_while(|inner| inner.stage.is_changing()).stage.begin_thaw() {
-                return held;
+            drop(self.wait_while(|inner| inner.stage.is_changing()));
+            self.refuse_blind_thaw()?;
+            if let Ok(held) = self.inner().stage.begin_thaw() {
+                return Ok(held);
             }
         }
     }
 
-    /// Thaws what is held, last frozen first, and lets the guard leave.
-    fn release(self: &Arc<Self>, held: Held) -> Thawed {
-        let thawed = thaw_each(&held.workers);
-        if !thawed.stuck.is_empty() {
-            if let Some(guard) = &held.guard {
-                guard.thaw();
+    /// Thaws what is held, last frozen first, and returns how many were frozen.
+    fn release(self: &Arc<Self>, held: Held) -> i64 {
+        let thawed = held.guard.as_ref().and_then(|guard| guard.thaw());
+        match (held.guard, thawed) {
+            (Some(guard), Some(thawed)) => self.keep_stuck(guard, held.targets, thawed),
+            (guard, _) => {
+                if guard.is_some() {
+                    log::error!("the guard of the freeze does not answer, and another one thaws");
+                }
+                self.thaw_by_another_guard(held.targets, Takeover::New)
             }
-            log::error!("failed to thaw {}: no answer", thawed.stuck.join(", "));
-            self.leave_over(held.workers, held.guard);
-        } else if let Some(guard) = &held.guard {
-            guard.leave();
-            self.inner().leftovers = Some(Leftovers { stuck: Arc::new([]), guard: held.guard });
         }
-        thawed
     }
 
-    /// Thaws what others froze.
-    fn thaw_others(self: &Arc<Self>) -> i64 {
-        if self.inner().is_anything_stuck() {
+    /// Thaws what nobody else thaws, and returns how many were frozen.
+    fn thaw_by_another_guard(self: &Arc<Self>, targets: Vec<Arc<Target>>, takeover: Takeover) -> i64 {
+        if targets.is_empty() {
             return 0;
         }
-        let found = self.machine.find_all(Instant::now() + FIND_TIMEOUT);
-        let workers = found.and_then(|targets| self.workers(targets.into_iter().map(Arc::new).collect()));
-        let workers = workers.unwrap_or_else(|error| {
-            log::error!("failed to look for other frozen file systems: {}", error.desc);
-            Vec::new()
-        });
-        let thawed = thaw_each(&workers);
-        if !thawed.stuck.is_empty() {
-            self.leave_over(workers, None);
+        let duty = Duty { holding: Holding::Frozen, lease: None, takeover };
+        let started = self.machine.start_guard(&targets, duty, self.on_event());
+        let started = started.inspect_err(|error| log::error!("{}", error.desc)).ok();
+        if let Some((guard, thawed)) = started.and_then(|guard| guard.thaw().map(|thawed| (guard, thawed))) {
+            return self.keep_stuck(guard, targets, thawed);
         }
+        self.thaw_here(targets)
+    }
+
+    /// Thaws in this process, which cannot be ended while the kernel does not return from that. The last resort.
+    fn thaw_here(self: &Arc<Self>, targets: Vec<Arc<Target>>) -> i64 {
+        let operations = self.machine.operations();
+        let shared = Arc::downgrade(self);
+        let on_done: OnDone =
+            Arc::new(move || shared.upgrade().into_iter().for_each(|shared| shared.review_leftovers()));
+        match Workers::start(targets.iter().cloned(), &operations, Holding::Frozen, &on_done) {
+            Ok(workers) => {
+                let thawed = workers.thaw_all();
+                self.keep_stuck(Arc::new(workers), targets, thawed)
+            }
+            Err(error) => {
+                log::error!("failed to start a thread to thaw: {}", errno::describe(error));
+                let count = targets.iter().rev().filter(|target| thaw(&*operations, target)).count();
+                i64::try_from(count).unwrap_or(i64::MAX)
+            }
+        }
+    }
+
+    fn keep_stuck(self: &Arc<Self>, guard: Arc<dyn Guard>, targets: Vec<Arc<Target>>, thawed: Thawed) -> i64 {
+        self.leave_over(guard, targets, thawed.stuck);
         thawed.count
     }
 
     /// Ends a thaw. If file systems were frozen, deferred jobs run first; then the thaw hook runs.
     fn end(&self, were_writers_waiting: bool) -> Result<(), Error> {
         if were_writers_waiting {
-            if !self.inner().is_anything_stuck() {
-                self.resume_writing();
-            }
-            self.remove(Marker::clear);
-            self.inner().stage.let_writers_go_on();
+            self.let_writers_go_on();
         }
         let hook = self.machine.run_hook(Action::Thaw);
         self.remove(Marker::clear_thaw_hook_pending);
         self.become_thawed();
         hook
+    }
+
+    fn let_writers_go_on(&self) {
+        self.resume_writing();
+        self.remove(Marker::clear);
+        self.inner().stage.let_writers_go_on();
     }
 
     /// Removes files from the state directory.

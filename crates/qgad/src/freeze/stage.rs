@@ -74,6 +74,11 @@ impl<H> Stage<H> {
         )
     }
 
+    /// Whether writers wait, or are about to.
+    pub(super) fn is_frozen_or_freezing(&self) -> bool {
+        self.frozen_for().is_some()
+    }
+
     /// Whether nothing is frozen and nothing is under way.
     pub(super) fn is_thawed(&self) -> bool {
         matches!(self.current, Current::Thawed)

@@ -21,7 +21,12 @@ use nix::{
 use qga::wire::message::Error;
 
 use super::plan::Candidate;
-use crate::{root::Root, storage::mounts::Mount, sys, util::errno};
+use crate::{
+    root::Root,
+    storage::{device::Number, mounts::Mount},
+    sys,
+    util::errno,
+};
 
 /// An opened file system.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ pub(crate) struct Target {
     pub(crate) mount_point: PathBuf,
     /// A directory or a file on it.
     pub(crate) descriptor: OwnedFd,
+    /// The kernel's number of it. 0:0 if it is unknown.
+    pub(crate) file_system: Number,
 }
 
 /// What is done to a file system: by the kernel, or in a test.
@@ -56,6 +63,12 @@ impl Operations for Kernel {
 }
 
 impl Target {
+    /// Whether both are the same file system.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        let is_known = self.file_system != Number { major: 0, minor: 0 };
+        self.file_system == other.file_system && (is_known || self.mount_point == other.mount_point)
+    }
+
     /// Opens a file system; nothing if it is to be left out.
     pub(crate) fn open(root: &Root, candidate: &Candidate) -> Result<Option<Self>, Error> {
         let mut failure = None;
@@ -63,7 +76,8 @@ impl Target {
             for mount in &candidate.mounts {
                 match open(root, mount) {
                     Ok(descriptor) => {
-                        return Ok(Some(Self { mount_point: candidate.mount_point().into(), descriptor }));
+                        let (mount_point, file_system) = (candidate.mount_point().into(), mount.file_system);
+                        return Ok(Some(Self { mount_point, descriptor, file_system }));
                     }
                     Err(error) => failure = failure.or(Some(error)),
                 }
@@ -106,8 +120,9 @@ pub(crate) fn mount_of(root: &Root, path: &Path) -> Option<u64> {
     mount_of_descriptor(root, &root.open(path, OFlag::O_PATH).ok()?)
 }
 
-fn mount_of_descriptor(root: &Root, descriptor: &OwnedFd) -> Option<u64> {
-    let information = root.read(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd())).ok()?;
+/// The number of the mount on which an open file is.
+pub(crate) fn mount_of_descriptor(root: &Root, descriptor: impl AsFd) -> Option<u64> {
+    let information = root.read(format!("/proc/self/fdinfo/{}", descriptor.as_fd().as_raw_fd())).ok()?;
     let mut lines = str::from_utf8(&information).ok()?.lines();
     lines.find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
 }
@@ -126,7 +141,6 @@ pub(crate) mod tests {
     use std::fs;
 
     use super::*;
-    use crate::storage::device::Number;
 
     fn candidate(mount_points: &[&Path], is_named: bool) -> Candidate {
         let mount = |mount_point: &&Path| Mount {

@@ -8,8 +8,8 @@ use std::{
     thread,
 };
 
-use super::{target::Target, *};
-use crate::root::Root;
+use super::{parts::Stuck, target::Target, *};
+use crate::{root::Root, storage::device::Number};
 
 /// How long a test waits for what must come.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,6 +40,7 @@ pub(super) struct Fake {
     pub(super) cannot_look: AtomicBool,
     pub(super) is_claimed: AtomicBool,
     pub(super) claim_hangs: AtomicBool,
+    guards_are_stopped: AtomicBool,
 }
 
 #[derive(Default)]
@@ -47,8 +48,10 @@ pub(super) struct FakeState {
     pub(super) frozen: HashSet<String>,
     log: Vec<String>,
     goes_on: bool,
-    pub(super) on_end: Vec<OnEnd>,
+    guards: Vec<Arc<FakeGuard>>,
     pub(super) claim: Option<Lease>,
+    /// The file systems of a guard that another agent left, because they are stuck.
+    pub(super) left: Vec<&'static str>,
 }
 
 impl fmt::Debug for FakeState {
@@ -59,11 +62,8 @@ impl fmt::Debug for FakeState {
 
 /// A file system for operations that look at its place only.
 pub(super) fn target(mount_point: &str) -> Target {
-    Target { mount_point: mount_point.into(), descriptor: File::open("/dev/null").unwrap().into() }
-}
-
-fn new_takeover_socket() -> TakeoverSocket {
-    Arc::new(File::open("/dev/null").unwrap().into())
+    let file_system = Number { major: 0, minor: 0 };
+    Target { mount_point: mount_point.into(), descriptor: File::open("/dev/null").unwrap().into(), file_system }
 }
 
 impl Fake {
@@ -112,9 +112,18 @@ impl Fake {
         drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(super) fn guard_ends(&self, how: GuardEnd) {
-        let on_end = self.state().on_end.pop().unwrap();
-        on_end(how);
+    /// The first guard that was started thaws by itself.
+    pub(super) fn guard_thaws(&self) {
+        let guard = self.state().guards.first().cloned().unwrap();
+        guard.workers.thaw();
+        guard.tell(GuardEvent::Thawed);
+    }
+
+    /// The first guard that was started is killed.
+    pub(super) fn guard_is_killed(&self) {
+        let guard = self.state().guards.first().cloned().unwrap();
+        guard.is_gone.store(true, Ordering::Relaxed);
+        guard.tell(if guard.is_told.load(Ordering::Relaxed) { GuardEvent::Returned } else { GuardEvent::Ended });
     }
 }
 
@@ -144,28 +153,84 @@ impl Operations for Fake {
     }
 }
 
-#[derive(Debug)]
-struct FakeGuard(Arc<Fake>, TakeoverSocket);
+/// A guard whose workers are in this process.
+struct FakeGuard {
+    fake: Arc<Fake>,
+    workers: Workers,
+    takeover_socket: TakeoverSocket,
+    on_event: Arc<Mutex<OnEvent>>,
+    is_told: Arc<AtomicBool>,
+    is_gone: AtomicBool,
+}
+
+impl FakeGuard {
+    fn start(fake: &Arc<Fake>, targets: &[Arc<Target>], duty: Duty, on_event: OnEvent) -> Arc<Self> {
+        let (on_event, is_told) = (Arc::new(Mutex::new(on_event)), Arc::new(AtomicBool::new(false)));
+        let (event, told) = (Arc::clone(&on_event), Arc::clone(&is_told));
+        let on_done: OnDone = Arc::new(move || {
+            if told.load(Ordering::Relaxed) {
+                event.lock().unwrap()(GuardEvent::Returned);
+            }
+        });
+        let operations: Arc<dyn Operations> = Arc::clone(fake) as _;
+        let guard = Arc::new(Self {
+            fake: Arc::clone(fake),
+            workers: Workers::start(targets.iter().cloned(), &operations, duty.holding, &on_done).unwrap(),
+            takeover_socket: match duty.takeover {
+                Takeover::Socket(takeover_socket) => takeover_socket,
+                Takeover::New | Takeover::None => Arc::new(File::open("/dev/null").unwrap().into()),
+            },
+            on_event,
+            is_told,
+            is_gone: AtomicBool::new(false),
+        });
+        fake.state().guards.push(Arc::clone(&guard));
+        guard
+    }
+
+    fn tell(&self, event: GuardEvent) {
+        self.on_event.lock().unwrap()(event);
+    }
+}
+
+impl fmt::Debug for FakeGuard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.workers.fmt(formatter)
+    }
+}
 
 impl Guard for FakeGuard {
+    fn freeze(&self, index: usize) {
+        self.workers.freeze(index);
+    }
+
+    fn frozen(&self, index: usize, deadline: Instant) -> Option<nix::Result<()>> {
+        self.workers.frozen(index, deadline)
+    }
+
     fn complete(&self) {
-        self.0.note("guard complete".into());
+        self.fake.note("guard complete".into());
     }
 
-    fn thaw(&self) {
-        self.0.note("guard thaws".into());
+    fn thaw(&self) -> Option<Thawed> {
+        if self.is_gone() || self.fake.guards_are_stopped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let thawed = self.workers.thaw();
+        self.is_told.store(true, Ordering::Relaxed);
+        thawed
     }
 
-    fn leave(&self) {
-        self.0.note("guard leaves".into());
+    fn stuck(&self) -> Vec<Stuck> {
+        self.workers.stuck()
     }
 
-    fn is_gone(&self, _: Instant) -> bool {
-        true
+    fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
     }
 
     fn takeover_socket(&self) -> Option<TakeoverSocket> {
-        Some(Arc::clone(&self.1))
+        Some(Arc::clone(&self.takeover_socket))
     }
 }
 
@@ -192,35 +257,43 @@ impl Machine for FakeMachine {
         Arc::clone(&self.0) as _
     }
 
-    fn start_guard(
-        &self,
-        targets: &[Arc<Target>],
-        lease: Lease,
-        takeover_socket: Option<TakeoverSocket>,
-        on_end: OnEnd,
-    ) -> Result<Arc<dyn Guard>, Error> {
+    fn start_guard(&self, targets: &[Arc<Target>], duty: Duty, on_event: OnEvent) -> Result<Arc<dyn Guard>, Error> {
         if self.0.has_no_guard.load(Ordering::Relaxed) {
             return Err(Error::generic("no guard"));
         }
-        let at = if takeover_socket.is_some() { " at the old takeover_socket" } else { "" };
-        let lease = lease.map(|lease| lease.as_secs_f64().ceil());
-        self.0.note(format!("guard {} for {lease:?}{at}", targets.len()));
-        self.0.state().on_end.push(on_end);
-        Ok(Arc::new(FakeGuard(Arc::clone(&self.0), takeover_socket.unwrap_or_else(new_takeover_socket))))
+        let what = if duty.holding == Holding::Frozen { "guard of frozen" } else { "guard" };
+        let at = if matches!(duty.takeover, Takeover::Socket(_)) { " at the old socket" } else { "" };
+        let lease = duty.lease.map_or(String::new(), |lease| format!(" for {} s", lease.as_secs_f64().ceil()));
+        self.0.note(format!("{what} {}{lease}{at}", targets.len()));
+        Ok(FakeGuard::start(&self.0, targets, duty, on_event))
     }
 
-    fn claim_guard(&self, on_end: OnEnd) -> Result<Option<Claim>, Error> {
+    fn claim_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>> {
         if self.0.is_claimed.load(Ordering::Relaxed) {
             self.0.note("claim refused".into());
-            return Err(Error::generic("another agent has it"));
+            return vec![Err(Error::generic("another agent has it"))];
         }
         if self.0.claim_hangs.load(Ordering::Relaxed) {
             self.0.hang();
         }
-        let Some(lease) = self.0.state().claim.take() else { return Ok(None) };
-        self.0.state().on_end.push(on_end);
-        let targets = vec![target("/a"), target("/b")];
-        Ok(Some(Claim { guard: Arc::new(FakeGuard(Arc::clone(&self.0), new_takeover_socket())), targets, lease }))
+        let claim = |mount_points: &[&str], lease, holding| {
+            let targets = || mount_points.iter().map(|mount_point| target(mount_point));
+            let held: Vec<_> = targets().map(Arc::new).collect();
+            let duty = Duty { holding, lease, takeover: Takeover::New };
+            let guard = FakeGuard::start(&self.0, &held, duty, on_event());
+            Claim { guard, targets: targets().collect(), lease, is_frozen: holding == Holding::Frozen }
+        };
+        let mut claims = Vec::new();
+        let left = std::mem::take(&mut self.0.state().left);
+        if !left.is_empty() {
+            let claim = claim(&left, None, Holding::Nothing);
+            (0..left.len()).for_each(|index| claim.guard.freeze(index));
+            claim.guard.thaw();
+            claims.push(Ok(claim));
+        }
+        let lease = self.0.state().claim.take();
+        claims.extend(lease.map(|lease| Ok(claim(&["/a", "/b"], lease, Holding::Frozen))));
+        claims
     }
 
     fn run_hook(&self, action: Action) -> Result<(), Error> {
@@ -235,8 +308,13 @@ impl Machine for FakeMachine {
         self.0.note("quiesce".into());
     }
 
-    fn resume(&self) {
-        self.0.note("resume".into());
+    fn way_out(&self) -> Option<String> {
+        Some("there is a way out".into())
+    }
+
+    fn resume(&self, stuck: &[Arc<Target>]) {
+        let except: Vec<_> = stuck.iter().map(|target| format!(" but {}", target.mount_point.display())).collect();
+        self.0.note(format!("resume{}", except.concat()));
     }
 }
 
@@ -290,7 +368,7 @@ fn a_freeze_and_its_thaw_are_in_order() {
         [
             "hook Freeze",
             "quiesce",
-            "guard 3 for Some(600.0)",
+            "guard 3 for 600 s",
             "freeze /a",
             "freeze /b",
             "freeze /c",
@@ -298,7 +376,7 @@ fn a_freeze_and_its_thaw_are_in_order() {
             "thaw /c",
             "thaw /b",
             "thaw /a",
-            "guard leaves",
+            "guard of frozen 3",
             "resume",
             "hook Thaw",
         ]
@@ -320,17 +398,7 @@ fn a_failure_undoes_what_was_done_and_names_its_place() {
     check_failure(
         &[("/b", Trouble::Fails(Errno::EIO))],
         "failed to freeze /b: Input/output error",
-        &[
-            "hook Freeze",
-            "quiesce",
-            "guard 3 for Some(600.0)",
-            "freeze /a",
-            "freeze /b",
-            "thaw /a",
-            "guard leaves",
-            "resume",
-            "hook Thaw",
-        ],
+        &["hook Freeze", "quiesce", "guard 3 for 600 s", "freeze /a", "freeze /b", "thaw /a", "resume", "hook Thaw"],
     );
 }
 
@@ -359,7 +427,7 @@ fn nothing_that_could_be_frozen_is_no_freeze() {
     let (fake, freezer, _directory) = set_up(&[("/a", unsupported), ("/b", unsupported), ("/c", unsupported)]);
     assert_eq!(freezer.freeze(FREEZE, None, None), Ok(0));
     assert!(!freezer.refuses_commands());
-    assert_eq!(fake.log()[6..], ["guard leaves", "resume", "hook Thaw"]);
+    assert_eq!(fake.log()[6..], ["resume", "hook Thaw"]);
 }
 
 #[test]
@@ -373,45 +441,91 @@ fn named_file_systems_are_frozen_and_no_others() {
 fn a_host_may_choose_the_lease() {
     let (fake, freezer, _directory) = set_up(&[]);
     freezer.freeze(FREEZE, None, Some(Duration::from_secs(7))).unwrap();
-    assert!(fake.log().contains(&"guard 3 for Some(7.0)".into()));
+    assert!(fake.log().contains(&"guard 3 for 7 s".into()));
 }
 
 #[test]
-fn one_that_does_not_answer_is_given_up_and_thawed_late() {
+fn one_that_does_not_answer_is_given_up_and_said_to_be_stuck_until_it_is_thawed() {
     let (fake, freezer, _directory) = set_up(&[("/b", Trouble::Hangs)]);
     let error = freezer.freeze(FREEZE, None, None).unwrap_err();
     assert_eq!(error.desc, "failed to freeze /b: timed out after 0.3 s");
     assert_eq!(fake.frozen(), [""; 0]);
     assert!(!freezer.refuses_commands());
-    assert!(fake.log().contains(&"guard thaws".into()));
-    // It would be thawed in the middle of the next freeze.
+    let reason = "/b: the kernel has not returned from freezing it for 0 s; there is a way out";
+    assert_eq!(freezer.state().unwrap_err().desc, reason);
+    assert_eq!(freezer.thaw().unwrap_err().desc, format!("failed to thaw {reason}"));
+    // It would be thawed in the middle of the next freeze. Neither hooks nor a timeout are waited for.
+    let before = fake.log();
     let error = freezer.freeze(FREEZE, None, None).unwrap_err();
-    assert_eq!(error.desc, "/b does not answer since an earlier freeze or thaw");
+    assert_eq!(error.desc, format!("failed to freeze {reason}"));
+    assert!(!fake.log()[before.len()..].contains(&"hook Freeze".into()));
+    // Others can be frozen.
+    assert_eq!(freezer.freeze(FREEZE, Some(&["/a".into(), "/c".into()]), None), Ok(2));
+    assert_eq!(freezer.state(), Ok(FreezeState::Frozen));
+    freezer.thaw().unwrap_err();
+    assert_eq!(fake.frozen(), [""; 0]);
+
     fake.go_on();
-    fake.wait_for(|_| freezer.freeze(FREEZE, None, None).is_ok());
-    let log = fake.log();
-    let position = |what: &str| log.iter().position(|line| line == what).unwrap();
-    assert!(position("thaw /b") < position("guard leaves"));
+    fake.wait_for(|_| freezer.state().is_ok());
+    assert_eq!(freezer.state(), Ok(FreezeState::Thawed));
+    assert_eq!(fake.frozen(), [""; 0]);
+    assert_eq!(freezer.thaw(), Ok(0));
+    assert_eq!(freezer.freeze(FREEZE, None, None), Ok(3));
 }
 
 #[test]
-fn nothing_is_written_while_something_is_stuck() {
+fn a_guard_that_is_killed_while_it_waits_is_replaced() {
+    let (fake, freezer, _directory) = set_up(&[("/b", Trouble::Hangs)]);
+    freezer.freeze(FREEZE, None, None).unwrap_err();
+    fake.guard_is_killed();
+    assert!(fake.log().contains(&"guard of frozen 1".into()));
+    // The kernel returns to a process that is gone, and to one that thaws.
+    fake.go_on();
+    fake.wait_for(|_| freezer.state().is_ok());
+    fake.wait_for(|fake| fake.frozen().is_empty());
+}
+
+#[test]
+fn a_new_agent_learns_what_is_stuck() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = Fake::new(&[("/b", Trouble::Hangs)]);
+    fake.state().left = vec!["/b"];
+    let freezer = freezer(&fake, directory.path());
+    freezer.recover();
+    assert!(!freezer.refuses_commands());
+    let error = freezer.freeze(FREEZE, None, None).unwrap_err();
+    assert!(error.desc.starts_with("failed to freeze /b: the kernel has not returned"), "{}", error.desc);
+    fake.go_on();
+    fake.wait_for(|_| freezer.state().is_ok());
+}
+
+#[test]
+fn a_guard_that_does_not_answer_is_passed_over() {
+    let (fake, freezer, _directory) = set_up(&[]);
+    freezer.freeze(FREEZE, None, None).unwrap();
+    fake.guards_are_stopped.store(true, Ordering::Relaxed);
+    assert_eq!(freezer.thaw(), Ok(3));
+    assert_eq!(fake.frozen(), [""; 0]);
+}
+
+#[test]
+fn the_log_is_written_unless_that_is_stuck() {
     let (fake, freezer, directory) = set_up(&[("/b", Trouble::HangsInThaw)]);
     freezer.freeze(FREEZE, None, None).unwrap();
     let noting = Arc::clone(&fake);
     freezer.when_thawed(move || noting.note("deferred".into()));
-    freezer.thaw().unwrap_err();
+    let error = freezer.thaw().unwrap_err();
+    assert!(error.desc.contains("/b: the kernel has not returned from thawing it for "), "{}", error.desc);
     let noting = Arc::clone(&fake);
     freezer.when_thawed(move || noting.note("deferred again".into()));
     // An agent that takes its place would find nothing that it could end.
     assert_eq!(names(&directory), [""; 0]);
-    assert_eq!(fake.log().last().unwrap(), "hook Thaw");
+    assert_eq!(fake.log()[fake.log().len() - 2..], ["resume but /b", "hook Thaw"]);
     fake.go_on();
     fake.wait_for(|fake| fake.log().contains(&"resume".into()));
     let log = fake.log();
     let end = log.iter().position(|line| line == "hook Thaw").unwrap() + 1;
-    assert_eq!(log[end..], ["thaw /b", "guard leaves", "deferred", "deferred again", "resume"]);
-    fake.wait_for(|_| freezer.0.refuse_leftovers().is_ok());
+    assert_eq!(log[end..], ["thaw /b", "deferred", "deferred again", "resume"]);
     let noting = Arc::clone(&fake);
     freezer.when_thawed(move || noting.note("at once".into()));
     assert_eq!(fake.log().last().unwrap(), "at once");
@@ -424,8 +538,8 @@ fn a_thaw_ends_a_freeze_that_is_under_way() {
     let freezing = thread::spawn(move || shared.freeze(FREEZE, None, None));
     fake.wait_for(|fake| fake.log().contains(&"freeze /b".into()));
     assert!(freezer.refuses_commands() && !freezer.is_frozen());
-    let thaw = freezer.thaw();
-    assert_eq!(thaw, Ok(0));
+    let error = freezer.thaw().unwrap_err();
+    assert!(error.desc.starts_with("failed to thaw /b: the kernel has not returned"), "{}", error.desc);
     let error = freezing.join().unwrap().unwrap_err();
     assert!(error.desc.starts_with("failed to freeze /b: "), "{}", error.desc);
     fake.go_on();
@@ -478,7 +592,7 @@ fn a_thaw_of_a_thawed_guest_thaws_what_others_froze_and_runs_the_hook() {
     assert_eq!(freezer.thaw(), Ok(0));
     fake.state().frozen.insert("/c".into());
     assert_eq!(freezer.thaw(), Ok(1));
-    assert_eq!(fake.log(), ["hook Thaw", "thaw /c", "hook Thaw"]);
+    assert_eq!(fake.log(), ["guard of frozen 3", "hook Thaw", "guard of frozen 3", "thaw /c", "hook Thaw"]);
 }
 
 #[test]
@@ -486,7 +600,7 @@ fn one_that_does_not_thaw_is_named_and_delays_no_other() {
     let (fake, freezer, _directory) = set_up(&[("/b", Trouble::HangsInThaw)]);
     freezer.freeze(FREEZE, None, None).unwrap();
     let error = freezer.thaw().unwrap_err();
-    assert_eq!(error.desc, "failed to thaw /b: no answer yet, it is thawed as soon as it can be");
+    assert!(error.desc.starts_with("failed to thaw /b: the kernel has not returned from thawing it for "));
     assert_eq!(fake.frozen(), ["/b"]);
     assert!(!freezer.refuses_commands());
     fake.go_on();

@@ -1,11 +1,10 @@
 //! One file system, and the thread that freezes and thaws it.
 //!
 //! The kernel may never return from either, and a thread inside it cannot be cancelled. So each file system has a
-//! thread of its own, started before anything is frozen: a bounded call would have to start its thread then. A caller
-//! that stops waiting orders the thaw all the same, so that the thread undoes a freeze that succeeds late. Orders run
-//! one after the other: at most one freeze, then any number of thaws. A worker that is dropped leaves its file system
-//! as its last order has it, because an agent that ends leaves the freeze to its guard. Giving an order allocates
-//! nothing, so that a guard can always do it.
+//! thread of its own, started before anything is frozen, in a process that holds nothing that others need. Orders run
+//! one after the other: at most one freeze, then any number of thaws. So a thaw that is ordered while the kernel still
+//! freezes undoes a freeze that succeeds late. What turned out to be frozen by somebody else is left so. Giving an
+//! order allocates nothing: a thaw needs no resource that could be missing.
 
 use std::{
     fmt, io,
@@ -14,10 +13,13 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use super::target::{Operations, Target};
+use super::{
+    parts::{Action, Holding},
+    target::{Operations, Target},
+};
 use crate::util::threads;
 
 /// Stack of a worker, which makes one system call at a time. All of it is in memory while file systems are frozen.
@@ -28,126 +30,100 @@ const MAX_THAWS: u32 = 16;
 /// do.
 const MAX_ORDERS: usize = 3;
 
-/// How long one file system is waited for before the next one is thawed, too.
-const THAW_STALL: Duration = Duration::from_secs(1);
-/// How long those are waited for in the end that did not thaw at once.
-const THAW_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is called after each order that is done, from the thread that did it.
+pub(super) type OnDone = Arc<dyn Fn() + Send + Sync>;
 
 /// A file system and its thread.
-pub(crate) struct Worker {
-    orders: SyncSender<Order>,
+pub(super) struct Worker {
+    orders: SyncSender<Action>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     target: Arc<Target>,
     operations: Arc<dyn Operations>,
+    on_done: OnDone,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// Whether it was told to freeze, and the kernel has not returned from that.
-    is_freezing: bool,
+    /// When a freeze was ordered from which the kernel has not returned.
+    freezing_since: Option<Instant>,
     frozen: Option<nix::Result<()>>,
     /// How many thaws were ordered and are not done.
     thaws: usize,
+    /// When the first of them was ordered.
+    thawing_since: Option<Instant>,
     /// Whether a thaw found it frozen.
     was_frozen: bool,
-    /// What is to be done after the last thaw.
-    then: Option<Box<dyn FnOnce() + Send>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    Freeze,
-    Thaw,
-}
-
-/// The result of a thaw.
-pub(super) struct Thawed {
-    /// How many file systems had been frozen.
-    pub(super) count: i64,
-    /// Where those are known by that have not thawed yet.
-    pub(super) stuck: Vec<String>,
 }
 
 impl Worker {
     /// Starts the thread, which waits.
-    pub(crate) fn start(target: Arc<Target>, operations: Arc<dyn Operations>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { target, operations, state: Mutex::default(), changed: Condvar::new() });
+    pub(super) fn start(
+        target: Arc<Target>,
+        operations: Arc<dyn Operations>,
+        holding: Holding,
+        on_done: OnDone,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared { target, operations, on_done, state: Mutex::default(), changed: Condvar::new() });
         let (orders, receiver) = sync_channel(MAX_ORDERS);
         let worker = Self { orders, shared: Arc::clone(&shared) };
-        threads::start("freeze", STACK_BYTES, move || shared.serve(&receiver))?;
+        threads::start("freeze", STACK_BYTES, move || shared.serve(&receiver, holding))?;
         Ok(worker)
     }
 
     /// The place its file system is known by.
-    pub(crate) fn mount_point(&self) -> &Path {
+    pub(super) fn mount_point(&self) -> &Path {
         &self.shared.target.mount_point
     }
 
     /// Its file system.
-    pub(crate) fn target(&self) -> &Arc<Target> {
+    pub(super) fn target(&self) -> &Arc<Target> {
         &self.shared.target
     }
 
     /// Orders the freeze.
-    pub(crate) fn freeze(&self) {
+    pub(super) fn freeze(&self) {
         let mut state = self.shared.state();
-        state.is_freezing = self.orders.try_send(Order::Freeze).is_ok();
+        if self.orders.try_send(Action::Freeze).is_ok() {
+            state.freezing_since = Some(Instant::now());
+        }
     }
 
-    /// Orders a thaw. What turned out to be frozen by somebody else is left so.
-    pub(crate) fn thaw(&self) {
+    /// Orders a thaw.
+    pub(super) fn thaw(&self) {
         let mut state = self.shared.state();
         // Where there is no room, thaws wait that have not begun.
-        state.thaws += usize::from(self.orders.try_send(Order::Thaw).is_ok());
+        if self.orders.try_send(Action::Thaw).is_ok() {
+            state.thaws += 1;
+            state.thawing_since.get_or_insert_with(Instant::now);
+        }
     }
 
-    /// Whether it was told to freeze, and the kernel has not returned from that.
-    pub(crate) fn is_freezing(&self) -> bool {
-        self.shared.state().is_freezing
+    /// What the kernel has not returned from, and since when that was ordered.
+    pub(super) fn pending(&self) -> Option<(Action, Instant)> {
+        let state = self.shared.state();
+        let freeze = state.freezing_since.map(|since| (Action::Freeze, since));
+        freeze.or(state.thawing_since.map(|since| (Action::Thaw, since)))
     }
 
-    /// How the freeze went, if it has returned by then.
-    pub(crate) fn frozen(&self, deadline: Instant) -> Option<nix::Result<()>> {
+    /// How the freeze went, if the kernel has returned from it by then.
+    pub(super) fn frozen(&self, deadline: Instant) -> Option<nix::Result<()>> {
         self.shared.wait(deadline, |state| state.frozen)
     }
 
     /// Whether the file system had been frozen, if all thaws that were ordered are done by then.
-    pub(crate) fn thawed(&self, deadline: Instant) -> Option<bool> {
-        self.shared.wait(deadline, State::thawed)
-    }
-
-    /// Waits for the thaws that were ordered as long as it takes.
-    pub(crate) fn thawed_at_last(&self) -> bool {
-        let state = self.shared.changed.wait_while(self.shared.state(), |state| state.thaws > 0);
-        state.unwrap_or_else(PoisonError::into_inner).was_frozen
-    }
-
-    /// Does something once the thaws that were ordered are done: now, or on the thread that does them.
-    pub(crate) fn when_thawed(&self, job: impl FnOnce() + Send + 'static) {
-        let mut state = self.shared.state();
-        if state.thaws == 0 {
-            drop(state);
-            job();
-        } else {
-            state.then = Some(Box::new(job));
-        }
+    pub(super) fn thawed(&self, deadline: Instant) -> Option<bool> {
+        self.shared.wait(deadline, |state| (state.thaws == 0).then_some(state.was_frozen))
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Worker").field(&self.mount_point()).finish()
-    }
-}
-
-impl State {
-    fn thawed(&self) -> Option<bool> {
-        (self.thaws == 0).then_some(self.was_frozen)
     }
 }
 
@@ -163,72 +139,48 @@ impl Shared {
         wanted(&state)
     }
 
-    fn serve(&self, orders: &Receiver<Order>) {
-        let mut is_ours = true;
+    fn serve(&self, orders: &Receiver<Action>, holding: Holding) {
+        let mut is_ours = holding == Holding::Frozen;
         for order in orders {
             match order {
-                Order::Freeze => {
+                Action::Freeze => {
                     let frozen = self.operations.freeze(&self.target);
                     is_ours = frozen.is_ok();
                     let mut state = self.state();
-                    state.is_freezing = false;
+                    state.freezing_since = None;
                     state.frozen = Some(frozen);
                 }
-                Order::Thaw => {
+                Action::Thaw => {
                     let was_frozen = is_ours && thaw(&*self.operations, &self.target);
                     let mut state = self.state();
-                    state.thaws -= 1;
                     state.was_frozen |= was_frozen;
-                    let then = if state.thaws == 0 { state.then.take() } else { None };
-                    drop(state);
-                    self.changed.notify_all();
-                    then.into_iter().for_each(|then| then());
+                    state.thaws -= 1;
+                    if state.thaws == 0 {
+                        state.thawing_since = None;
+                    }
                 }
             }
             self.changed.notify_all();
+            (self.on_done)();
         }
     }
-}
-
-/// Thaws what was frozen last first. One that does not answer delays the others by a moment only, and one that has not
-/// even been frozen yet by none.
-pub(super) fn thaw_each(workers: &[Worker]) -> Thawed {
-    let mut hopeful = Vec::new();
-    let mut thawed = Thawed { count: 0, stuck: Vec::new() };
-    let mount_point = |worker: &Worker| worker.mount_point().display().to_string();
-    for worker in workers.iter().rev() {
-        let is_freezing = worker.is_freezing();
-        worker.thaw();
-        if is_freezing {
-            thawed.stuck.push(mount_point(worker));
-        } else {
-            let _ = worker.thawed(Instant::now() + THAW_STALL);
-            hopeful.push(worker);
-        }
-    }
-    let end = Instant::now() + THAW_TIMEOUT;
-    for worker in hopeful {
-        match worker.thawed(end) {
-            Some(was_frozen) => thawed.count += i64::from(was_frozen),
-            None => thawed.stuck.push(mount_point(worker)),
-        }
-    }
-    thawed
 }
 
 /// Thaws a file system until it says that it is thawed, and tells whether it was frozen.
-fn thaw(operations: &dyn Operations, target: &Target) -> bool {
+pub(super) fn thaw(operations: &dyn Operations, target: &Target) -> bool {
     (0..MAX_THAWS).take_while(|_| operations.thaw(target).is_ok()).count() > 0
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use nix::errno::Errno;
 
     use super::{super::tests::*, *};
 
-    fn worker(machine: &Arc<Fake>, mount_point: &str) -> Worker {
-        Worker::start(Arc::new(target(mount_point)), Arc::clone(machine) as _).unwrap()
+    fn worker(machine: &Arc<Fake>, holding: Holding) -> Worker {
+        Worker::start(Arc::new(target("/a")), Arc::clone(machine) as _, holding, Arc::new(|| ())).unwrap()
     }
 
     fn soon() -> Instant {
@@ -238,66 +190,55 @@ mod tests {
     #[test]
     fn it_freezes_and_thaws_once_each() {
         let machine = Fake::new(&[]);
-        let worker = worker(&machine, "/a");
+        let worker = worker(&machine, Holding::Nothing);
         worker.freeze();
         assert_eq!(worker.frozen(soon()), Some(Ok(())));
         assert_eq!(machine.frozen(), ["/a"]);
         worker.thaw();
         assert_eq!(worker.thawed(soon()), Some(true));
+        assert_eq!(worker.pending(), None);
         assert_eq!(machine.log(), ["freeze /a", "thaw /a"]);
     }
 
     #[test]
     fn what_somebody_else_froze_is_left_so() {
         let machine = Fake::new(&[("/a", Trouble::Fails(Errno::EBUSY))]);
-        let worker = worker(&machine, "/a");
-        worker.freeze();
-        assert_eq!(worker.frozen(soon()), Some(Err(Errno::EBUSY)));
-        worker.thaw();
-        assert_eq!(worker.thawed(soon()), Some(false));
+        let refused = worker(&machine, Holding::Nothing);
+        refused.freeze();
+        assert_eq!(refused.frozen(soon()), Some(Err(Errno::EBUSY)));
+        refused.thaw();
+        assert_eq!(refused.thawed(soon()), Some(false));
         assert_eq!(machine.log(), ["freeze /a"]);
+
+        machine.state().frozen.insert("/a".into());
+        let unused = worker(&machine, Holding::Nothing);
+        unused.thaw();
+        assert_eq!(unused.thawed(soon()), Some(false));
+        assert_eq!(machine.frozen(), ["/a"]);
     }
 
     #[test]
-    fn a_freeze_that_succeeds_after_it_was_given_up_is_undone() {
-        let machine = Fake::new(&[("/a", Trouble::Hangs)]);
-        let worker = worker(&machine, "/a");
-        worker.freeze();
-        assert_eq!(worker.frozen(Instant::now() + Duration::from_millis(10)), None);
-        worker.thaw();
-        assert_eq!(worker.thawed(Instant::now()), None);
-        let noting = Arc::clone(&machine);
-        worker.when_thawed(move || noting.note("then".into()));
-        machine.go_on();
-        assert!(worker.thawed_at_last());
-        machine.wait_for(|machine| machine.log() == ["freeze /a", "thaw /a", "then"]);
-        let noting = Arc::clone(&machine);
-        worker.when_thawed(move || noting.note("at once".into()));
-        assert_eq!(machine.log().last().unwrap(), "at once");
-    }
-
-    #[test]
-    fn what_was_frozen_after_a_thaw_is_thawed_by_another_one() {
+    fn what_is_frozen_already_is_thawed() {
         let machine = Fake::new(&[]);
-        let worker = worker(&machine, "/a");
-        worker.thaw();
-        assert_eq!(worker.thawed(soon()), Some(false));
-        // By the thread of an agent that is gone by now.
-        machine.freeze(worker.target()).unwrap();
+        machine.state().frozen.insert("/a".into());
+        let worker = worker(&machine, Holding::Frozen);
         worker.thaw();
         assert_eq!(worker.thawed(soon()), Some(true));
         assert_eq!(machine.frozen(), [""; 0]);
     }
 
     #[test]
-    fn a_worker_that_is_dropped_leaves_its_file_system_as_it_is() {
-        let machine = Fake::new(&[]);
-        let worker = worker(&machine, "/a");
+    fn a_freeze_that_succeeds_after_it_was_given_up_is_undone() {
+        let machine = Fake::new(&[("/a", Trouble::Hangs)]);
+        let worker = worker(&machine, Holding::Nothing);
         worker.freeze();
-        worker.frozen(soon()).unwrap().unwrap();
-        let shared = Arc::downgrade(&worker.shared);
-        drop(worker);
-        machine.wait_for(|_| shared.strong_count() == 0);
-        assert_eq!(machine.frozen(), ["/a"]);
+        assert_eq!(worker.frozen(Instant::now() + Duration::from_millis(10)), None);
+        worker.thaw();
+        assert_eq!(worker.thawed(Instant::now()), None);
+        assert_eq!(worker.pending().map(|(action, _)| action), Some(Action::Freeze));
+        machine.go_on();
+        assert_eq!(worker.thawed(soon()), Some(true));
+        assert_eq!(worker.pending(), None);
+        assert_eq!(machine.log(), ["freeze /a", "thaw /a"]);
     }
 }

@@ -30,6 +30,11 @@ impl<W: Write> Lines<W> {
         Self { target, is_torn: false, lost: None }
     }
 
+    /// Where the lines go.
+    pub(super) fn target(&self) -> &W {
+        &self.target
+    }
+
     /// Appends a line, after one that `report` makes of the lines that are missing before it. Returns the reason if
     /// this line is the first one that is lost.
     pub(super) fn append(&mut self, line: &str, report: impl FnOnce(&Lost) -> String) -> Option<String> {

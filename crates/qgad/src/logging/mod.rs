@@ -16,7 +16,10 @@ mod queue;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::Path,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -138,6 +141,18 @@ pub(crate) fn hold() {
 pub(crate) fn flush_held() {
     LOGGER.queue().is_held = false;
     LOGGER.write_soon();
+}
+
+/// Whether a file of which this is true is one that lines are written to, or may be: one is being written just now.
+pub(crate) fn writes_to(is_file: impl Fn(BorrowedFd<'_>) -> bool) -> bool {
+    let Ok(output) = LOGGER.output.try_lock() else { return true };
+    let standard_error = io::stderr();
+    let log = output.file.as_ref().map_or(standard_error.as_fd(), |file| file.target().as_fd());
+    let audit = match &output.audit {
+        AuditSink::File(file) => Some(file.target().as_fd()),
+        AuditSink::Nowhere | AuditSink::Log => None,
+    };
+    [Some(log), audit].into_iter().flatten().any(is_file)
 }
 
 /// Writes the last lines of an agent that ends. Held lines go to standard error, because the files may be frozen.

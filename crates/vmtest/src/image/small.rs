@@ -44,6 +44,7 @@ const DISK_MODULES: &[&str] = &[
     "ext4",
     "xfs",
     "btrfs",
+    "fuse",
     "loop",
     "dm_mod",
     "raid1",

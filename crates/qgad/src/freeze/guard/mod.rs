@@ -1,7 +1,8 @@
-//! The guard of a freeze: a process that thaws when nobody else does.
+//! The guard of a freeze: the process that freezes, and that thaws also when nobody asks for it.
 //!
 //! The guard is this program, started again before anything is frozen. It holds a descriptor of each file system and
-//! locks its memory, and from then on needs no disk. It thaws by itself
+//! locks its memory, and from then on needs no disk. It freezes one file system after the other as the agent says, and
+//! thaws all when the agent says so. It thaws by itself
 //!
 //! - when the lease ends;
 //! - on SIGTERM or SIGINT;
@@ -10,49 +11,49 @@
 //!
 //! Then it leaves a note, and runs the thaw hook if there is no agent to do so.
 //!
-//! A freeze that the agent began may still succeed after that, even if the agent was killed. So the guard ends only
-//! when the agent says that no freeze is under way, or when the agent's last thread is gone; in that case it thaws once
-//! more. A new agent connects to a socket in the state directory. An abstract name would not do: root in a container
-//! that shares the network namespace could connect to it, and would receive the file systems' descriptors. An agent
-//! replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
+//! The kernel may never return from freezing or thawing a file system. After a thaw the guard stays until it has, and
+//! thaws what was frozen late. Nothing can end a process that waits so, but this one has neither the agent's port nor
+//! its lock: the agent can be ended and replaced. An agent that gets no answer starts another guard to thaw.
 //!
-//! This file is the agent's side, `process` is the guard, and `message` is the protocol between them.
+//! A new agent connects to a socket in the state directory, also to learn what is stuck. An abstract name would not do:
+//! root in a container that shares the network namespace could connect to it, and would receive the file systems'
+//! descriptors. An agent replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
+//!
+//! This file is the agent's side, `process` is the guard, `message` is the protocol between them, and `takeover_socket`
+//! is how an agent finds the guards of another one.
 
 mod message;
 mod process;
+mod takeover_socket;
 
 use std::{
+    collections::HashMap,
     fmt,
-    fs::{self, OpenOptions, Permissions},
+    fs::OpenOptions,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::PermissionsExt},
-    },
-    path::Path,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open},
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        socket::{
-            AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, setsockopt,
-            socket, socketpair, sockopt,
-        },
-        stat::Mode,
+        socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt},
         time::TimeVal,
     },
-    unistd::geteuid,
 };
 use qga::wire::message::Error;
 
 use self::message::Message;
 pub(crate) use self::process::run;
-use super::{BoundedCall, Claim, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, TakeoverSocket, Target, marker};
+use super::{
+    BoundedCall, Claim, Guard, Hooks, Marker, OnEvent, TakeoverSocket, Target,
+    parts::{Duty, GuardEvent, Stuck, Takeover, Thawed},
+    workers::{THAW_STALL, THAW_TIMEOUT},
+};
 use crate::{
     environment::Environment,
     process::spawn::{Child, Program, Stdio},
@@ -67,8 +68,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(30);
 const OURSELVES: &str = "/proc/self/exe";
 /// How long a guard has to get ready, and to leave. It takes milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long making the socket for a new agent may take: as long as a busy disk, not as a frozen one.
-const TAKEOVER_SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer than its thaw may take its answer is waited for. Another guard may thaw at the same time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a message may wait for room.
 const SEND_TIMEOUT_SECONDS: i64 = 5;
 /// Stack of the thread that waits for the guard's end, which runs the thaw and the hook then.
@@ -78,6 +79,8 @@ const WATCHER_STACK_BYTES: usize = 256 * 1024;
 struct Handle {
     socket: Arc<OwnedFd>,
     takeover_socket: Option<TakeoverSocket>,
+    /// How many file systems it has.
+    count: usize,
     watch: Arc<Watch>,
 }
 
@@ -87,12 +90,14 @@ struct Watch {
     changed: Condvar,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct WatchState {
-    /// It was told to leave.
+    /// How freezing each file system went, as far as the kernel has returned.
+    frozen: HashMap<usize, nix::Result<()>>,
+    /// It was told to thaw.
     is_told: bool,
-    /// It has thawed by itself.
-    has_thawed: bool,
+    /// What it has thawed, by itself or not.
+    thawed: Option<Thawed>,
     /// There is no process any more.
     is_gone: bool,
 }
@@ -111,13 +116,12 @@ pub(super) struct Parts<'a> {
 /// in which nobody guards a freeze that is there already.
 pub(super) fn start(
     targets: &[Arc<Target>],
-    lease: Lease,
-    takeover_socket: Option<TakeoverSocket>,
+    duty: Duty,
     parts: &Parts<'_>,
     environment: &Environment,
-    on_end: OnEnd,
+    on_event: OnEvent,
 ) -> Result<Arc<dyn Guard>, Error> {
-    let start = || -> io::Result<_> {
+    let start = || -> io::Result<Arc<dyn Guard>> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         limit_waiting(&ours)?;
         let null = OpenOptions::new().write(true).open("/dev/null")?;
@@ -125,112 +129,115 @@ pub(super) fn start(
         let error = io::stderr();
         let child = program.start(Stdio { input: theirs.as_fd(), output: null.as_fd(), error: error.as_fd() })?;
         drop(theirs);
-        let prepared = prepare(&ours, targets, lease, parts).and_then(|()| {
-            let takeover_socket = takeover_socket.or_else(|| make_takeover_socket(parts.listening, parts.marker));
+        let prepared = prepare(&ours, targets, &duty, parts).and_then(|()| {
+            let takeover_socket = match duty.takeover {
+                Takeover::New => takeover_socket::make(parts.listening, parts.marker),
+                Takeover::Socket(takeover_socket) => Some(takeover_socket),
+                Takeover::None => None,
+            };
             let given = takeover_socket.as_ref().map(|takeover_socket| takeover_socket.try_clone()).transpose()?;
             Message::Home(parts.marker.directory().into(), given).send(&ours)?;
             Ok(takeover_socket)
         });
         match prepared {
-            Ok(takeover_socket) => Ok((ours, takeover_socket, child)),
+            Ok(takeover_socket) => watch(ours, takeover_socket, targets.len(), Some(child), on_event),
             Err(error) => {
                 child.discard();
                 Err(error)
             }
         }
     };
-    let started =
-        start().and_then(|(socket, takeover_socket, child)| watch(socket, takeover_socket, Some(child), on_end));
-    started
+    start()
         .map_err(|error| Error::generic(format!("failed to start the guard of the freeze: {}", errno::describe(error))))
 }
 
-fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], lease: Lease, parts: &Parts<'_>) -> io::Result<()> {
+fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], duty: &Duty, parts: &Parts<'_>) -> io::Result<()> {
     Message::Home(parts.marker.directory().into(), None).send(socket)?;
     if let Some((path, limit)) = parts.hooks.setting() {
         Message::Hook(path.into(), limit).send(socket)?;
     }
-    Message::Lease(lease).send(socket)?;
+    Message::Lease(duty.lease).send(socket)?;
     for target in targets {
-        message::send_target(socket, &target.mount_point, &target.descriptor)?;
+        message::send_target(socket, target)?;
     }
-    Message::Ready.send(socket)?;
+    Message::GetReady(duty.holding).send(socket)?;
     match Message::receive(socket)? {
         Some(Message::Ready) => Ok(()),
         _ => Err(io::Error::other("it did not get ready")),
     }
 }
 
-/// Takes over the guard of an agent that is gone.
-///
-/// # Errors
-/// When there is one, but it does not let itself be taken over.
-pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Error> {
-    let claim = || -> io::Result<_> {
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        let (_directory, address) = address(marker)?;
-        match connect(socket.as_raw_fd(), &address) {
-            Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(None),
-            other => other?,
-        }
-        if !is_ours(&socket)? {
-            return Err(io::Error::other("it belongs to somebody else"));
-        }
-        limit_waiting(&socket)?;
-        let (targets, lease, takeover_socket) = receive_holdings(&socket)?;
-        let guard = watch(socket, takeover_socket.map(Arc::new), None, on_end)?;
-        Ok(Some(Claim { guard, targets, lease }))
+/// Takes over the guards of agents that are gone. An error is a guard that does not let itself be taken over.
+pub(super) fn claim_all(marker: &Marker, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>> {
+    let claim_one = |(path, socket): (std::path::PathBuf, io::Result<OwnedFd>)| {
+        socket.and_then(|socket| claim(socket, on_event())).map_err(|error| {
+            Error::generic(format!("failed to take over the guard at {}: {}", path.display(), errno::describe(error)))
+        })
     };
-    claim().map_err(|error| {
-        Error::generic(format!(
-            "failed to take over the guard at {}: {}",
-            marker.socket().display(),
-            errno::describe(error)
-        ))
-    })
+    takeover_socket::connect_to_all(marker).into_iter().map(claim_one).collect()
 }
 
-fn receive_holdings(socket: &OwnedFd) -> io::Result<(Vec<Target>, Lease, Option<OwnedFd>)> {
-    let (mut targets, mut lease, mut takeover_socket) = (Vec::new(), None, None);
+fn claim(socket: OwnedFd, on_event: OnEvent) -> io::Result<Claim> {
+    if !takeover_socket::is_ours(&socket)? {
+        return Err(io::Error::other("it belongs to somebody else"));
+    }
+    fcntl(&socket, FcntlArg::F_SETFL(OFlag::empty()))?;
+    limit_waiting(&socket)?;
+    let (mut targets, mut lease, mut takeover_socket, mut thawed) = (Vec::new(), None, None, None);
     loop {
-        match Message::receive(socket)? {
-            Some(Message::Target(mount_point, descriptor)) => targets.push(Target { mount_point, descriptor }),
+        match Message::receive(&socket)? {
+            Some(Message::Target(target)) => targets.push(target),
             Some(Message::Lease(remaining)) => lease = remaining,
             Some(Message::Home(_, given)) => takeover_socket = given,
-            Some(Message::Ready) => return Ok((targets, lease, takeover_socket)),
+            Some(Message::Thawed(result)) => thawed = Some(result),
+            Some(Message::Ready) => break,
             _ => return Err(io::Error::other("another agent has it")),
         }
     }
+    let is_frozen = thawed.is_none();
+    let watch_state = WatchState { is_told: !is_frozen, thawed, ..WatchState::default() };
+    let takeover_socket = takeover_socket.map(Arc::new);
+    let guard = watch_from(watch_state, socket, takeover_socket, targets.len(), None, on_event)?;
+    Ok(Claim { guard, targets, lease, is_frozen })
 }
 
-/// Waits on a thread of its own for the guard to thaw by itself, and for its end.
 fn watch(
     socket: OwnedFd,
     takeover_socket: Option<TakeoverSocket>,
+    count: usize,
     child: Option<Child>,
-    on_end: OnEnd,
+    on_event: OnEvent,
+) -> io::Result<Arc<dyn Guard>> {
+    watch_from(WatchState::default(), socket, takeover_socket, count, child, on_event)
+}
+
+/// Waits on a thread of its own for what the guard tells, and for its end.
+fn watch_from(
+    state: WatchState,
+    socket: OwnedFd,
+    takeover_socket: Option<TakeoverSocket>,
+    count: usize,
+    child: Option<Child>,
+    mut on_event: OnEvent,
 ) -> io::Result<Arc<dyn Guard>> {
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))?;
-    let (socket, watch) = (Arc::new(socket), Arc::new(Watch::default()));
-    let handle = Handle { socket: Arc::clone(&socket), takeover_socket, watch: Arc::clone(&watch) };
+    let socket = Arc::new(socket);
+    let watch = Arc::new(Watch { state: Mutex::new(state), changed: Condvar::new() });
+    let handle = Handle { socket: Arc::clone(&socket), takeover_socket, count, watch: Arc::clone(&watch) };
     let work = move || {
-        let mut on_end = Some(on_end);
-        let mut end = |how| {
-            let is_told = watch.change(|state| state.has_thawed |= how == GuardEnd::Thawed).is_told;
-            if let Some(on_end) = on_end.take().filter(|_| !is_told) {
-                on_end(how);
-            }
-        };
         while let Ok(Some(message)) = Message::receive(&socket) {
-            if matches!(message, Message::Thawed) {
-                end(GuardEnd::Thawed);
+            if let Some(event) = watch.change(|state| state.learn(message)) {
+                on_event(event);
             }
         }
-        end(GuardEnd::Lost);
         if let Some(child) = child {
             wait_for(&child);
         }
-        watch.change(|state| state.is_gone = true);
+        let was_told = watch.change(|state| {
+            state.is_gone = true;
+            state.is_told || state.thawed.is_some()
+        });
+        on_event(if was_told { GuardEvent::Returned } else { GuardEvent::Ended });
     };
     threads::start("guard", WATCHER_STACK_BYTES, work)?;
     Ok(Arc::new(handle))
@@ -243,48 +250,83 @@ fn wait_for(child: &Child) {
     }
 }
 
+impl WatchState {
+    /// Takes in what a guard tells, and says whether it was unasked.
+    fn learn(&mut self, message: Message) -> Option<GuardEvent> {
+        match message {
+            Message::Frozen(index, result) => {
+                self.frozen.insert(index, result);
+                None
+            }
+            Message::Thawed(thawed) => match self.thawed.replace(thawed) {
+                None if self.is_told => None,
+                None => Some(GuardEvent::Thawed),
+                Some(_) => Some(GuardEvent::Returned),
+            },
+            _ => None,
+        }
+    }
+}
+
 impl Watch {
     fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(&self, deadline: Instant, wanted: impl Fn(&WatchState) -> bool) -> bool {
+    /// The state, once it is as wanted, or at the deadline.
+    fn wait(&self, deadline: Instant, is_wanted: impl Fn(&WatchState) -> bool) -> MutexGuard<'_, WatchState> {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| !wanted(state));
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        wanted(&state)
+        let waited = self.changed.wait_timeout_while(self.state(), timeout, |state| !is_wanted(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn change(&self, change: impl FnOnce(&mut WatchState)) -> WatchState {
-        let mut state = self.state();
-        change(&mut state);
+    fn change<T>(&self, change: impl FnOnce(&mut WatchState) -> T) -> T {
+        let result = change(&mut self.state());
         self.changed.notify_all();
-        *state
+        result
     }
 }
 
 impl Guard for Handle {
+    fn freeze(&self, index: usize) {
+        self.say(&Message::Freeze(index));
+    }
+
+    fn frozen(&self, index: usize, deadline: Instant) -> Option<nix::Result<()>> {
+        self.watch.wait(deadline, |state| state.frozen.contains_key(&index)).frozen.get(&index).copied()
+    }
+
     fn complete(&self) {
         self.say(&Message::Complete);
     }
 
-    fn thaw(&self) {
-        self.watch.change(|state| state.is_told = true);
+    fn thaw(&self) -> Option<Thawed> {
+        let has_thawed = self.watch.change(|state| {
+            state.is_told = true;
+            state.thawed.clone()
+        });
+        // By itself. It is not waited for: this may be the thread that it has told so.
+        if has_thawed.is_some() {
+            return has_thawed;
+        }
         self.say(&Message::Thaw);
-    }
-
-    fn leave(&self) {
-        self.watch.change(|state| state.is_told = true);
-        self.say(&Message::Leave);
-        // Not for the end of one that has told of its thaw: who was told does not wait for itself.
-        let is_done = |state: &WatchState| state.is_gone || state.has_thawed;
-        if !self.watch.wait(Instant::now() + TIMEOUT, is_done) {
+        let stalls = THAW_STALL * u32::try_from(self.count).unwrap_or(u32::MAX);
+        let deadline = Instant::now() + THAW_TIMEOUT + stalls + ANSWER_TIMEOUT;
+        let has_answered = |state: &WatchState| state.thawed.is_some() || state.is_gone;
+        let thawed = self.watch.wait(deadline, has_answered).thawed.clone()?;
+        // It holds the file systems until it has left, so that they cannot be unmounted.
+        if thawed.stuck.is_empty() && !self.watch.wait(Instant::now() + TIMEOUT, |state| state.is_gone).is_gone {
             log::error!("the guard of the freeze does not leave");
         }
+        Some(thawed)
     }
 
-    fn is_gone(&self, deadline: Instant) -> bool {
-        self.watch.wait(deadline, |state| state.is_gone)
+    fn stuck(&self) -> Vec<Stuck> {
+        self.watch.state().thawed.as_ref().map(|thawed| thawed.stuck.clone()).unwrap_or_default()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.watch.state().is_gone
     }
 
     fn takeover_socket(&self) -> Option<TakeoverSocket> {
@@ -308,82 +350,9 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Makes the socket at which a new agent is waited for. There is none where the state directory is frozen, as it may be
-/// when an agent finds a freeze whose guard was killed, or cannot hold one.
-fn make_takeover_socket(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
-    let doing = format!("listen at {}", marker.socket().display());
-    let cloned = marker.clone();
-    let made =
-        bounded_call.run(&doing, Instant::now() + TAKEOVER_SOCKET_TIMEOUT, move |_| listen_at(&cloned)).and_then(
-            |made| made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::describe(error)))),
-        );
-    match made {
-        Ok(takeover_socket) => Some(Arc::new(takeover_socket)),
-        Err(error) => {
-            log::warn!("the freeze will not outlive the agent: {}", error.desc);
-            None
-        }
-    }
-}
-
-/// A socket for those who run as we do.
-fn listen_at(marker: &Marker) -> io::Result<OwnedFd> {
-    marker::remove(&marker.socket());
-    let socket =
-        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    let (_directory, address) = address(marker)?;
-    bind(socket.as_raw_fd(), &address)?;
-    // Nobody can connect before it listens.
-    fs::set_permissions(marker.socket(), Permissions::from_mode(0o600))?;
-    listen(&socket, Backlog::new(1)?)?;
-    Ok(socket)
-}
-
-/// The socket's address, by way of its directory's descriptor: addresses are short, paths may be long.
-fn address(marker: &Marker) -> io::Result<(OwnedFd, UnixAddr)> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = open(marker.directory(), flags, Mode::empty())?;
-    let socket = marker.socket();
-    let name = Path::new(socket.file_name().unwrap_or_default());
-    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_os_str().as_bytes()].concat();
-    let address = UnixAddr::new(path.as_slice())?;
-    Ok((directory, address))
-}
-
-/// Whether the other side of a socket runs as we do.
-fn is_ours(socket: &OwnedFd) -> nix::Result<bool> {
-    Ok(getsockopt(socket, sockopt::PeerCredentials)?.uid() == geteuid().as_raw())
-}
-
 /// Sends and receives have a timeout on both sides.
 fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_TIMEOUT_SECONDS, 0))?;
     let timeout = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
     setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(timeout, 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::root::Root;
-
-    #[test]
-    fn a_new_agent_of_the_same_user_only_is_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let marker = Marker::new(&Root::machine(), directory.path());
-        for _ in 0..2 {
-            let takeover_socket = make_takeover_socket(&BoundedCall::default(), &marker).unwrap();
-            assert_eq!(fs::metadata(marker.socket()).unwrap().permissions().mode() & 0o777, 0o600);
-            let (_directory, address) = address(&marker).unwrap();
-            let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            connect(agent.as_raw_fd(), &address).unwrap();
-            drop(takeover_socket);
-        }
-    }
-
-    #[test]
-    fn where_no_socket_can_be_made_there_is_none() {
-        let marker = Marker::new(&Root::machine(), Path::new("/nonexistent"));
-        assert!(make_takeover_socket(&BoundedCall::default(), &marker).is_none());
-    }
 }

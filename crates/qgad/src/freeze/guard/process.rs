@@ -1,8 +1,11 @@
 //! The guard process.
 //!
-//! It receives what it holds on its standard input, reports that it is ready, and waits. The threads that thaw are
-//! started before that, so that thawing needs no further resource. It writes its own messages to standard error, after
-//! everything is thawed. Its memory is locked, and the kernel's out-of-memory killer passes it over.
+//! It receives what it holds on its standard input, reports that it is ready, and waits. The threads that freeze and
+//! thaw are started before that, so that thawing needs no further resource. It writes its own messages to standard
+//! error, after everything is thawed. Its memory is locked, and the kernel's out-of-memory killer passes it over.
+//!
+//! Its main thread makes no call that a file system may keep from returning: those that thaw have threads, and so has
+//! what it writes in the state directory in the end. So it always answers, also about what is stuck.
 
 use std::{
     fs, io,
@@ -17,6 +20,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        eventfd::{EfdFlags, EventFd},
         prctl,
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
@@ -25,14 +29,20 @@ use nix::{
     },
 };
 
-use super::{GRACE, is_ours, limit_waiting, message::Message, message::send_target};
+use super::{
+    GRACE, limit_waiting,
+    message::{Message, send_target},
+    takeover_socket::{self, is_ours},
+};
 use crate::{
     environment::Environment,
     freeze::{
-        Hooks, Lease, Marker,
+        BoundedCall, Hooks, Lease, Marker, REMOVAL_TIMEOUT,
         machine::lock_memory,
-        target::{Kernel, Target},
-        worker::{Worker, thaw_each},
+        parts::{Holding, Thawed},
+        target::{Kernel, Operations, Target},
+        worker::OnDone,
+        workers::Workers,
     },
     process::descriptor_passing::take_standard_input,
     root::Root,
@@ -46,35 +56,59 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All that a guard has.
 struct Guard {
+    phase: Phase,
     agent: Option<OwnedFd>,
     takeover_socket: Option<OwnedFd>,
     marker: Marker,
+    /// Writing in the state directory, which may be on what is stuck.
+    writing: BoundedCall,
     hooks: Hooks,
     /// The setting, to be told to the guard of the next agent.
     lease: Lease,
-    workers: Vec<Worker>,
+    workers: Workers,
+    /// Which freezes the agent was told the result of.
+    is_told: Vec<bool>,
+    /// The last result of a thaw that the agent was told.
+    told: Option<Thawed>,
+    /// Readable when a worker has done something.
+    done: Arc<EventFd>,
     signals: SignalFd,
-    is_complete: bool,
     lease_ends: Option<Instant>,
     grace_ends: Option<Instant>,
 }
 
-/// When a guard leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
-    /// At once: the agent has thawed what it froze. What others froze stays so.
-    Now,
-    /// When no freeze that the agent began can succeed any more.
-    WithTheAgent,
+enum Phase {
+    /// The agent has not said that everything is frozen.
+    Freezing,
+    /// Everything is frozen.
+    Frozen,
+    /// Everything was thawed, except what is stuck.
+    Thawed,
+}
+
+/// What there is to do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    signal: bool,
+    done: bool,
+    claim: bool,
+    message: bool,
+}
+
+/// Whether a process could do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    Stopped,
+    Dead,
 }
 
 /// Runs the guard to its end.
 pub(crate) fn run() -> ExitCode {
     match Guard::get_ready() {
         Ok(Some(mut guard)) => {
-            if guard.watch() == Leave::WithTheAgent {
-                guard.stay();
-            }
+            guard.serve();
             ExitCode::SUCCESS
         }
         // The agent has thought better of it.
@@ -92,94 +126,100 @@ impl Guard {
         let _ = prctl::set_name(c"qgad-guard");
         let agent = take_standard_input()?;
         let (mut home, mut hooks, mut lease, mut targets) = (None, Hooks::new(None, Duration::ZERO), None, Vec::new());
-        loop {
+        let holding = loop {
             match Message::receive(&agent)? {
                 Some(Message::Home(directory, None)) => home = Some(directory),
                 Some(Message::Hook(path, limit)) => hooks = Hooks::new(Some(path), limit),
                 Some(Message::Lease(given)) => lease = given,
-                Some(Message::Target(mount_point, descriptor)) => targets.push(Target { mount_point, descriptor }),
-                Some(Message::Ready) => break,
+                Some(Message::Target(target)) => targets.push(Arc::new(target)),
+                Some(Message::GetReady(holding)) => break holding,
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
                 None => return Ok(None),
             }
-        }
+        };
         let directory: PathBuf = home.ok_or(io::ErrorKind::InvalidData)?;
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let start = |target| Worker::start(Arc::new(target), Arc::new(Kernel));
-        let workers = targets.into_iter().map(start).collect::<Result<_, _>>()?;
+        let marker = Marker::new(&Root::machine(), &directory);
+        let guard = Self::new(agent, marker, hooks, lease, (targets, &(Arc::new(Kernel) as _), holding), signals)?;
         // Neither is there everywhere, and the guard is better than none without.
         let _ = fs::write("/proc/self/oom_score_adj", "-1000");
         if let Err(error) = lock_memory() {
             log::warn!("the guard of a freeze failed to lock its memory: {}", errno::describe(error));
         }
-        Message::Ready.send(&agent)?;
-        Ok(Some(Self {
+        guard.tell(&Message::Ready);
+        Ok(Some(guard))
+    }
+
+    fn new(
+        agent: OwnedFd,
+        marker: Marker,
+        hooks: Hooks,
+        lease: Lease,
+        (targets, operations, holding): (Vec<Arc<Target>>, &Arc<dyn Operations>, Holding),
+        signals: SignalFd,
+    ) -> io::Result<Self> {
+        let done = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let raising = Arc::clone(&done);
+        // Fails only when it is raised already.
+        let on_done: OnDone = Arc::new(move || {
+            let _ = raising.write(1);
+        });
+        let is_told = vec![false; targets.len()];
+        let workers = Workers::start(targets, operations, holding, &on_done)?;
+        Ok(Self {
+            phase: Phase::Freezing,
             agent: Some(agent),
             takeover_socket: None,
-            marker: Marker::new(&Root::machine(), &directory),
+            marker,
+            writing: BoundedCall::default(),
             hooks,
             lease,
             workers,
+            is_told,
+            told: None,
+            done,
             signals,
-            is_complete: false,
             lease_ends: lease.map(|lease| Instant::now() + lease),
             grace_ends: None,
-        }))
+        })
     }
 
-    /// Waits until there is a reason to leave.
-    fn watch(&mut self) -> Leave {
+    /// Serves its agent, until everything is thawed.
+    fn serve(&mut self) {
         loop {
-            let [has_signal, has_claim, has_message] = self.wait();
-            if has_signal && let Ok(Some(signal)) = self.signals.read_signal() {
-                return self.end(&format!("its guard was told to end by signal {}", signal.ssi_signo));
+            let ready = self.wait();
+            if ready.signal
+                && let Ok(Some(signal)) = self.signals.read_signal()
+            {
+                self.end(&format!("its guard was told to end by signal {}", signal.ssi_signo));
             }
-            if has_message {
-                match self.agent.as_ref().map(Message::receive) {
-                    Some(Ok(Some(Message::Complete))) if !self.is_complete => {
-                        self.is_complete = true;
-                        self.lease_ends = self.lease.map(|lease| Instant::now() + lease);
-                    }
-                    Some(Ok(Some(Message::Home(_, takeover_socket)))) => self.takeover_socket = takeover_socket,
-                    Some(Ok(Some(Message::Leave))) => return Leave::Now,
-                    Some(Ok(Some(Message::Thaw))) => {
-                        thaw_each(&self.workers);
-                        return Leave::WithTheAgent;
-                    }
-                    Some(Ok(Some(_))) | None => {}
-                    Some(Ok(None) | Err(_)) => self.agent = None,
-                }
+            if ready.message {
+                self.serve_agent();
             }
-            if self.grace_ends.is_none() && !self.is_agent_alive() {
-                if !self.is_complete {
-                    return self.end("the agent ended before everything was frozen");
-                }
-                if self.takeover_socket.is_none() {
-                    return self.end("the agent ended, and no other one can take over");
-                }
-                self.agent = None;
-                self.grace_ends = Some(Instant::now() + GRACE);
+            if ready.done {
+                let _ = self.done.read();
             }
-            if has_claim {
+            if self.phase == Phase::Freezing {
+                self.tell_frozen();
+            }
+            self.check_agent();
+            if ready.claim {
                 self.be_claimed();
             }
-            let now = Instant::now();
-            if self.lease_ends.is_some_and(|end| end <= now) {
-                let lease = self.lease.unwrap_or_default().as_secs_f64();
-                return self.end(&format!("its lease of {lease} s ended"));
-            }
-            if self.grace_ends.is_some_and(|end| end <= now) {
-                return self.end(&format!("there was no agent for {} s", GRACE.as_secs()));
+            self.check_time();
+            if self.phase == Phase::Thawed && self.tell_thawed().stuck.is_empty() {
+                return self.leave();
             }
         }
     }
 
-    /// Waits for a signal, a new agent, a message, or a deadline.
-    fn wait(&self) -> [bool; 3] {
+    /// Waits for a signal, a worker, a new agent, a message, or a deadline.
+    fn wait(&self) -> Ready {
         let watched = [
             Some(self.signals.as_fd()),
+            Some(self.done.as_fd()),
             self.takeover_socket.as_ref().map(AsFd::as_fd),
             self.agent.as_ref().map(AsFd::as_fd),
         ];
@@ -193,17 +233,86 @@ impl Guard {
             PollTimeout::try_from(sleep).unwrap_or(PollTimeout::MAX)
         });
         if poll(&mut polled, timeout).is_err() {
-            return [false; 3];
+            return Ready::default();
         }
         let mut ready = polled.iter().map(|descriptor| descriptor.any().unwrap_or_default());
-        watched.map(|descriptor| descriptor.is_some() && ready.next().unwrap_or_default())
+        let [signal, done, claim, message] =
+            watched.map(|descriptor| descriptor.is_some() && ready.next().unwrap_or_default());
+        Ready { signal, done, claim, message }
+    }
+
+    fn serve_agent(&mut self) {
+        match self.agent.as_ref().map(Message::receive) {
+            Some(Ok(Some(Message::Freeze(index)))) if self.phase == Phase::Freezing => self.workers.freeze_one(index),
+            Some(Ok(Some(Message::Complete))) if self.phase == Phase::Freezing => {
+                self.phase = Phase::Frozen;
+                self.lease_ends = self.lease.map(|lease| Instant::now() + lease);
+            }
+            Some(Ok(Some(Message::Home(_, takeover_socket)))) => self.takeover_socket = takeover_socket,
+            Some(Ok(Some(Message::Thaw))) if self.phase != Phase::Thawed => {
+                self.thaw();
+            }
+            Some(Ok(Some(_))) | None => {}
+            Some(Ok(None) | Err(_)) => self.agent = None,
+        }
+    }
+
+    /// Tells the agent which freezes the kernel has returned from.
+    fn tell_frozen(&mut self) {
+        for index in 0..self.is_told.len() {
+            if !self.is_told[index]
+                && let Some(result) = self.workers.frozen_one(index)
+            {
+                self.is_told[index] = true;
+                self.tell(&Message::Frozen(index, result));
+            }
+        }
+    }
+
+    /// Tells the agent what is thawed, if that is news.
+    fn tell_thawed(&mut self) -> &Thawed {
+        let thawed = self.workers.thawed();
+        if self.told.as_ref() != Some(&thawed) {
+            self.tell(&Message::Thawed(thawed.clone()));
+        }
+        self.told.insert(thawed)
+    }
+
+    fn tell(&self, message: &Message) {
+        // One that is gone needs no answer, and one that takes none is noticed elsewhere.
+        let _ = self.agent.as_ref().map(|agent| message.send(agent));
+    }
+
+    fn check_agent(&mut self) {
+        if self.grace_ends.is_some() || self.life_of_agent() != Life::Dead {
+            return;
+        }
+        self.agent = None;
+        match self.phase {
+            Phase::Freezing => self.end("the agent ended before everything was frozen"),
+            Phase::Frozen if self.takeover_socket.is_none() => {
+                self.end("the agent ended, and no other one can take over");
+            }
+            Phase::Frozen => self.grace_ends = Some(Instant::now() + GRACE),
+            Phase::Thawed => {}
+        }
+    }
+
+    fn check_time(&mut self) {
+        let now = Instant::now();
+        if self.lease_ends.is_some_and(|end| end <= now) {
+            self.end(&format!("its lease of {} s ended", self.lease.unwrap_or_default().as_secs_f64()));
+        }
+        if self.grace_ends.is_some_and(|end| end <= now) {
+            self.end(&format!("there was no agent for {} s", GRACE.as_secs()));
+        }
     }
 
     /// A new agent gets all there is, unless there is one already.
     fn be_claimed(&mut self) {
         let Some(takeover_socket) = &self.takeover_socket else { return };
-        let Ok(agent) = sys::socket::accept(takeover_socket, SockFlag::empty()) else { return };
-        if self.agent.is_none() && self.is_complete && self.hand_over(&agent).is_ok() {
+        let Ok(agent) = sys::socket::accept(takeover_socket, SockFlag::SOCK_CLOEXEC) else { return };
+        if self.agent.is_none() && self.phase != Phase::Freezing && self.hand_over(&agent).is_ok() {
             self.agent = Some(agent);
             self.grace_ends = None;
         }
@@ -214,76 +323,88 @@ impl Guard {
             return Err(Errno::EPERM);
         }
         limit_waiting(agent)?;
-        for worker in &self.workers {
-            let target = worker.target();
-            send_target(agent, &target.mount_point, &target.descriptor)?;
+        for target in self.workers.targets() {
+            send_target(agent, target)?;
         }
         let remaining = self.lease_ends.map(|end| end.saturating_duration_since(Instant::now()));
         Message::Lease(remaining).send(agent)?;
         let takeover_socket =
             self.takeover_socket.as_ref().and_then(|takeover_socket| takeover_socket.try_clone().ok());
         Message::Home(self.marker.directory().into(), takeover_socket).send(agent)?;
+        if self.phase == Phase::Thawed {
+            Message::Thawed(self.workers.thawed()).send(agent)?;
+        }
         Message::Ready.send(agent)?;
         // From now on it is waited for as long as it takes.
         setsockopt(agent, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))
     }
 
-    /// Whether there is a process at the other end of the socket that is more than a thread that cannot end.
-    fn is_agent_alive(&self) -> bool {
-        let Some(agent) = &self.agent else { return false };
-        let Ok(credentials) = getsockopt(agent, sockopt::PeerCredentials) else { return true };
+    /// What can be expected of the process at the other end of the socket.
+    fn life_of_agent(&self) -> Life {
+        let Some(agent) = &self.agent else { return Life::Dead };
+        let Ok(credentials) = getsockopt(agent, sockopt::PeerCredentials) else { return Life::Running };
         let status = Root::machine().read(format!("/proc/{}/stat", credentials.pid()));
-        status.map_or(true, |status| !is_dead(&status))
+        status.map_or(Life::Running, |status| life(&status))
     }
 
-    /// Thaws everything, and says so: in a note, to the agent, in the log.
-    fn end(&mut self, reason: &str) -> Leave {
-        let thawed = thaw_each(&self.workers);
+    /// Thaws everything. Nothing can be frozen after that.
+    fn thaw(&mut self) {
+        self.phase = Phase::Thawed;
+        (self.lease_ends, self.grace_ends) = (None, None);
+        self.workers.thaw_all();
+    }
+
+    /// Thaws everything by itself, and says so: in the log, and in a note, which an agent finds that is told later.
+    fn end(&mut self, reason: &str) {
+        if self.phase == Phase::Thawed {
+            return;
+        }
+        self.thaw();
         let reason = format!("the freeze ended by itself because {reason}");
-        if let Err(error) = self.marker.note(&reason) {
-            log::error!("{error}");
-        }
-        self.marker.clear();
+        let note = reason.clone();
+        self.write(move |marker| {
+            marker.note(&note).unwrap_or_else(|error| log::error!("{error}"));
+            marker.clear();
+        });
         log::warn!("{reason}");
-        if !thawed.stuck.is_empty() {
-            log::error!("failed to thaw {}: no answer", thawed.stuck.join(", "));
-        }
-        match &self.agent {
-            Some(agent) if self.is_agent_alive() => {
-                // An agent that is gone by now finds the note.
-                let _ = Message::Thawed.send(agent);
-            }
-            _ => {
-                // A new agent must not run it at the same time. What goes wrong with it is in the log.
-                self.marker.clear_thaw_hook_pending();
-                let _ = self.hooks.thaw(&Environment::from_process());
+        for stuck in self.workers.thawed().stuck {
+            if let Some(target) = self.workers.targets().nth(stuck.index) {
+                log::error!("failed to thaw {}: no answer", target.mount_point.display());
             }
         }
-        Leave::WithTheAgent
+        if self.life_of_agent() != Life::Running {
+            // Neither a new agent nor one that was stopped for a while must run it again. What goes wrong with it is in
+            // the log.
+            self.write(Marker::clear_thaw_hook_pending);
+            let _ = self.hooks.thaw(&Environment::from_process());
+        }
     }
 
-    /// Waits until the agent says that no freeze is under way, or until its last thread is gone and the socket ends. A
-    /// freeze that succeeded since the thaw is undone then.
-    fn stay(mut self) {
-        self.takeover_socket = None;
-        while let Some(agent) = &self.agent {
-            match Message::receive(agent) {
-                Ok(Some(Message::Leave)) => return,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => self.agent = None,
-            }
+    /// Everything is thawed.
+    fn leave(&mut self) {
+        if let Some(takeover_socket) = self.takeover_socket.take() {
+            self.write(move |marker| takeover_socket::remove(marker, &takeover_socket));
         }
-        thaw_each(&self.workers);
-        for worker in &self.workers {
-            worker.thawed_at_last();
+    }
+
+    /// Changes files in the state directory.
+    fn write(&self, what: impl FnOnce(&Marker) + Send + 'static) {
+        let marker = self.marker.clone();
+        let doing = format!("change {}", marker.directory().display());
+        if let Err(error) = self.writing.run(&doing, Instant::now() + REMOVAL_TIMEOUT, move |_| what(&marker)) {
+            log::error!("{}", error.desc);
         }
     }
 }
 
-/// Whether a process is no more than what is left of one, by the letter behind its name in proc(5)'s `stat`.
-fn is_dead(status: &[u8]) -> bool {
+/// What can be expected of a process, by the letter behind its name in proc(5)'s `stat`.
+fn life(status: &[u8]) -> Life {
     let behind_name = status.iter().rposition(|&byte| byte == b')').map(|end| &status[end + 1..]);
-    behind_name.is_some_and(|fields| matches!(fields.trim_ascii_start().first(), Some(b'Z' | b'X')))
+    match behind_name.and_then(|fields| fields.trim_ascii_start().first()) {
+        Some(b'Z' | b'X') => Life::Dead,
+        Some(b'T' | b't') => Life::Stopped,
+        _ => Life::Running,
+    }
 }
 
 #[cfg(test)]
@@ -294,90 +415,132 @@ mod tests {
 
     use super::*;
     use crate::freeze::{
-        target::Operations,
-        tests::{Fake, target},
+        parts::Action,
+        tests::{Fake, Trouble, target},
     };
 
-    /// A guard of `/a`, which is frozen, that does something until it leaves; the agent's end of its socket is passed
-    /// on.
+    /// A guard of `/a` that does something until it leaves; the agent's end of its socket is passed on.
     fn check(
+        troubles: &[(&str, Trouble)],
         prepare: impl FnOnce(&mut Guard),
         converse: impl FnOnce(OwnedFd, &Arc<Fake>),
-        has_frozen_in_the_end: &[&str],
     ) {
         let directory = tempfile::tempdir().unwrap();
-        let fake = Fake::new(&[]);
-        fake.freeze(&target("/a")).unwrap();
+        let fake = Fake::new(troubles);
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let mut guard = Guard {
-            agent: Some(theirs),
-            takeover_socket: None,
-            marker: Marker::new(&Root::machine(), directory.path()),
-            hooks: Hooks::new(None, Duration::ZERO),
-            lease: None,
-            workers: vec![Worker::start(Arc::new(target("/a")), Arc::clone(&fake) as _).unwrap()],
-            signals: SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap(),
-            is_complete: false,
-            lease_ends: None,
-            grace_ends: None,
-        };
+        let signals = SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap();
+        let marker = Marker::new(&Root::machine(), directory.path());
+        let operations: Arc<dyn Operations> = Arc::clone(&fake) as _;
+        let held = (vec![Arc::new(target("/a"))], &operations, Holding::Nothing);
+        let mut guard = Guard::new(theirs, marker, Hooks::new(None, Duration::ZERO), None, held, signals).unwrap();
         prepare(&mut guard);
-        let guarding = thread::spawn(move || {
-            if guard.watch() == Leave::WithTheAgent {
-                guard.stay();
-            }
-        });
+        let guarding = thread::spawn(move || guard.serve());
         converse(ours, &fake);
         guarding.join().unwrap();
-        assert_eq!(fake.frozen(), has_frozen_in_the_end);
+        assert_eq!(fake.frozen(), [""; 0]);
     }
 
-    /// What an abandoned thread of the agent does.
-    fn freeze_late(fake: &Fake) {
-        fake.wait_for(|fake| fake.frozen().is_empty());
-        fake.freeze(&target("/a")).unwrap();
+    fn receive(agent: &OwnedFd) -> Message {
+        Message::receive(agent).unwrap().unwrap()
     }
 
-    #[test]
-    fn a_freeze_that_succeeds_after_the_thaw_in_an_agent_that_ends_is_undone() {
-        let converse = |agent: OwnedFd, fake: &Arc<Fake>| {
-            Message::Thaw.send(&agent).unwrap();
-            freeze_late(fake);
-        };
-        check(|_| {}, converse, &[]);
+    fn freeze(agent: &OwnedFd) {
+        Message::Freeze(0).send(agent).unwrap();
+        assert!(matches!(receive(agent), Message::Frozen(0, Ok(()))));
     }
 
-    #[test]
-    fn a_freeze_that_succeeds_after_the_lease_in_an_agent_that_ends_is_undone() {
-        let converse = |agent: OwnedFd, fake: &Arc<Fake>| {
-            assert!(matches!(Message::receive(&agent), Ok(Some(Message::Thawed))));
-            freeze_late(fake);
-        };
-        check(|guard| guard.lease_ends = Some(Instant::now()), converse, &[]);
+    fn expect_thawed(agent: &OwnedFd, expected_count: i64) {
+        let Message::Thawed(Thawed { count, stuck }) = receive(agent) else { panic!("it does not say so") };
+        assert_eq!((count, stuck), (expected_count, Vec::new()));
     }
 
     #[test]
-    fn a_guard_that_is_told_to_leave_leaves_what_others_froze() {
-        let converse = |agent: OwnedFd, fake: &Arc<Fake>| {
-            Message::Thaw.send(&agent).unwrap();
-            freeze_late(fake);
-            Message::Leave.send(&agent).unwrap();
-        };
-        check(|_| {}, converse, &["/a"]);
-        check(|_| {}, |agent, _| Message::Leave.send(&agent).unwrap(), &["/a"]);
+    fn it_freezes_and_thaws_as_it_is_told_and_leaves() {
+        check(
+            &[],
+            |_| {},
+            |agent, fake| {
+                freeze(&agent);
+                Message::Complete.send(&agent).unwrap();
+                assert_eq!(fake.frozen(), ["/a"]);
+                Message::Thaw.send(&agent).unwrap();
+                expect_thawed(&agent, 1);
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_stuck_is_told_and_thawed_late() {
+        check(
+            &[("/a", Trouble::Hangs)],
+            |_| {},
+            |agent, fake| {
+                Message::Freeze(0).send(&agent).unwrap();
+                Message::Thaw.send(&agent).unwrap();
+                let Message::Thawed(Thawed { count, stuck }) = receive(&agent) else { panic!("it does not say so") };
+                assert_eq!((count, stuck.len(), stuck[0].action), (0, 1, Action::Freeze));
+                fake.go_on();
+                // The freeze returns before the thaw does.
+                loop {
+                    let Message::Thawed(Thawed { count, stuck }) = receive(&agent) else {
+                        panic!("it does not say so")
+                    };
+                    if stuck.is_empty() {
+                        return assert_eq!(count, 1);
+                    }
+                }
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_stuck_is_thawed_late_without_an_agent() {
+        check(
+            &[("/a", Trouble::Hangs)],
+            |_| {},
+            |agent, fake| {
+                Message::Freeze(0).send(&agent).unwrap();
+                fake.wait_for(|fake| fake.log() == ["freeze /a"]);
+                drop(agent);
+                fake.go_on();
+            },
+        );
     }
 
     #[test]
     fn without_a_way_for_another_agent_a_freeze_ends_with_its_agent() {
-        check(|guard| guard.is_complete = true, |_, _| {}, &[]);
+        check(
+            &[],
+            |_| {},
+            |agent, _| {
+                freeze(&agent);
+                Message::Complete.send(&agent).unwrap();
+            },
+        );
     }
 
     #[test]
-    fn a_process_is_dead_by_its_state_and_not_by_its_name() {
-        assert!(is_dead(b"1 (qgad) Z 1 1"));
-        assert!(is_dead(b"1 (a) S b) X 1 1"));
-        assert!(!is_dead(b"1 (a) Z b) D 1 1"));
-        assert!(!is_dead(b"1 (qgad) S 1 1") && !is_dead(b""));
+    fn a_lease_ends_the_freeze_and_says_so() {
+        check(&[], |_| {}, |agent, _| freeze(&agent));
+        check(
+            &[],
+            |guard| guard.lease = Some(Duration::from_millis(1)),
+            |agent, _| {
+                freeze(&agent);
+                Message::Complete.send(&agent).unwrap();
+                expect_thawed(&agent, 1);
+            },
+        );
+    }
+
+    #[test]
+    fn a_process_is_dead_or_stopped_by_its_state_and_not_by_its_name() {
+        assert_eq!(life(b"1 (qgad) Z 1 1"), Life::Dead);
+        assert_eq!(life(b"1 (a) S b) X 1 1"), Life::Dead);
+        assert_eq!(life(b"1 (qgad) T 1 1"), Life::Stopped);
+        for running in [&b"1 (a) Z b) D 1 1"[..], b"1 (qgad) S 1 1", b""] {
+            assert_eq!(life(running), Life::Running);
+        }
     }
 }

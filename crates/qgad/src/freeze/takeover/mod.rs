@@ -1,7 +1,7 @@
 //! What happens to a freeze without a request of a host.
 //!
 //! An agent that finds the freeze of an earlier one takes over its guard, on a thread of its own, so that hosts are
-//! served meanwhile. Without a guard it starts one for everything that is mounted. If neither works, because the
+//! served meanwhile. So it does with guards that wait for what is stuck, before it serves the first host. Without a guard it starts one for everything that is mounted. If neither works, because the
 //! earlier agent has not quite ended or a mount point does not answer, it tries again every [`RETRY`], until it
 //! succeeds, the guard has thawed, or a host thaws. An agent replaces a guard that was killed. A guard that thawed by
 //! itself has ended the freeze. An agent that finds that freeze hooks ran but nothing is frozen runs the thaw hooks.
@@ -14,7 +14,10 @@ use std::{
 
 use qga::wire::message::Error;
 
-use super::{Claim, FIND_TIMEOUT, GuardEnd, Held, Inner, Lease, OnEnd, Shared, TakeoverSocket, Target};
+use super::{
+    Claim, Duty, FIND_TIMEOUT, GuardEvent, Held, Holding, Inner, Lease, OnEvent, Shared, Takeover, TakeoverSocket,
+    Target,
+};
 use crate::util::threads;
 
 /// How long after one attempt to take over a freeze the next one is made: soon enough for a host that waits, and a
@@ -27,6 +30,9 @@ impl Shared {
     /// Takes over what an earlier agent left, without being waited for.
     pub(super) fn recover(self: &Arc<Self>) {
         let is_frozen = self.inner().stage.is_taking_over();
+        if !is_frozen {
+            self.claim_leftovers();
+        }
         if is_frozen {
             // The locks of memory did not survive becoming a daemon.
             self.machine.quiesce();
@@ -57,7 +63,7 @@ impl Shared {
             }
             Err(error) => {
                 log::error!("nobody guards the freeze that an earlier agent left, for now: {}", error.desc);
-                Held::unguarded(Vec::new())
+                Held::unknown()
             }
         };
         log::warn!("file systems are frozen since an earlier agent");
@@ -82,19 +88,25 @@ impl Shared {
 
     /// The freeze of another agent: its guard's, or whatever is mounted now if there is no guard.
     fn take_over(self: &Arc<Self>) -> Result<Option<Held>, Error> {
-        match self.machine.claim_guard(self.on_end())? {
-            Some(Claim { guard, targets, lease }) => {
-                // Without them a thaw still finds everything, and the guard does.
-                let workers = self.workers(targets.into_iter().map(Arc::new).collect()).unwrap_or_else(|error| {
-                    log::error!("{}", error.desc);
-                    Vec::new()
-                });
-                Ok(Some(Held { workers, guard: Some(guard), lease, since: Instant::now() }))
+        let (mut held, mut refusal) = (None, None);
+        for claim in self.machine.claim_guards(&|| self.on_event()) {
+            match claim {
+                Ok(Claim { guard, targets, lease, is_frozen: true }) if held.is_none() => {
+                    let targets = targets.into_iter().map(Arc::new).collect();
+                    held = Some(self.holding(targets, guard, lease));
+                }
+                Ok(claim) => self.keep_leftover(claim),
+                Err(error) => refusal = Some(error),
             }
-            None if !self.marker.is_set() => Ok(None),
-            None => {
-                let targets = self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
-                self.hold(targets.into_iter().map(Arc::new).collect(), self.limits.lease).map(Some)
+        }
+        match (held, refusal) {
+            (Some(held), _) => Ok(Some(held)),
+            (None, Some(refusal)) => Err(refusal),
+            (None, None) if !self.marker.is_set() => Ok(None),
+            (None, None) => {
+                let found = self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
+                let targets = self.without_stuck(found.into_iter().map(Arc::new).collect());
+                self.hold(targets, Holding::Frozen, self.limits.lease).map(Some)
             }
         }
     }
@@ -124,7 +136,7 @@ impl Shared {
                     // A host has thawed meanwhile.
                     None => {
                         drop(inner);
-                        found.guard.inspect(|guard| guard.leave());
+                        self.release(found);
                     }
                 }
                 ControlFlow::Break(())
@@ -141,37 +153,34 @@ impl Shared {
         }
     }
 
-    /// What is told when a guard ends that is started now.
-    pub(super) fn on_end(self: &Arc<Self>) -> OnEnd {
+    /// What is done when a guard that is started now does something by itself.
+    pub(super) fn on_event(self: &Arc<Self>) -> OnEvent {
         let shared: Weak<Self> = Arc::downgrade(self);
         let freeze = self.inner().stage.number();
-        Box::new(move |how| {
-            if let Some(shared) = shared.upgrade() {
-                shared.guard_ended(freeze, how);
+        Box::new(move |event| {
+            let Some(shared) = shared.upgrade() else { return };
+            match event {
+                GuardEvent::Returned => shared.review_leftovers(),
+                GuardEvent::Thawed | GuardEvent::Ended => shared.guard_ended(freeze, event),
             }
         })
     }
 
-    fn guard_ended(self: &Arc<Self>, freeze: u64, how: GuardEnd) {
+    fn guard_ended(self: &Arc<Self>, freeze: u64, event: GuardEvent) {
         let mut inner = self.inner();
         if inner.stage.number() != freeze {
             return;
         }
         inner.stage.cancel("its guard ended too early");
         let Some(held) = inner.stage.held(freeze) else { return };
-        match how {
-            GuardEnd::Lost => {
-                let takeover_socket = held.guard.take().and_then(|guard| guard.takeover_socket());
-                let targets: Vec<_> = held.workers.iter().map(|worker| Arc::clone(worker.target())).collect();
-                let lease = held.remaining_lease();
-                drop(inner);
-                self.replace_guard(freeze, &targets, lease, takeover_socket);
-            }
-            GuardEnd::Thawed => {
-                drop(inner);
-                self.end_by_itself(freeze, None);
-            }
+        if event == GuardEvent::Thawed {
+            drop(inner);
+            return self.end_by_itself(freeze, None);
         }
+        let takeover_socket = held.guard.take().and_then(|guard| guard.takeover_socket());
+        let (targets, lease) = (held.targets.clone(), held.remaining_lease());
+        drop(inner);
+        self.replace_guard(freeze, &targets, lease, takeover_socket);
     }
 
     /// The guard was killed. Another one takes its place, or the freeze ends.
@@ -183,7 +192,9 @@ impl Shared {
         takeover_socket: Option<TakeoverSocket>,
     ) {
         log::warn!("the guard of the freeze was killed and is replaced");
-        match self.machine.start_guard(targets, lease, takeover_socket, self.on_end()) {
+        let takeover = takeover_socket.map_or(Takeover::New, Takeover::Socket);
+        let duty = Duty { holding: Holding::Frozen, lease, takeover };
+        match self.machine.start_guard(targets, duty, self.on_event()) {
             Ok(guard) => {
                 guard.complete();
                 let mut inner = self.inner();
@@ -191,7 +202,7 @@ impl Shared {
                     Some(held) => held.guard = Some(guard),
                     None => {
                         drop(inner);
-                        guard.leave();
+                        self.release(self.holding(targets.to_vec(), guard, lease));
                     }
                 }
             }
@@ -206,12 +217,19 @@ impl Shared {
     /// Frozen to thawed without a host. The guard has left a note, unless there is none to leave it.
     fn end_by_itself(self: &Arc<Self>, freeze: u64, note: Option<&str>) {
         let Some(held) = self.inner().stage.end_by_itself(freeze) else { return };
+        // A guard whose agent was stopped for a while has run it.
+        let was_hook_run = held.is_hook_noted && !self.marker.is_thaw_hook_pending();
         self.release(held);
         if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
             log::error!("{error}");
         }
         log::warn!("the freeze has ended by itself; the next thaw says why");
-        self.end_without_asking();
+        self.let_writers_go_on();
+        if was_hook_run {
+            return self.become_thawed();
+        }
+        // The log has a failure of the hook.
+        let _ = self.end(false);
     }
 }
 

@@ -4,10 +4,11 @@
 //! If a test wants busybox's init, that becomes process 1. If there is a payload for a disk, it is installed, and the
 //! disk's init becomes process 1.
 //! `vmtest-guest control` serves the control channel of the guest on a disk. `load-modules LIST` loads the modules on a
-//! list. `vsock CID PORT` connects its input and output to a vsock address. `capture` prints what [`vmtest::capture`]
-//! finds.
+//! list. `vsock CID PORT` connects its input and output to a vsock address. `write-from-fuse DIRECTORY FILE` has a user
+//! keep a freeze waiting. `capture` prints what [`vmtest::capture`] finds.
 
 mod disk;
+mod fuse;
 mod init;
 mod links;
 mod service;
@@ -39,13 +40,18 @@ fn main() -> Result<()> {
     match arguments.split_first() {
         Some((mode, agent)) if mode == "init" => init::run(agent),
         Some((mode, address)) if mode == "vsock" => vsock::connect(address),
+        Some((mode, [directory, file])) if mode == "write-from-fuse" => {
+            fuse::write_from(Path::new(directory), Path::new(file))
+        }
         Some((mode, [])) if mode == "control" => init::serve(),
         Some((mode, [list])) if mode == "load-modules" => init::load_modules(Path::new(list)),
         Some((mode, [])) if mode == "capture" => {
             print!("{}", vmtest::capture::machine("/".as_ref())?);
             Ok(())
         }
-        _ => bail!("usage: vmtest-guest control | load-modules LIST | vsock CID PORT | capture"),
+        _ => bail!(
+            "usage: vmtest-guest control | load-modules LIST | vsock CID PORT | write-from-fuse DIRECTORY FILE | capture"
+        ),
     }
 }
 

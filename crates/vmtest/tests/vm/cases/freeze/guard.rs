@@ -162,6 +162,38 @@ pub(crate) fn killed(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Neither a guard nor an agent that somebody stops keeps the guest frozen.
+pub(crate) fn stopped(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    hook_that_logs(&mut vm)?;
+    let mut agent = answered(&vm)?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+    let guard = vm.sh(GUARDS)?;
+    vm.sh(&format!("kill -STOP {guard}"))?;
+    assert_eq!(timed("thaw with a stopped guard", || agent.call(&Thaw {}, soon()))?, 1);
+    assert_eq!(frozen_among(&mut vm, &["a"])?, [""; 0]);
+    vm.sh(&format!("kill -CONT {guard}"))?;
+    vm.wait_until(&format!("! {GUARDS} | grep ."))?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    vm.sh("! ls /run/qga.state.guard*; rm /run/hook.log")?;
+
+    assert_eq!(agent.call(&Freeze { lease: Some(2) }, soon())?, 1);
+    let pid = agent_pid(&mut vm)?;
+    vm.sh(&format!("kill -STOP {pid}"))?;
+    start_writer(&mut vm, "a")?;
+    vm.wait_until("test -e /run/written/a")?;
+    vm.wait_until("[ \"$(cat /run/hook.log)\" = \"freeze\nthaw\" ]")?;
+    vm.sh(&format!("kill -CONT {pid}"))?;
+    vm.wait_until(&format!("! {GUARDS} | grep ."))?;
+    assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Thawed);
+    agent.call(&GetHostName {}, soon())?;
+    // The guard has run it for the agent.
+    assert_eq!(vm.sh("cat /run/hook.log")?, "freeze\nthaw");
+    let error = refusal(agent.call(&Thaw {}, soon()))?;
+    assert!(error.starts_with("the freeze ended by itself because its lease of 2 s ended"), "{error}");
+    Ok(())
+}
+
 pub(crate) fn powers_off(builder: Builder<'_>) -> Result<()> {
     let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
     answered(&vm)?.call(&Freeze::default(), soon())?;
