@@ -63,6 +63,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("images_in_images_and_mapped_devices_are_frozen_top_first", freeze::stacks::top_first),
     ("a_device_that_does_not_answer_ends_a_freeze_and_nothing_stays_frozen", freeze::stacks::no_answer),
     ("a_second_host_sees_and_may_end_a_freeze_that_is_under_way", freeze::stacks::second_host),
+    ("two_agents_tell_each_of_its_own_freeze_and_either_ends_both", freeze::two_agents::tell_of_their_own_freeze),
     ("a_frozen_agent_that_is_killed_or_ended_is_replaced", freeze::guard::taken_over),
     ("a_freeze_without_an_agent_ends", freeze::guard::abandoned),
     ("a_freeze_ends_with_its_lease", freeze::guard::lease),

@@ -6,6 +6,7 @@ pub(super) mod audit;
 pub(super) mod guard;
 pub(super) mod hooks;
 pub(super) mod stacks;
+pub(super) mod two_agents;
 
 use std::{
     fs,
