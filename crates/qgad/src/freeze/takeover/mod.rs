@@ -207,6 +207,7 @@ impl Shared {
     fn end_by_itself(self: &Arc<Self>, freeze: u64, note: Option<&str>) {
         let Some(held) = self.inner().stage.end_by_itself(freeze) else { return };
         self.release(held);
+        self.marker.remember_end();
         if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
             log::error!("{error}");
         }
