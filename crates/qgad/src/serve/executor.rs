@@ -217,33 +217,13 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Condvar;
-
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::{guest, serve::dispatch::Answer};
+    use crate::{guest, serve::dispatch::Answer, util::gate::Gate};
 
     /// How long a test waits for what must come.
     const TIMEOUT: Duration = Duration::from_secs(60);
-
-    /// Something that commands wait for.
-    #[derive(Default)]
-    struct Gate {
-        is_open: Mutex<bool>,
-        opened: Condvar,
-    }
-
-    impl Gate {
-        fn pass(&self) {
-            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
-        }
-
-        fn open(&self) {
-            *self.is_open.lock().unwrap() = true;
-            self.opened.notify_all();
-        }
-    }
 
     fn executor() -> Executor {
         Executor::new(Arc::new(guest::tests::guest_without_a_machine())).unwrap()
