@@ -1,4 +1,4 @@
-//! The log: one line a record, on standard error or in a file.
+//! The log: one line a record, on standard error or in a file. A daemon without a file logs to the system log.
 //!
 //! A line is `seconds.microseconds: level: message`, as qemu-ga writes it. If standard error is the journal, it is
 //! `<priority>message`, because the journal adds the time. Without `verbose`, only errors and warnings are logged. Of a
@@ -12,6 +12,7 @@
 pub(crate) mod audit;
 mod lines;
 mod queue;
+mod syslog;
 
 use std::{
     fs::{File, OpenOptions},
@@ -27,6 +28,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 #[cfg(test)]
 pub(crate) use self::queue::MAX_HELD_BYTES;
+pub(crate) use self::syslog::Syslog;
 use self::{
     lines::{Lines, Lost},
     queue::{Next, Queue, Writer},
@@ -47,6 +49,7 @@ static LOGGER: Logger = Logger {
     output: Mutex::new(Output {
         standard_error: Lines::new(StandardError),
         is_journal: false,
+        syslog: None,
         file: None,
         audit: AuditSink::Nowhere,
     }),
@@ -65,7 +68,9 @@ struct Output {
     standard_error: Lines<StandardError>,
     /// Standard error is the journal.
     is_journal: bool,
-    /// Replaces standard error.
+    /// Replaces standard error, where a daemon has none.
+    syslog: Option<Lines<Syslog>>,
+    /// Replaces both.
     file: Option<Lines<File>>,
     audit: AuditSink,
 }
@@ -105,6 +110,11 @@ pub(crate) fn set_verbose() {
 pub(crate) fn log_to_file(path: &Path) -> io::Result<()> {
     LOGGER.output().file = Some(Lines::new(OpenOptions::new().append(true).create(true).mode(0o640).open(path)?));
     Ok(())
+}
+
+/// Logs to the system log from now on, instead of standard error.
+pub(crate) fn log_to_syslog(syslog: Syslog) {
+    LOGGER.output().syslog = Some(Lines::new(syslog));
 }
 
 /// Writes the audit to the log from now on.
@@ -259,11 +269,16 @@ impl Output {
     }
 
     fn write_standard_error(&mut self, time: SystemTime, level: Level, message: &str) {
+        // Below, there is no place left to report a failure.
+        if let Some(syslog) = &mut self.syslog {
+            let line = |level, message: &str| syslog::line(priority(level), message);
+            let _ = syslog.append(&line(level, message), |lost| line(Level::Warn, &missing(lost)));
+            return;
+        }
         let line = match self.is_journal {
             true => |_, level, message: &str| format!("<{}>{message}", priority(level)),
             false => line,
         };
-        // There is no place left to report a failure.
         let _ = self.standard_error.append(&line(time, level, message), |lost| line(time, Level::Warn, &missing(lost)));
     }
 
