@@ -2,8 +2,8 @@
 //!
 //! The local file appears under its name only once it is complete and compared; until then it has a hidden name beside
 //! it, and a transfer that fails or is interrupted leaves nothing. An existing file keeps its contents until then.
-//! No guest can fill the host's disk with a file that never ends. What is copied is what the file had when it was opened;
-//! of a file that grows, the rest is left out, which is said. A file without a size may have [`MAX_UNSIZED_BYTES`].
+//! A file that never ends does not fill the host's disk. What is copied is what the file had when it was opened; of a
+//! file that grows, the rest is left out, which is said. A file without a size may have [`MAX_UNSIZED_BYTES`].
 
 use std::{
     fs::{self, Permissions},

@@ -1,10 +1,10 @@
 //! The audit: one line of JSON for each command that changes the guest, or names a file or program.
 //!
 //! A line has the time at which the command started, its name and class, its subject (`touched`), the outcome and the
-//! duration. It never has other arguments or the result. `outcome` is `ok`, `error`, `refused` or `timed out`. A refused
-//! command has the `reason` (the command, file, program or environment is not allowed, or file systems are frozen) and
-//! the `rule` of the configuration, with the member of its list where one applies. If a command ends after its timeout,
-//! a second line has the outcome. The `Spec` of a command says whether it is audited.
+//! duration. It never has other arguments or the result. `outcome` is `ok`, `error`, `refused` or `timed out`. A
+//! refused command has the `reason` (the command, file, program or environment is not allowed, or file systems are
+//! frozen) and the `rule` of the configuration, with the member of its list where one applies. If a command ends after
+//! its timeout, a second line has the outcome. The `Spec` of a command says whether it is audited.
 //! Lines go to the log after `audit: `, or to a separate file as they are. While file systems are frozen they are held
 //! with those of the log. Where lines are missing, a line says how many are `lost`, and the `reason`.
 

@@ -237,7 +237,7 @@ struct Received {
 }
 
 impl Signals {
-    /// Blocks them from now on, and those that would stop the process. Programs that are started get all of them as usual.
+    /// Blocks them from now on, and those that would stop the process. Programs that are started get all as usual.
     fn block() -> io::Result<Self> {
         // With a handler, the kernel reports the program's end and keeps its status even where SIGCHLD was ignored.
         signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())?;
