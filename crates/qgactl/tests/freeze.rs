@@ -5,15 +5,17 @@
 mod support;
 
 use std::{
+    cell::RefCell,
+    io::{BufRead, BufReader},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
-use support::{Agent, HANG_UP, Outcome, finish, start, start_through};
+use support::{Agent, HANG_UP, Outcome, finish, start, start_job, start_through};
 
 /// How long a test waits for what must come.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -256,6 +258,43 @@ fn a_signal_that_is_ignored_from_the_beginning_stays_so() {
     std::io::Write::write_all(&mut process.stdin.take().unwrap(), b"\n").unwrap();
     finish(process).check(7, "");
     assert_eq!(guest.asked(), "freeze, thaw");
+}
+
+#[test]
+fn ctrl_z_leaves_no_guest_frozen() {
+    let guest = Guest::new(TWO, TWO);
+    let begun = guest.agent.directory().join("begun");
+    let script = format!("echo > {}; read line; exit 7", begun.display());
+    let mut process = start_job(&guest.agent.socket(), &["freeze", "--run", "--", "sh", "-c", &script]);
+    wait_until(|| begun.exists());
+    let job = Pid::from_raw(i32::try_from(process.id()).unwrap());
+    killpg(job, Signal::SIGTSTP).unwrap();
+    std::io::Write::write_all(&mut process.stdin.take().unwrap(), b"\n").unwrap();
+    let ended = RefCell::new(process);
+    wait_until(|| ended.borrow_mut().try_wait().unwrap().is_some());
+    finish(ended.into_inner()).check(7, "qgactl: the guest is frozen: sh goes on\n");
+    assert_eq!(guest.asked(), "freeze, thaw");
+}
+
+#[test]
+fn a_program_that_is_stopped_is_reported_and_can_be_ended() {
+    let guest = Guest::new(TWO, TWO);
+    let told = guest.agent.directory().join("told");
+    let script = format!("trap 'echo > {}; exit 0' TERM; kill -STOP $$; sleep 1000", told.display());
+    let mut process = start(&guest.agent.socket(), &["freeze", "--run", "--", "sh", "-c", &script]);
+    let stderr = process.stderr.take().unwrap();
+    let (tell, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        BufReader::new(stderr).read_line(&mut line).unwrap();
+        tell.send(line).ok();
+    });
+    let line = said.recv_timeout(TIMEOUT).unwrap();
+    assert_eq!(line, "qgactl: sh is stopped by SIGSTOP, and the guest stays frozen\n");
+    kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), Signal::SIGTERM).unwrap();
+    finish(process).check(143, "");
+    assert_eq!(guest.asked(), "freeze, thaw");
+    assert!(told.exists());
 }
 
 #[test]

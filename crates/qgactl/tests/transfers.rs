@@ -45,8 +45,10 @@ enum Quirk {
     Stuck,
     /// Another hash than that of the contents.
     Damaged,
-    /// Never ends.
+    /// Never ends, and says so by its size.
     Endless,
+    /// Has always more, and a size that it had in the beginning, and another one at the end.
+    Grows,
     /// Says nothing to a second read.
     Mute,
 }
@@ -67,11 +69,16 @@ fn with_file(contents: &[u8], quirk: Quirk) -> (Agent, Receiver<String>) {
                 if arguments["mode"] == "w" {
                     contents.clear();
                 }
-                position = 0;
+                (position, reads) = (0, 0);
                 json!(1000)
             }
             "guest-file-seek" => {
-                position = number("offset") + if arguments["whence"] == 2 { contents.len() } else { 0 };
+                let size = match quirk {
+                    Quirk::Endless => usize::MAX / 4,
+                    Quirk::Grows if reads > 0 => contents.len() + 5,
+                    _ => contents.len(),
+                };
+                position = number("offset") + if arguments["whence"] == 2 { size } else { 0 };
                 json!({"position": position, "eof": false})
             }
             "guest-file-read" => {
@@ -86,7 +93,7 @@ fn with_file(contents: &[u8], quirk: Quirk) -> (Agent, Receiver<String>) {
                 let bytes = match quirk {
                     Quirk::TooMuch => vec![0; asked + 1],
                     Quirk::Stuck => Vec::new(),
-                    Quirk::Endless => vec![0; asked],
+                    Quirk::Endless | Quirk::Grows => vec![0; asked],
                     _ => contents[position..contents.len().min(position + asked)].to_vec(),
                 };
                 position += bytes.len();
@@ -188,6 +195,28 @@ fn a_file_that_the_kernel_makes_up_comes_out() {
         let copy = local(&agent);
         agent.qgactl(&["pull", "/proc/version", text(&copy)]).check(0, "not compared: the guest tells no size");
         assert_eq!(fs::read(copy.join("version")).unwrap(), fs::read("/proc/version").unwrap());
+    }
+}
+
+#[test]
+fn of_a_file_that_grows_without_end_comes_what_it_had_when_it_was_opened() {
+    let (agent, _) = with_file(&contents(), Quirk::Grows);
+    let copy = local(&agent).join("copy");
+    agent.qgactl(&["pull", "/x", text(&copy)]).check(1, "9000001 bytes were transferred, but the file has 9000006");
+    assert!(!copy.exists());
+    let said = "pulled 9000001 bytes; not compared; the file has grown to 9000006 bytes since";
+    agent.qgactl(&["pull", "--no-check", "/x", text(&copy)]).check(0, said);
+    assert_eq!(fs::metadata(&copy).unwrap().len(), 9_000_001);
+}
+
+#[test]
+fn a_device_that_never_ends_fills_no_disk() {
+    for agent in Agent::each(&[]) {
+        let copy = local(&agent);
+        agent
+            .qgactl(&["pull", "/dev/zero", text(&copy)])
+            .check(1, "/dev/zero has no size, and does not end within 64 MiB (qgactl cat has no limit)");
+        check_nothing_is_left(&copy);
     }
 }
 

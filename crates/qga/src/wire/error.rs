@@ -16,6 +16,17 @@ pub struct Error {
     pub class: ErrorClass,
     /// What an administrator reads.
     pub desc: String,
+    /// Set if the request was not carried out because somebody forbids it. For the agent's own records: it is not sent.
+    pub refused: Option<Refused>,
+}
+
+/// Who forbids a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What is forbidden, or the state in which the request is.
+    pub reason: &'static str,
+    /// The rule of the configuration that forbids it, and where it was set. `None` if it is no rule but a state.
+    pub rule: Option<String>,
 }
 
 /// The protocol's classes of errors.
@@ -30,12 +41,12 @@ pub enum ErrorClass {
 impl Error {
     /// An error of the class nearly all are of.
     pub fn generic(desc: impl Into<String>) -> Self {
-        Self { class: ErrorClass::GenericError, desc: desc.into() }
+        Self { class: ErrorClass::GenericError, desc: desc.into(), refused: None }
     }
 
     /// The command does not exist, or is refused now.
     pub fn command_not_found(desc: impl Into<String>) -> Self {
-        Self { class: ErrorClass::CommandNotFound, desc: desc.into() }
+        Self { class: ErrorClass::CommandNotFound, desc: desc.into(), refused: None }
     }
 
     /// The command exists, but is refused. Hosts match the text up to the reason.

@@ -13,7 +13,7 @@ use super::{
     value::{Object, Value},
 };
 
-pub use super::error::{Error, ErrorClass};
+pub use super::error::{Error, ErrorClass, Refused};
 
 /// The byte that resets a peer's reader; never part of JSON text.
 pub const SENTINEL: u8 = 0xFF;

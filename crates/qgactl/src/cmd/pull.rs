@@ -2,6 +2,8 @@
 //!
 //! The local file appears under its name only once it is complete and compared; until then it has a hidden name beside
 //! it, and a transfer that fails or is interrupted leaves nothing. An existing file keeps its contents until then.
+//! A file that never ends does not fill the host's disk. What is copied is what the file had when it was opened; of a
+//! file that grows, the rest is left out, which is said. A file without a size may have [`MAX_UNSIZED_BYTES`].
 
 use std::{
     fs::{self, Permissions},
@@ -23,6 +25,9 @@ use crate::{
     interrupt::Interrupt,
     progress,
 };
+
+/// Most bytes of a file of which the guest tells no size: more than any file in /proc has, and soon received.
+const MAX_UNSIZED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Copy a file from the guest to the host
 #[derive(Args, Debug)]
@@ -46,7 +51,10 @@ impl AgentSubcommand for Pull {
         let (checksum, size) = self.receive(agent, half.as_file(), &interrupt)?;
         let bytes = checksum.bytes();
         let comparison = match self.no_check {
-            true => "not compared".into(),
+            true => match size {
+                Some(size) if size > bytes => format!("not compared; the file has grown to {size} bytes since"),
+                _ => "not compared".into(),
+            },
             false => match checksum.compare(agent, &self.remote, size)? {
                 Verdict::Fine(comparison) => comparison,
                 Verdict::Different(how) => {
@@ -65,7 +73,7 @@ impl AgentSubcommand for Pull {
 }
 
 impl Pull {
-    /// Receives the whole file, and returns its checksum and the size that the guest reports at the end.
+    /// Receives what the file has now, and returns its checksum and the size that the guest reports at the end.
     fn receive(
         &self,
         agent: &mut Agent,
@@ -74,10 +82,22 @@ impl Pull {
     ) -> anyhow::Result<(Checksum, Option<u64>)> {
         let read = named::<FileRead>;
         let mut file = agent.open(&self.remote, "r")?;
-        let progress = progress::bar(file.size().map_err(read)?.filter(|&size| size > 0));
+        let size = file.size().map_err(read)?.filter(|&size| size > 0);
+        let progress = progress::bar(size);
         let mut checksum = Checksum::default();
-        while let Some(bytes) = file.read().map_err(read)? {
+        while size.is_none_or(|size| checksum.bytes() < size) {
+            let Some(mut bytes) = file.read().map_err(read)? else { break };
             interrupt.check()?;
+            let room = size.unwrap_or(MAX_UNSIZED_BYTES) - checksum.bytes();
+            if let Ok(room) = usize::try_from(room)
+                && bytes.len() > room
+            {
+                if size.is_none() {
+                    let most = MAX_UNSIZED_BYTES >> 20;
+                    bail!("{} has no size, and does not end within {most} MiB (qgactl cat has no limit)", self.remote);
+                }
+                bytes.truncate(room);
+            }
             local.write_all(&bytes).context("failed to write the local file")?;
             checksum.update(&bytes);
             progress.inc(bytes.len() as u64);

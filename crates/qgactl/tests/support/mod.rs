@@ -5,7 +5,10 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -173,7 +176,17 @@ pub(crate) fn start(socket: &Path, arguments: &[&str]) -> Child {
 
 /// Starts qgactl by a program that turns into the one that its arguments name.
 pub(crate) fn start_through(program: &[&str], socket: &Path, arguments: &[&str]) -> Child {
-    Command::new(program[0])
+    command_through(program, socket, arguments).spawn().unwrap()
+}
+
+/// Starts qgactl as a shell starts a job, in a process group of its own.
+pub(crate) fn start_job(socket: &Path, arguments: &[&str]) -> Child {
+    command_through(&["env"], socket, arguments).process_group(0).spawn().unwrap()
+}
+
+fn command_through(program: &[&str], socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program[0]);
+    command
         .args(&program[1..])
         .arg(env!("CARGO_BIN_EXE_qgactl"))
         .arg("--socket")
@@ -181,9 +194,8 @@ pub(crate) fn start_through(program: &[&str], socket: &Path, arguments: &[&str])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+        .stderr(Stdio::piped());
+    command
 }
 
 /// Waits until a run has ended.

@@ -6,7 +6,7 @@
 //! [`ACCEPT_INTERVAL`].
 
 use std::{
-    io,
+    io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -67,6 +67,8 @@ pub(crate) struct PortOpener {
     opened: Option<OwnedFd>,
     may_open: bool,
     retry: Option<Retry>,
+    /// The loop has not been told of the descriptor of `retry`.
+    is_unwatched: bool,
     last_failure: String,
 }
 
@@ -81,6 +83,7 @@ impl Source {
                 may_open: opened.is_none(),
                 opened,
                 retry: None,
+                is_unwatched: false,
                 last_failure: String::new(),
             }),
         }
@@ -179,7 +182,10 @@ impl PortOpener {
         if let Some(stream) = self.opened.take() {
             return Next::Stream(stream, self.port.end_of_input());
         }
-        if !std::mem::take(&mut self.may_open) {
+        if mem::take(&mut self.is_unwatched) {
+            return Next::Watch;
+        }
+        if !mem::take(&mut self.may_open) {
             return Next::Nothing;
         }
         self.retry = None;
@@ -194,7 +200,8 @@ impl PortOpener {
                     log::warn!("waiting for channel path...");
                     self.last_failure = failure;
                 }
-                self.watch()
+                self.wait();
+                self.next()
             }
         }
     }
@@ -205,14 +212,14 @@ impl PortOpener {
         log::error!("error reading channel '{}': {reason}", self.port.path().display());
         if self.waits_for_port {
             log::warn!("agent stopped unexpectedly, restarting...");
-            self.watch();
+            self.wait();
         }
         self.waits_for_port
     }
 
     /// Waits until opening the port may succeed.
-    fn watch(&mut self) -> Next {
+    fn wait(&mut self) {
         self.retry = Some(Retry::watch(self.port.path()));
-        Next::Watch
+        self.is_unwatched = true;
     }
 }

@@ -11,7 +11,7 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::{guest::Guest, logging::audit, process::spawn::Program, util::errno};
+use crate::{guest::Guest, logging::audit, policy::refused_by, process::spawn::Program, util::errno};
 
 impl Run for Exec {
     fn run(self, guest: &Guest) -> Result<StartedProgram> {
@@ -26,8 +26,10 @@ impl Run for Exec {
             .and_then(|program| check_allowed(program, guest, has_environment))
             .and_then(|program| guest.programs.start(&program, input, capture));
         let pid = started.map_err(|error| {
+            let refused = refused_by(&error);
             let reason = errno::describe(error);
-            Error::generic(format!("Failed to execute child process \u{201C}{}\u{201D} ({reason})", self.path))
+            let text = format!("Failed to execute child process \u{201C}{}\u{201D} ({reason})", self.path);
+            Error { refused, ..Error::generic(text) }
         })?;
         log::info!("guest-exec started {:?} as process {pid}", self.path);
         Ok(StartedProgram { pid })

@@ -125,6 +125,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     let mut arguments = arguments.into_iter();
     let program = arguments.next().unwrap_or_default().to_string_lossy().into_owned();
     let mut parser = lexopt::Parser::from_args(arguments);
+    // The value of -p=/x is =/x.
+    parser.set_short_equals(false);
     let mut options = Options::default();
     match parse_options(&mut parser, &program, &mut options) {
         Ok(None) => Parsed::Run(options),
@@ -339,6 +341,16 @@ mod tests {
         check_contains(&["-F/x"], &["fsfreeze-hook=/x"]);
         check_contains(&["--fsfreeze-hook=/x"], &["fsfreeze-hook=/x"]);
         check_contains(&["-F", "/x"], &["fsfreeze-hook=/etc/qemu/fsfreeze-hook"]);
+    }
+
+    #[test]
+    fn an_equals_sign_glued_to_a_short_option_is_part_of_its_value() {
+        check_contains(
+            &["-p=/x", "-b=guest-ping", "-F=/h"],
+            &["path==/x", "block-rpcs==guest-ping", "fsfreeze-hook==/h"],
+        );
+        check_contains(&["--path=/x", "-p", "="], &["path=="]);
+        assert_eq!(output(&["-v=1"]), Err("qgad: invalid option -- '='".into()));
     }
 
     #[test]

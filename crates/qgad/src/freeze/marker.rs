@@ -3,7 +3,8 @@
 //! `qga.state.isfrozen` exists exactly while file systems are frozen. It contains the boot id, so that a file left by a
 //! crashed machine does not count. An empty one counts: qemu-ga and administrators make such files.
 //!
-//! `qga.state.thaw-note` says why a freeze ended by itself, until a host has been told.
+//! `qga.state.thaw-note` says why a freeze ended by itself, until a host has been told. An agent that knows of such an
+//! end remembers it, too, in case the guard could not write the note. A note that cannot be read counts as there.
 //!
 //! `qga.state.hooks` contains the boot id. It exists from before the first freeze hook until the thaw hooks have run;
 //! an agent that finds it runs them. If the disk is full, these three files are empty: their existence matters most.
@@ -16,6 +17,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -32,13 +37,16 @@ const MAX_NOTE_BYTES: usize = 1024;
 pub(crate) struct Marker {
     directory: PathBuf,
     boot: String,
+    /// A freeze ended by itself, and no host has been told.
+    has_ended: Arc<AtomicBool>,
 }
 
 impl Marker {
     /// The files in a state directory.
     pub(crate) fn new(root: &Root, directory: &Path) -> Self {
         let boot = root.read(BOOT_ID).unwrap_or_default();
-        Self { directory: directory.into(), boot: String::from_utf8_lossy(&boot).trim().into() }
+        let boot = String::from_utf8_lossy(&boot).trim().into();
+        Self { directory: directory.into(), boot, has_ended: Arc::default() }
     }
 
     /// The state directory.
@@ -95,16 +103,36 @@ impl Marker {
         write(&self.note_path(), reason.as_bytes())
     }
 
+    /// Remembers that a freeze ended by itself, whether or not a note says why.
+    pub(crate) fn remember_end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
     /// Why the last freeze ended by itself, if it did. The note is gone then.
     pub(crate) fn take_note(&self) -> Option<String> {
-        let note = fs::read(self.note_path()).ok()?;
-        self.forget_note();
-        let note = if note.is_empty() { ENDED.as_bytes() } else { &note[..note.len().min(MAX_NOTE_BYTES)] };
-        Some(String::from_utf8_lossy(note).into_owned())
+        let path = self.note_path();
+        let has_ended = self.has_ended.load(Ordering::Relaxed);
+        let note = match fs::read(&path) {
+            Ok(note) if !note.is_empty() => {
+                Some(String::from_utf8_lossy(&note[..note.len().min(MAX_NOTE_BYTES)]).into_owned())
+            }
+            Ok(_) => Some(ENDED.into()),
+            Err(_) if has_ended => Some(ENDED.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let reason = format!("failed to read {}: {}", path.display(), errno::describe(error));
+                Some(format!("the freeze may have ended by itself ({reason})"))
+            }
+        };
+        if note.is_some() {
+            self.forget_note();
+        }
+        note
     }
 
     /// What ended before does not concern the next freeze.
     pub(crate) fn forget_note(&self) {
+        self.has_ended.store(false, Ordering::Relaxed);
         remove(&self.note_path());
     }
 
@@ -220,6 +248,33 @@ mod tests {
         marker.note("it was late").unwrap();
         marker.forget_note();
         fs::write(marker.note_path(), "").unwrap();
+        assert_eq!(marker.take_note().as_deref(), Some("the freeze ended by itself"));
+    }
+
+    #[test]
+    fn an_end_without_a_note_is_told_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = marker(directory.path(), "one");
+        marker.clone().remember_end();
+        assert_eq!(marker.take_note().as_deref(), Some("the freeze ended by itself"));
+        assert_eq!(marker.take_note(), None);
+        marker.remember_end();
+        marker.note("it was late").unwrap();
+        assert_eq!(marker.take_note().as_deref(), Some("it was late"));
+        assert_eq!(marker.take_note(), None);
+        marker.remember_end();
+        marker.forget_note();
+        assert_eq!(marker.take_note(), None);
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_read_is_not_taken_for_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = marker(directory.path(), "one");
+        fs::create_dir(marker.note_path()).unwrap();
+        let reason = format!("failed to read {}: Is a directory", marker.note_path().display());
+        assert_eq!(marker.take_note(), Some(format!("the freeze may have ended by itself ({reason})")));
+        marker.remember_end();
         assert_eq!(marker.take_note().as_deref(), Some("the freeze ended by itself"));
     }
 

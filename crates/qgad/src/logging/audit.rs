@@ -1,15 +1,22 @@
 //! The audit: one line of JSON for each command that changes the guest, or names a file or program.
 //!
 //! A line has the time at which the command started, its name and class, its subject (`touched`), the outcome and the
-//! duration. It never has other arguments or the result. `outcome` is `ok`, `error` (including a program or file that
-//! is not allowed), `refused` with its `reason`, or `timed out`. If a command ends after its timeout, a second line
-//! has the outcome. The `Spec` of a command says whether it is audited.
+//! duration. It never has other arguments or the result. `outcome` is `ok`, `error`, `refused` or `timed out`. A
+//! refused command has the `reason` (the command, file, program or environment is not allowed, or file systems are
+//! frozen) and the `rule` of the configuration, with the member of its list where one applies. If a command ends after
+//! its timeout, a second line has the outcome. The `Spec` of a command says whether it is audited.
 //! Lines go to the log after `audit: `, or to a separate file as they are. While file systems are frozen they are held
 //! with those of the log. Where lines are missing, a line says how many are `lost`, and the `reason`.
 
 use std::time::{Instant, SystemTime};
 
-use qga::{Spec, wire::json};
+use qga::{
+    Spec,
+    wire::{
+        json,
+        message::{Error, Refused},
+    },
+};
 use serde::Serialize;
 
 use crate::logging;
@@ -18,6 +25,39 @@ use crate::logging;
 const MAX_NAME_LENGTH: usize = 256;
 /// Most characters of the subject, which may be a list of names: a host may send names of any length.
 const MAX_SUBJECT_LENGTH: usize = 1024;
+
+/// How a command has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It has done what it was to do.
+    Ok,
+    /// It has failed.
+    Error,
+    /// The configuration or a freeze forbids it.
+    Refused(Refused),
+    /// Its peer has got an error instead of its result.
+    TimedOut,
+}
+
+impl Outcome {
+    /// The outcome of a command with this result.
+    pub(crate) fn of<T>(result: &Result<T, Error>) -> Self {
+        match result {
+            Ok(_) => Self::Ok,
+            Err(Error { refused: Some(refused), .. }) => Self::Refused(refused.clone()),
+            Err(_) => Self::Error,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Refused(_) => "refused",
+            Self::TimedOut => "timed out",
+        }
+    }
+}
 
 /// An audited command that has started. A line is written when it ends.
 #[derive(Clone, Debug)]
@@ -40,6 +80,8 @@ struct Line<'a> {
     outcome: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
     duration_ms: u64,
 }
 
@@ -62,32 +104,27 @@ impl Entry {
         })
     }
 
-    /// It has ended.
-    pub(crate) fn ended(&self, is_success: bool) {
-        self.write(if is_success { "ok" } else { "error" }, None);
+    /// Records that it has ended now.
+    pub(crate) fn ended(&self, outcome: &Outcome) {
+        logging::write_audit(&self.line(outcome));
     }
 
-    /// It has not ended in time.
-    pub(crate) fn timed_out(&self) {
-        self.write("timed out", None);
-    }
-
-    /// Policy or a freeze forbids it.
-    pub(crate) fn refused(&self, reason: &str) {
-        self.write("refused", Some(reason));
-    }
-
-    fn write(&self, outcome: &str, reason: Option<&str>) {
+    fn line(&self, outcome: &Outcome) -> String {
+        let refused = match outcome {
+            Outcome::Refused(refused) => Some(refused),
+            _ => None,
+        };
         let line = Line {
             time: rfc_3339(self.time),
             command: self.command,
             class: self.class,
             subject: self.subject.as_deref(),
-            outcome,
-            reason,
+            outcome: outcome.name(),
+            reason: refused.map(|refused| refused.reason),
+            rule: refused.and_then(|refused| refused.rule.as_deref()),
             duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
-        logging::write_audit(&String::from_utf8_lossy(&json::to_vec(&line)));
+        String::from_utf8_lossy(&json::to_vec(&line)).into_owned()
     }
 }
 
@@ -145,12 +182,40 @@ fn shorten(text: &str, max_length: usize) -> String {
 mod tests {
     use std::time::Duration;
 
+    use qga::Class;
+
     use super::*;
 
     #[test]
     fn a_time_is_written_as_a_date() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
         assert_eq!(rfc_3339(time), "2023-11-14T22:13:20.250000000Z");
+    }
+
+    #[track_caller]
+    fn check_outcome(result: &Result<(), Error>, expected: &str) {
+        const SPEC: Spec = Spec::new("test-command", Class::File);
+        let line = Entry::begin(&SPEC, || None).unwrap().line(&Outcome::of(result));
+        assert!(line.contains(&format!(r#""class": "file", {expected}, "duration-ms": "#)), "{line}");
+    }
+
+    #[test]
+    fn a_refused_command_is_told_apart_from_a_failed_one_and_its_rule_is_named() {
+        let refused = |rule: Option<&str>| {
+            let refused = Refused { reason: "the file is not allowed", rule: rule.map(Into::into) };
+            Err(Error { refused: Some(refused), ..Error::generic("a text for the host") })
+        };
+        let reason = r#""outcome": "refused", "reason": "the file is not allowed""#;
+        check_outcome(&Ok(()), r#""outcome": "ok""#);
+        check_outcome(&Err(Error::generic("a text for the host")), r#""outcome": "error""#);
+        check_outcome(&refused(None), reason);
+        check_outcome(&refused(Some("a rule")), &format!(r#"{reason}, "rule": "a rule""#));
+    }
+
+    #[test]
+    fn a_command_that_is_not_audited_has_no_entry() {
+        let not_audited = Spec::new("test-command", Class::Query);
+        assert!(Entry::begin(&not_audited, || panic!("nobody asks for its subject")).is_none());
     }
 
     #[test]

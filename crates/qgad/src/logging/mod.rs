@@ -1,4 +1,4 @@
-//! The log: one line a record, on standard error or in a file.
+//! The log: one line a record, on standard error or in a file. A daemon without a file logs to the system log.
 //!
 //! A line is `seconds.microseconds: level: message`, as qemu-ga writes it. If standard error is the journal, it is
 //! `<priority>message`, because the journal adds the time. Without `verbose`, only errors and warnings are logged. Of a
@@ -12,6 +12,7 @@
 pub(crate) mod audit;
 mod lines;
 mod queue;
+mod syslog;
 
 use std::{
     fs::{File, OpenOptions},
@@ -30,6 +31,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 #[cfg(test)]
 pub(crate) use self::queue::MAX_HELD_BYTES;
+pub(crate) use self::syslog::Syslog;
 use self::{
     lines::{Lines, Lost},
     queue::{Next, Queue, Writer},
@@ -50,6 +52,7 @@ static LOGGER: Logger = Logger {
     output: Mutex::new(Output {
         standard_error: Lines::new(StandardError),
         is_journal: false,
+        syslog: None,
         file: None,
         audit: AuditSink::Nowhere,
     }),
@@ -68,7 +71,9 @@ struct Output {
     standard_error: Lines<StandardError>,
     /// Standard error is the journal.
     is_journal: bool,
-    /// Replaces standard error.
+    /// Replaces standard error, where a daemon has none.
+    syslog: Option<Lines<Syslog>>,
+    /// Replaces both.
     file: Option<Lines<File>>,
     audit: AuditSink,
 }
@@ -110,6 +115,11 @@ pub(crate) fn log_to_file(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Logs to the system log from now on, instead of standard error.
+pub(crate) fn log_to_syslog(syslog: Syslog) {
+    LOGGER.output().syslog = Some(Lines::new(syslog));
+}
+
 /// Writes the audit to the log from now on.
 pub(crate) fn audit_to_log() {
     LOGGER.output().audit = AuditSink::Log;
@@ -147,12 +157,16 @@ pub(crate) fn flush_held() {
 pub(crate) fn writes_to(is_file: impl Fn(BorrowedFd<'_>) -> bool) -> bool {
     let Ok(output) = LOGGER.output.try_lock() else { return true };
     let standard_error = io::stderr();
-    let log = output.file.as_ref().map_or(standard_error.as_fd(), |file| file.target().as_fd());
+    let log = match (&output.file, &output.syslog) {
+        (Some(file), _) => Some(file.target().as_fd()),
+        (None, Some(_)) => None,
+        (None, None) => Some(standard_error.as_fd()),
+    };
     let audit = match &output.audit {
         AuditSink::File(file) => Some(file.target().as_fd()),
         AuditSink::Nowhere | AuditSink::Log => None,
     };
-    [Some(log), audit].into_iter().flatten().any(is_file)
+    [log, audit].into_iter().flatten().any(is_file)
 }
 
 /// Writes the last lines of an agent that ends. Held lines go to standard error, because the files may be frozen.
@@ -274,11 +288,16 @@ impl Output {
     }
 
     fn write_standard_error(&mut self, time: SystemTime, level: Level, message: &str) {
+        // Below, there is no place left to report a failure.
+        if let Some(syslog) = &mut self.syslog {
+            let line = |level, message: &str| syslog::line(priority(level), message);
+            let _ = syslog.append(&line(level, message), |lost| line(Level::Warn, &missing(lost)));
+            return;
+        }
         let line = match self.is_journal {
             true => |_, level, message: &str| format!("<{}>{message}", priority(level)),
             false => line,
         };
-        // There is no place left to report a failure.
         let _ = self.standard_error.append(&line(time, level, message), |lost| line(time, Level::Warn, &missing(lost)));
     }
 

@@ -5,13 +5,18 @@
 //! command that the profile does not offer. While file systems are frozen, only the commands made for that are served.
 //! A freeze does not lift another refusal, except for the commands that report and end the freeze.
 //! The programs and paths in a command's arguments are judged when it runs: [`Policy::program`], [`Policy::path`].
+//! Each refusal says by which rule, to the peer in words, and to the audit in [`Error::refused`].
 
 mod paths;
 mod programs;
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, fmt, io, time::Duration};
 
-use qga::{Class, Profile, Spec, command::WhileFrozen, wire::message::Error};
+use qga::{
+    Class, Profile, Spec,
+    command::WhileFrozen,
+    wire::message::{Error, Refused},
+};
 
 pub(crate) use self::paths::AllowedPath;
 use crate::{
@@ -43,6 +48,15 @@ pub(crate) enum Refusal<'a> {
     Frozen(Duration),
     /// A rule of the configuration refuses it.
     ByPolicy(Rule<'a>),
+}
+
+/// A rule does not allow a file or a program that a command names. It travels as an [`io::Error`].
+#[derive(Debug)]
+struct NotAllowed {
+    /// For the audit.
+    refused: Refused,
+    /// For the peer.
+    text: String,
 }
 
 /// A rule of the configuration, and where it was set: `profile=backup in /etc/qemu/qemu-ga.conf`.
@@ -137,19 +151,35 @@ impl fmt::Display for Rule<'_> {
 impl Refusal<'_> {
     /// The error for the peer. Hosts read its class as "not supported".
     pub(crate) fn explain(&self, command: &str) -> Error {
-        match self {
-            Self::Frozen(time) => freeze::refusal(command, *time),
-            Self::ByPolicy(_) => Error::disabled(command, self.reason()),
-        }
+        let (reason, error, rule) = match self {
+            Self::Frozen(time) => (freeze::FROZEN_REASON, freeze::refusal(command, *time), None),
+            Self::ByPolicy(rule) => {
+                let reason = "the command is not allowed";
+                (reason, Error::disabled(command, format_args!("{reason} ({rule})")), Some(rule.to_string()))
+            }
+        };
+        Error { refused: Some(Refused { reason, rule }), ..error }
     }
+}
 
-    /// The reason, without the command's name.
-    pub(crate) fn reason(&self) -> String {
-        match self {
-            Self::Frozen(_) => freeze::FROZEN_REASON.into(),
-            Self::ByPolicy(rule) => format!("the command is not allowed ({rule})"),
-        }
+impl NotAllowed {
+    fn by(rule: &Rule<'_>, reason: &'static str, text: String) -> io::Error {
+        let refused = Refused { reason, rule: Some(rule.to_string()) };
+        io::Error::new(io::ErrorKind::PermissionDenied, Self { refused, text })
     }
+}
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for NotAllowed {}
+
+/// The rule that does not allow a file or program, if that is the error.
+pub(crate) fn refused_by(error: &io::Error) -> Option<Refused> {
+    error.get_ref()?.downcast_ref().map(|NotAllowed { refused, .. }| refused.clone())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
 
 use nix::{errno::Errno, fcntl::OFlag};
 
-use super::{Policy, Rule, rule_with_members};
+use super::{NotAllowed, Policy, Rule, rule_with_members};
 use crate::root::{Beneath, Root};
 
 /// A path that a host may use.
@@ -40,9 +40,9 @@ impl Policy {
         let lists = [rule_with_members("file-read-allow", reading), rule_with_members("file-write-allow", writing)];
         let mut applicable = Vec::new();
         for (rule, members) in lists.into_iter().flatten() {
-            let containing = members.iter().map(Path::new).filter(|member| path.starts_with(member));
-            match containing.max_by_key(|member| member.components().count()) {
-                Some(member) => applicable.push((member, rule)),
+            let containing = members.iter().filter(|member| path.starts_with(member));
+            match containing.max_by_key(|member| Path::new(member).components().count()) {
+                Some(member) => applicable.push((Path::new(member), Rule { value: Some(member), ..rule })),
                 None => return Err(not_allowed(&rule)),
             }
         }
@@ -91,7 +91,9 @@ fn clarify(error: io::Error, rule: &Rule<'_>) -> io::Error {
 }
 
 fn not_allowed(rule: &Rule<'_>) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, format!("it is not allowed ({rule})"))
+    // The member of the list is for the administrator.
+    let text = format!("it is not allowed ({})", Rule { value: None, ..rule.clone() });
+    NotAllowed::by(rule, "the file is not allowed", text)
 }
 
 #[cfg(test)]

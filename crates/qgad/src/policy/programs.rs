@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Policy, Rule, rule_with_members};
+use super::{NotAllowed, Policy, Rule, rule_with_members};
 use crate::{root::Root, util::glob::Globs};
 
 impl Policy {
@@ -39,7 +39,8 @@ impl Policy {
     /// The error for a request that sets an environment; `None` if that is allowed.
     pub(crate) fn environment_refusal(&self) -> Option<io::Error> {
         let (rule, _) = rule_with_members("exec-allow", self.programs.as_ref())?;
-        Some(io::Error::new(io::ErrorKind::PermissionDenied, format!("an environment is not allowed ({rule})")))
+        let reason = "an environment is not allowed";
+        Some(NotAllowed::by(&rule, reason, format!("{reason} ({rule})")))
     }
 }
 
@@ -58,7 +59,7 @@ fn with_real_directory(root: &Root, pattern: &str) -> String {
 }
 
 fn not_allowed(rule: &Rule<'_>) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, format!("it is not allowed, {rule}"))
+    NotAllowed::by(rule, "the program is not allowed", format!("it is not allowed, {rule}"))
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ enables.
 .I /dev/virtio-ports/org.qemu.guest_agent.0
 The port that hosts create.
 .SH EXIT STATUS
-0 after a signal or when the port went away; 1 if the agent could not start or go on. The log has the reason.
+0 after a signal, also while the agent waits for its port, or when the port went away; 1 if the agent could not start
+or go on. The log has the reason.
 .SH SEE ALSO
 .BR qgactl (1)
 ";

@@ -24,7 +24,7 @@ use qga::wire::message::{self, Error, Id};
 
 use crate::{
     guest::Guest,
-    logging::audit::Entry,
+    logging::audit::{Entry, Outcome},
     serve::{dispatch::Task, server::MAX_CONNECTIONS},
     util::threads,
 };
@@ -114,7 +114,7 @@ impl Executor {
         let audit = task.audit.clone();
         self.start_unless_full(task).inspect_err(|_| {
             if let Some(entry) = audit {
-                entry.ended(false);
+                entry.ended(&Outcome::Error);
             }
         })
     }
@@ -164,7 +164,7 @@ impl Executor {
         self.abandoned += expired.len();
         for running in &expired {
             if let Some(entry) = &running.audit {
-                entry.timed_out();
+                entry.ended(&Outcome::TimedOut);
             }
             log::warn!(
                 "{} was given up after {:?}, {} commands are stuck",
@@ -217,40 +217,20 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Condvar;
-
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::{guest, serve::dispatch::Answer};
+    use crate::{guest, serve::dispatch::Answer, util::gate::Gate};
 
     /// How long a test waits for what must come.
     const TIMEOUT: Duration = Duration::from_secs(60);
-
-    /// Something that commands wait for.
-    #[derive(Default)]
-    struct Gate {
-        is_open: Mutex<bool>,
-        opened: Condvar,
-    }
-
-    impl Gate {
-        fn pass(&self) {
-            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
-        }
-
-        fn open(&self) {
-            *self.is_open.lock().unwrap() = true;
-            self.opened.notify_all();
-        }
-    }
 
     fn executor() -> Executor {
         Executor::new(Arc::new(guest::tests::guest_without_a_machine())).unwrap()
     }
 
     fn task(timeout: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Task {
-        let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), is_success: true };
+        let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), outcome: Outcome::Ok };
         Task { name: "test-command", command: Box::new(command), id: None, timeout, audit: None }
     }
 

@@ -232,7 +232,6 @@ impl Server {
             self.ended = Some(Ended::ByChannel);
             return Ok(());
         }
-        self.watch_source()?;
         self.serve_new_peers()
     }
 
@@ -257,10 +256,7 @@ impl Server {
     /// Watches the descriptor that the source has now.
     fn watch_source(&mut self) -> io::Result<()> {
         let Some(descriptor) = self.source.descriptor() else { return Ok(()) };
-        match self.epoll.add(descriptor, EpollEvent::new(SOURCE_FLAGS, SOURCE)) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.epoll.add(descriptor, EpollEvent::new(SOURCE_FLAGS, SOURCE))?)
     }
 
     /// Has the source's descriptor reported again, although nothing is new.

@@ -22,7 +22,7 @@ use crate::{
     environment::Environment,
     freeze::{BoundedCall, Exclude, Freezer, Hooks, Limits, Marker, RealMachine},
     guest::Guest,
-    logging,
+    logging::{self, Syslog},
     open_files::OpenFiles,
     policy::Policy,
     process::programs::Programs,
@@ -171,10 +171,23 @@ fn leave_foreground(settings: &Settings, freezer: &Freezer) -> Result<Option<Hel
     if !settings.daemon {
         return Ok(None);
     }
-    if settings.logfile.is_none() {
-        log::warn!("a daemon has no standard error, and there is no logfile: nothing will be logged");
+    let syslog = match settings.logfile {
+        Some(_) => None,
+        None => Syslog::connect().inspect_err(warn_of_no_log).ok(),
+    };
+    let pid_file = become_daemon(&settings.pidfile, freezer)?;
+    // Until here, failures are told to who starts the agent.
+    if let Some(syslog) = syslog {
+        logging::log_to_syslog(syslog);
     }
-    become_daemon(&settings.pidfile, freezer).map(Some)
+    Ok(Some(pid_file))
+}
+
+fn warn_of_no_log(error: &io::Error) {
+    log::warn!(
+        "nothing will be logged: a daemon has no standard error, there is no logfile, and the system log cannot be \
+         reached ({error})"
+    );
 }
 
 /// Leaves the foreground. The pid file is written now, or after the thaw if it may be on a frozen file system.

@@ -212,31 +212,12 @@ impl Drop for Helper {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Condvar;
-
     use super::*;
+    use crate::util::gate::Gate;
 
     /// As shipped, but with time for answers on a machine that is busy with other tests.
     pub(crate) fn probes() -> Probes {
         Probes::with_limits(Limits { timeout: Duration::from_secs(3), ..FACT_LIMITS })
-    }
-
-    /// What keeps questions from being answered.
-    #[derive(Default)]
-    struct Gate {
-        is_open: Mutex<bool>,
-        opened: Condvar,
-    }
-
-    impl Gate {
-        fn pass(&self) {
-            drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
-        }
-
-        fn open(&self) {
-            *self.is_open.lock().unwrap() = true;
-            self.opened.notify_all();
-        }
     }
 
     /// Asks about places, of which those that begin with `/dead` answer only once the gate is open.

@@ -2,6 +2,8 @@
 
 pub(crate) mod errno;
 pub(crate) mod file_lock;
+#[cfg(test)]
+pub(crate) mod gate;
 pub(crate) mod glob;
 pub(crate) mod key_file;
 pub(crate) mod keyed_lock;

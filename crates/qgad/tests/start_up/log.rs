@@ -66,8 +66,43 @@ fn the_audit_records_commands_that_change_the_guest_and_no_log_has_a_secret() {
     assert_eq!(lines[0]["touched"], "/bin/true");
     assert_eq!(lines[0]["class"], "exec");
     let refused = lines.last().unwrap();
-    assert!(refused["reason"].as_str().unwrap().contains("block-rpcs in "));
+    assert_eq!(refused["reason"], "the command is not allowed");
+    assert!(refused["rule"].as_str().unwrap().starts_with("block-rpcs in "));
     assert_eq!(refused["touched"], "halt");
+}
+
+#[test]
+fn the_audit_names_the_rule_that_refused_a_command_a_file_a_program_or_an_environment() {
+    let scene = Scene::new();
+    let allowed = scene.path("in");
+    fs::create_dir(&allowed).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", allowed.join("link")).unwrap();
+    let lists = format!("exec-allow=/bin/true\nfile-read-allow={}\nallow-rpcs=guest-exec\n", allowed.display());
+    fs::write(scene.path("config"), format!("[general]\naudit-file=audit\n{lists}")).unwrap();
+    let mut agent = scene.listening(&["-a", "guest-file-open,guest-ping"]);
+    let link = format!(r#"{{"path":"{}"}}"#, allowed.join("link").display());
+    let (file, place) = (format!("file-read-allow={}", allowed.display()), scene.path("config"));
+    let expected = [
+        ("guest-file-open", &*link, "the file is not allowed", &*file),
+        ("guest-file-open", r#"{"path":"/etc/passwd"}"#, "the file is not allowed", "file-read-allow"),
+        ("guest-exec", r#"{"path":"/bin/sh"}"#, "the program is not allowed", "exec-allow"),
+        ("guest-exec", r#"{"path":"/bin/true","env":["A=b"]}"#, "an environment is not allowed", "exec-allow"),
+        ("guest-shutdown", r#"{"mode":"halt"}"#, "the command is not allowed", "allow-rpcs"),
+    ];
+    for (command, arguments, _, _) in expected {
+        let request = format!(r#"{{"execute":"{command}","arguments":{arguments}}}"#);
+        let answer = ask(UnixStream::connect(scene.path("socket")).unwrap(), request.as_bytes());
+        assert!(answer.contains("not allowed"), "{answer}");
+    }
+    agent.signal(Signal::SIGTERM);
+    agent.end();
+    let audit = fs::read_to_string(scene.path("audit")).unwrap();
+    let lines: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), expected.len(), "{audit}");
+    for (line, (command, _, reason, rule)) in lines.iter().zip(expected) {
+        let told = ["command", "outcome", "reason", "rule"].map(|member| line[member].as_str().unwrap_or_default());
+        assert_eq!(told, [command, "refused", reason, &format!("{rule} in {}", place.display())]);
+    }
 }
 
 #[test]

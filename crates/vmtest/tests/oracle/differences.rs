@@ -15,7 +15,7 @@ use crate::answer::Answer;
 
 /// What the list begins with.
 const HEAD: &str = "\
-Where qgad answers otherwise than Debian's qemu-ga 7.2, and why. R1 to R17 are rulings that ARCHITECTURE.md lists.
+Where qgad answers otherwise than Debian's qemu-ga 7.2, and why. R and a number is a ruling in ARCHITECTURE.md.
 Answers are as the tests compare them: members sorted, runs of equal lines counted, long lines cut, and of what a start
 prints only the lines that one has and the other has not.
 Written anew, reasons kept, by `UPDATE_ORACLE=1 cargo test -p vmtest --test oracle`.

@@ -6,6 +6,8 @@
 //! child processes do not: they stay in the process group of qgactl, so that the terminal's job control covers them. A
 //! thaw that fails because the connection broke is repeated on a new one. The exit status is the program's, unless the
 //! freeze did not last until its end.
+//! Ctrl-Z stops neither qgactl nor the program, because nobody would see that the guest is still frozen. A program that
+//! is stopped otherwise, for instance because it reads from the terminal in the background, is reported.
 //! SIGQUIT keeps its default action, so that a user can leave a guest that does not answer.
 
 use std::{
@@ -95,8 +97,19 @@ fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyh
     let path = program[0].display();
     let pid = start(program).with_context(|| format!("failed to run {path}"))?;
     let status = loop {
-        if let Some(status) = status_if_ended(pid)? {
-            return Ok(status);
+        match next_change(pid)? {
+            Some(Change::Ended(status)) => return Ok(status),
+            Some(Change::Stopped(Signal::SIGTSTP)) => {
+                say(&format!("qgactl: the guest is frozen: {path} goes on"));
+                // Its own child processes were stopped with it.
+                kill(Pid::from_raw(0), Signal::SIGCONT)?;
+                continue;
+            }
+            Some(Change::Stopped(signal)) => {
+                say(&format!("qgactl: {path} is stopped by {signal}, and the guest stays frozen"));
+                continue;
+            }
+            None => {}
         }
         match signals.next(deadline)? {
             Event::Asked(signal) => {
@@ -113,6 +126,8 @@ fn run(program: &[OsString], limit: Option<Duration>, signals: &Signals) -> anyh
             Event::ChildChanged => {}
         }
     };
+    // A stopped program gets its signal only then.
+    kill(pid, Signal::SIGCONT).ok();
     if !ends(pid, signals)? {
         kill(pid, Signal::SIGKILL)?;
         if !ends(pid, signals)? {
@@ -140,20 +155,26 @@ fn start(program: &[OsString]) -> anyhow::Result<Pid> {
 /// Whether a program ends in time.
 fn ends(pid: Pid, signals: &Signals) -> anyhow::Result<bool> {
     let end = Instant::now() + STOP_GRACE;
-    while status_if_ended(pid)?.is_none() {
-        // A second signal changes nothing.
-        if matches!(signals.next(Some(end))?, Event::TimedOut) {
-            return Ok(status_if_ended(pid)?.is_some());
+    loop {
+        match next_change(pid)? {
+            Some(Change::Ended(_)) => return Ok(true),
+            Some(Change::Stopped(_)) => {}
+            // A second signal changes nothing.
+            None if matches!(signals.next(Some(end))?, Event::TimedOut) => {
+                return Ok(matches!(next_change(pid)?, Some(Change::Ended(_))));
+            }
+            None => {}
         }
     }
-    Ok(true)
 }
 
-/// The exit status of a program that has ended.
-fn status_if_ended(pid: Pid) -> anyhow::Result<Option<u8>> {
-    Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG)).context("failed to learn how the program ended")? {
-        WaitStatus::Exited(_, code) => Some(u8::try_from(code)?),
-        WaitStatus::Signaled(_, signal, _) => Some(status_of_signal(signal as i32)),
+/// What has become of a program since it was last asked for.
+fn next_change(pid: Pid) -> anyhow::Result<Option<Change>> {
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
+    Ok(match waitpid(pid, Some(flags)).context("failed to learn how the program ended")? {
+        WaitStatus::Exited(_, code) => Some(Change::Ended(u8::try_from(code)?)),
+        WaitStatus::Signaled(_, signal, _) => Some(Change::Ended(status_of_signal(signal as i32))),
+        WaitStatus::Stopped(_, signal) => Some(Change::Stopped(signal)),
         _ => None,
     })
 }
@@ -189,6 +210,16 @@ impl Guest<'_> {
     }
 }
 
+/// A change of a program's state.
+enum Change {
+    /// It has ended, with this exit status.
+    Ended(u8),
+    Stopped(Signal),
+}
+
+/// What a terminal stops its jobs with.
+const STOP_SIGNALS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+
 /// Signals that are received as events instead of ending the process.
 struct Signals(SignalFd);
 
@@ -206,10 +237,11 @@ struct Received {
 }
 
 impl Signals {
-    /// Blocks them from now on. Programs that are started get all of them as usual.
+    /// Blocks them from now on, and those that would stop the process. Programs that are started get all as usual.
     fn block() -> io::Result<Self> {
         // With a handler, the kernel reports the program's end and keeps its status even where SIGCHLD was ignored.
         signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())?;
+        SigSet::from_iter(STOP_SIGNALS).thread_block()?;
         let mut signals = interrupt::termination_signals();
         signals.add(Signal::SIGCHLD);
         signals.thread_block()?;

@@ -32,7 +32,14 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::{guest::Guest, logging::audit, open_files::MAX_OPEN_FILES, policy::AllowedPath, sys, util::errno};
+use crate::{
+    guest::Guest,
+    logging::audit,
+    open_files::MAX_OPEN_FILES,
+    policy::{AllowedPath, refused_by},
+    sys,
+    util::errno,
+};
 
 /// Most bytes that the I/O thread reads from the page cache: half a millisecond in which no other peer is served.
 const MAX_INLINE_READ_BYTES: usize = 1024 * 1024;
@@ -44,6 +51,7 @@ impl Run for FileOpen {
         let mode = self.mode.as_deref().unwrap_or("r");
         let flags = flags(mode).ok_or_else(|| Error::generic(format!("invalid file open mode '{mode}'")))?;
         let failed = |why: &str| Error::generic(format!("failed to open file '{}' (mode: '{mode}'): {why}", self.path));
+        let failed_by = |error| Error { refused: refused_by(&error), ..failed(&errno::describe(error)) };
         if self.path.contains('\0') {
             return Err(failed("the path has a NUL in it"));
         }
@@ -53,12 +61,10 @@ impl Run for FileOpen {
         let path = guest.policy.path(&guest.root, Path::new(&self.path), flags);
         // Truncated after a handle is certain, so that an open that fails leaves the contents.
         let truncates = flags.contains(OFlag::O_TRUNC);
-        let file = path
-            .and_then(|path| open(&path, flags.difference(OFlag::O_TRUNC)))
-            .map_err(|error| failed(&errno::describe(error)))?;
+        let file = path.and_then(|path| open(&path, flags.difference(OFlag::O_TRUNC))).map_err(failed_by)?;
         let handle = guest.state.take_handle()?;
         if truncates {
-            truncate(&file).map_err(|error| failed(&errno::describe(error)))?;
+            truncate(&file).map_err(failed_by)?;
         }
         guest.files.insert(handle, file);
         Ok(handle)

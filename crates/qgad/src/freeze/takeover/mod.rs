@@ -220,6 +220,7 @@ impl Shared {
         // A guard whose agent was stopped for a while has run it.
         let was_hook_run = held.is_hook_noted && !self.marker.is_thaw_hook_pending();
         self.release(held);
+        self.marker.remember_end();
         if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
             log::error!("{error}");
         }

@@ -29,6 +29,24 @@ fn a_freeze_that_its_guard_ended_is_over_and_told_of_once() {
 }
 
 #[test]
+fn a_freeze_that_its_guard_ended_is_told_of_also_where_the_state_directory_is_gone() {
+    let (fake, freezer, directory) = set_up(&[]);
+    freezer.freeze(FREEZE, None, None).unwrap();
+    fake.state().frozen.clear();
+    // The guard could not write its note.
+    drop(directory);
+    fake.guard_thaws();
+    assert_eq!(
+        freezer.thaw().unwrap_err().desc,
+        "the freeze ended by itself: what was copied since then may be inconsistent"
+    );
+    assert_eq!(freezer.thaw(), Ok(0));
+    let error = freezer.freeze(FREEZE, None, None).unwrap_err();
+    assert!(error.desc.contains("qga.state.hooks: No such file or directory"), "{}", error.desc);
+    assert!(!freezer.is_frozen() && !freezer.refuses_commands());
+}
+
+#[test]
 fn a_guard_that_was_killed_is_replaced_for_the_rest_of_the_lease() {
     let (fake, freezer, _directory) = set_up(&[]);
     freezer.freeze(FREEZE, None, None).unwrap();

@@ -20,7 +20,11 @@ use qga::{
     },
 };
 
-use crate::{commands::Run, guest::Guest, logging::audit::Entry};
+use crate::{
+    commands::Run,
+    guest::Guest,
+    logging::audit::{Entry, Outcome},
+};
 
 /// Finds commands, and prepares them to run on one guest.
 #[derive(Clone, Debug)]
@@ -60,8 +64,8 @@ pub(crate) type PreparedCommand = Box<dyn FnOnce(&Guest, Option<&Id>) -> Answer 
 pub(crate) struct Answer {
     /// The reply line, or nothing for a silent success.
     pub(crate) line: Option<Vec<u8>>,
-    /// Whether it succeeded.
-    pub(crate) is_success: bool,
+    /// What the audit is to tell of it.
+    pub(crate) outcome: Outcome,
 }
 
 /// One row of the table.
@@ -133,12 +137,12 @@ impl Dispatcher {
 
     fn check_policy(&self, handler: &Handler, arguments: &Object<'_>) -> Result<(), Error> {
         let spec = &handler.spec;
-        self.guest.policy.decide(spec, self.guest.freezer.frozen_for()).map_err(|refusal| {
-            if let Some(entry) = Entry::begin(spec, || (handler.audit_subject)(arguments)) {
-                entry.refused(&refusal.reason());
-            }
-            refusal.explain(spec.name)
-        })
+        let decision = self.guest.policy.decide(spec, self.guest.freezer.frozen_for());
+        let decision = decision.map_err(|refusal| refusal.explain(spec.name));
+        if decision.is_err() {
+            record(spec, || (handler.audit_subject)(arguments), &Outcome::of(&decision));
+        }
+        decision
     }
 
     /// Reads the arguments. From here on the audit tells how the command ended.
@@ -149,11 +153,8 @@ impl Dispatcher {
         id: Option<&Id>,
     ) -> Result<(&'a Spec, Option<Entry>, Step), Error> {
         let spec = &handler.spec;
-        let prepared = (handler.prepare)(arguments, &self.guest, id).inspect_err(|_| {
-            if let Some(entry) = Entry::begin(spec, || None) {
-                entry.ended(false);
-            }
-        })?;
+        let prepared =
+            (handler.prepare)(arguments, &self.guest, id).inspect_err(|_| record(spec, || None, &Outcome::Error))?;
         log::debug!("{} called", spec.name);
         Ok((spec, Entry::begin(spec, || prepared.audit_subject), prepared.step))
     }
@@ -165,7 +166,7 @@ impl Task {
         let Self { name, command, id, audit, .. } = self;
         let answer = catch_unwind(AssertUnwindSafe(|| command(guest, id.as_ref()))).unwrap_or_else(|_| {
             let error = Error::generic(format!("{name} failed because of a bug in the agent, which its log describes"));
-            Answer { line: Some(message::refusal(&error, id.as_ref())), is_success: false }
+            Answer { line: Some(message::refusal(&error, id.as_ref())), outcome: Outcome::Error }
         });
         finish(answer, audit.as_ref())
     }
@@ -180,9 +181,16 @@ impl fmt::Debug for Task {
 /// Tells the audit of the end of a command, and returns its reply line.
 fn finish(answer: Answer, audit: Option<&Entry>) -> Option<Vec<u8>> {
     if let Some(entry) = audit {
-        entry.ended(answer.is_success);
+        entry.ended(&answer.outcome);
     }
     answer.line
+}
+
+/// Tells the audit of a command that did not start.
+fn record(spec: &Spec, subject: impl FnOnce() -> Option<String>, outcome: &Outcome) {
+    if let Some(entry) = Entry::begin(spec, subject) {
+        entry.ended(outcome);
+    }
 }
 
 impl Handler {
@@ -215,13 +223,13 @@ fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Re
 }
 
 fn encode<C: Run>(result: Result<C::Reply, Error>, id: Option<&Id>) -> Answer {
-    let is_success = result.is_ok();
+    let outcome = Outcome::of(&result);
     let line = match result {
         Ok(_) if C::SPEC.silent => None,
         Ok(reply) => Some(message::reply(&reply, id, C::SPEC.delimited)),
         Err(error) => Some(message::refusal(&error, id)),
     };
-    Answer { line, is_success }
+    Answer { line, outcome }
 }
 
 macro_rules! table {

@@ -1,4 +1,5 @@
-use qga::Class;
+use qga::{Class, Command, command::Listed, commands::session::Nothing};
+use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 const PONG: &str = "{\"return\": {}}\n";
 
 /// One command of each kind. Those that are prepared have no arguments.
-static COMMANDS: [Handler; 5] = [
+static COMMANDS: [Handler; 7] = [
     Handler::of_test(Spec::new("test-blocking", Class::Query), |_, _, _| Ok(run(pong))),
     Handler::of_test(Spec::new("test-inline", Class::Query).inline(), |arguments, _, _| match arguments.is_empty() {
         true => Ok(run(pong)),
@@ -21,10 +22,33 @@ static COMMANDS: [Handler; 5] = [
     }),
     Handler::of_test(Spec::new("test-at-once", Class::Query), |_, _, _| Ok(Prepared::of_test(Step::Done(pong())))),
     Handler::of_test(Spec::new("test-silent", Class::Query).inline(), |_, _, _| {
-        Ok(run(|| Answer { line: None, is_success: true }))
+        Ok(run(|| Answer { line: None, outcome: Outcome::Ok }))
     }),
     Handler::of_test(Spec::new("test-panicking", Class::Query).inline(), |_, _, _| Ok(run(|| panic!("on purpose")))),
+    Handler::of_test(Spec::new("test-changing", Class::Control), |_, _, _| Ok(run(pong))),
+    Handler::of::<PanicsInline>(),
 ];
+
+/// A command that panics where it would be carried out at once, and otherwise succeeds.
+#[derive(Deserialize, Serialize)]
+struct PanicsInline {}
+
+impl Listed for PanicsInline {}
+
+impl Command for PanicsInline {
+    const SPEC: Spec = Spec::new("test-panicking-inline", Class::Query);
+    type Reply = Nothing;
+}
+
+impl Run for PanicsInline {
+    fn run(self, _: &Guest) -> Result<Nothing, Error> {
+        Ok(Nothing {})
+    }
+
+    fn run_inline(&self, _: &Guest) -> Option<Result<Nothing, Error>> {
+        panic!("on purpose")
+    }
+}
 
 impl Handler {
     const fn of_test(spec: Spec, prepare: fn(&Object<'_>, &Guest, Option<&Id>) -> Result<Prepared, Error>) -> Self {
@@ -39,7 +63,7 @@ impl Prepared {
 }
 
 fn pong() -> Answer {
-    Answer { line: Some(PONG.into()), is_success: true }
+    Answer { line: Some(PONG.into()), outcome: Outcome::Ok }
 }
 
 fn run(command: fn() -> Answer) -> Prepared {
@@ -98,7 +122,7 @@ fn a_command_that_may_block_becomes_a_task_with_its_timeout_and_the_id_of_the_re
     let Dispatched::Blocking(task) = dispatcher.dispatch(br#"{"execute":"test-blocking","id":7}"#) else {
         panic!("it was run on the I/O thread")
     };
-    assert_eq!((task.name, task.timeout), ("test-blocking", dispatcher.guest().timeout(&COMMANDS[0].spec)));
+    assert_eq!((task.name, task.timeout), ("test-blocking", Duration::from_secs(15)));
     assert!(task.id.is_some());
     assert_eq!(task.run(dispatcher.guest()), Some(PONG.into()));
 }
@@ -115,4 +139,25 @@ fn a_command_that_panics_is_answered_with_an_error_and_the_next_one_is_served() 
     assert!(answer.contains("test-panicking failed because of a bug in the agent"), "{answer}");
     assert!(answer.starts_with(r#"{"id": 1, "error": {"class": "GenericError""#), "{answer}");
     assert_eq!(reply(&dispatcher, r#"{"execute":"test-inline"}"#), PONG);
+}
+
+#[test]
+fn a_command_that_panics_on_the_io_thread_is_run_elsewhere() {
+    let dispatcher = dispatcher(&[]);
+    let Dispatched::Blocking(task) = dispatcher.dispatch(br#"{"execute":"test-panicking-inline"}"#) else {
+        panic!("it was answered at once")
+    };
+    assert_eq!(task.run(dispatcher.guest()), Some(PONG.into()));
+}
+
+#[test]
+fn a_command_that_changes_the_guest_is_audited_and_a_query_is_not() {
+    let dispatcher = dispatcher(&[]);
+    for (command, is_audited) in [("test-blocking", false), ("test-changing", true)] {
+        let request = format!(r#"{{"execute":"{command}"}}"#);
+        let Dispatched::Blocking(task) = dispatcher.dispatch(request.as_bytes()) else {
+            panic!("it was run on the I/O thread")
+        };
+        assert_eq!(task.audit.is_some(), is_audited, "{command}");
+    }
 }

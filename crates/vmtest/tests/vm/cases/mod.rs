@@ -4,6 +4,7 @@ mod accounts;
 mod channels;
 mod clock;
 mod cpu;
+mod daemon;
 pub(crate) mod debian;
 mod faults;
 mod freeze;
@@ -39,6 +40,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_host_that_connects_late_or_again_is_answered", hosts::connects_late_and_again),
     ("half_a_message_of_a_host_that_left_is_forgotten", hosts::leaves_half_a_message),
     ("a_host_that_does_not_read_costs_no_time_and_loses_nothing", hosts::does_not_read),
+    ("a_daemon_without_a_log_file_logs_to_the_system_log", daemon::logs_to_the_system_log),
     ("a_port_that_goes_ends_the_agent", ports::ends_the_agent),
     ("a_port_that_goes_and_comes_back_is_served_with_retry_path", ports::is_waited_for),
     ("a_port_that_comes_late_is_served_with_retry_path", ports::comes_late),
@@ -64,6 +66,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_device_that_does_not_answer_ends_a_freeze_and_nothing_stays_frozen", freeze::stacks::no_answer),
     ("a_user_who_keeps_a_freeze_waiting_is_named_and_spoils_nothing_else", freeze::stuck::by_a_user),
     ("a_second_host_sees_and_may_end_a_freeze_that_is_under_way", freeze::stacks::second_host),
+    ("two_agents_tell_each_of_its_own_freeze_and_either_ends_both", freeze::two_agents::tell_of_their_own_freeze),
     ("a_frozen_agent_that_is_killed_or_ended_is_replaced", freeze::guard::taken_over),
     ("a_freeze_without_an_agent_ends", freeze::guard::abandoned),
     ("a_freeze_ends_with_its_lease", freeze::guard::lease),

@@ -7,6 +7,7 @@ pub(super) mod guard;
 pub(super) mod hooks;
 pub(super) mod stacks;
 pub(super) mod stuck;
+pub(super) mod two_agents;
 
 use std::{
     fs,
