@@ -70,8 +70,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(90 * 60);
 /// How long looking for file systems may take, for a thaw.
 const FIND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long removing a file may take: as long as a busy disk, not as one that is still frozen.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long using the state directory may take: as long as a busy disk, not as one that is still frozen.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The administrator's limits.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +97,8 @@ pub(crate) struct Freezer(Arc<Shared>);
 struct Shared {
     machine: Box<dyn Machine>,
     marker: Marker,
-    /// Removing files from the state directory, which may be on what does not thaw.
-    removal: BoundedCall,
+    /// Using the state directory, which may be on what does not thaw.
+    recording: BoundedCall,
     limits: Limits,
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -148,7 +148,7 @@ impl Freezer {
         Self(Arc::new(Shared {
             machine,
             marker,
-            removal: BoundedCall::default(),
+            recording: BoundedCall::default(),
             limits,
             inner: Mutex::new(inner),
             changed: Condvar::new(),
@@ -236,7 +236,8 @@ impl Freezer {
         let were_writers_waiting = held.is_some();
         let ours = held.map_or(0, |held| self.0.release(held));
         let others = self.0.thaw_others();
-        let note = self.0.marker.take_note();
+        let note = self.0.in_state_directory(Marker::take_note);
+        let note = note.unwrap_or_else(|error| Some(format!("the freeze may have ended by itself ({})", error.desc)));
         let hook = self.0.end(were_writers_waiting);
         log::info!("file systems are thawed");
         if let Some(note) = note {
@@ -273,8 +274,8 @@ impl Shared {
         if self.inner().is_anything_stuck() {
             self.find(named, Instant::now() + FIND_TIMEOUT)?;
         }
-        self.marker.set_thaw_hook_pending().map_err(Error::generic)?;
-        self.machine.run_hook(Action::Freeze).inspect_err(|_| self.marker.clear_thaw_hook_pending())
+        self.in_state_directory(Marker::set_thaw_hook_pending)?.map_err(Error::generic)?;
+        self.machine.run_hook(Action::Freeze).inspect_err(|_| self.remove(Marker::clear_thaw_hook_pending))
     }
 
     /// Opens what is to be frozen.
@@ -291,13 +292,13 @@ impl Shared {
         lease: Lease,
         last: Instant,
     ) -> Result<(i64, Option<Held>), Error> {
-        self.marker.forget_note();
+        self.in_state_directory(Marker::forget_note)?;
         let deadline = last.min(Instant::now() + self.limits.timeout);
         let targets = self.find(named, deadline)?;
         if targets.is_empty() {
             return Ok((0, None));
         }
-        self.marker.set().map_err(Error::generic)?;
+        self.in_state_directory(Marker::set)?.map_err(Error::generic)?;
         self.machine.quiesce();
         let held = self.hold(targets, Holding::Nothing, lease)?;
         match self.freeze_each(&held, deadline) {
@@ -460,12 +461,16 @@ impl Shared {
 
     /// Removes files from the state directory.
     fn remove(&self, what: fn(&Marker)) {
-        let marker = self.marker.clone();
-        let doing = format!("change {}", marker.directory().display());
-        let deadline = Instant::now() + REMOVAL_TIMEOUT;
-        if let Err(error) = self.removal.run(&doing, deadline, move |_| what(&marker)) {
+        if let Err(error) = self.in_state_directory(what) {
             log::error!("{}", error.desc);
         }
+    }
+
+    /// Reads or changes files in the state directory, which may be on a disk that does not answer.
+    fn in_state_directory<T: Send + 'static>(&self, what: fn(&Marker) -> T) -> Result<T, Error> {
+        let marker = self.marker.clone();
+        let doing = format!("change {}", marker.directory().display());
+        self.recording.run(&doing, Instant::now() + RECORD_TIMEOUT, move |_| what(&marker))
     }
 
     fn become_thawed(&self) {

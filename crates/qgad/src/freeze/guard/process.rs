@@ -37,7 +37,7 @@ use super::{
 use crate::{
     environment::Environment,
     freeze::{
-        BoundedCall, Hooks, Lease, Marker, REMOVAL_TIMEOUT,
+        BoundedCall, Hooks, Lease, Marker, RECORD_TIMEOUT,
         machine::lock_memory,
         parts::{Holding, Thawed},
         target::{Kernel, Operations, Target},
@@ -391,7 +391,7 @@ impl Guard {
     fn write(&self, what: impl FnOnce(&Marker) + Send + 'static) {
         let marker = self.marker.clone();
         let doing = format!("change {}", marker.directory().display());
-        if let Err(error) = self.writing.run(&doing, Instant::now() + REMOVAL_TIMEOUT, move |_| what(&marker)) {
+        if let Err(error) = self.writing.run(&doing, Instant::now() + RECORD_TIMEOUT, move |_| what(&marker)) {
             log::error!("{}", error.desc);
         }
     }
