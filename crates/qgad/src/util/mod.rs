@@ -3,6 +3,7 @@
 pub(crate) mod errno;
 pub(crate) mod file_lock;
 pub(crate) mod glob;
+pub(crate) mod in_use;
 pub(crate) mod key_file;
 pub(crate) mod keyed_lock;
 pub(crate) mod threads;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use qga::{
-    Spec, for_each_command,
+    Class, Spec, for_each_command,
     wire::{
         args,
         message::{self, Envelope, Error, Id},
@@ -20,7 +20,7 @@ use qga::{
     },
 };
 
-use crate::{commands::Run, guest::Guest, logging::audit::Entry};
+use crate::{commands::Run, guest::Guest, logging::audit::Entry, util::in_use::Resource};
 
 /// Finds commands, and prepares them to run on one guest.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub(crate) enum Dispatched {
 pub(crate) struct Task {
     /// The command's name, for errors and the log.
     pub(crate) name: &'static str,
+    /// What the command is about.
+    pub(crate) class: Class,
     /// The request's id.
     pub(crate) id: Option<Id>,
     /// How long it may run.
@@ -119,7 +121,8 @@ impl Dispatcher {
         match task {
             Ok((_, audit, Step::Done(answer))) => Dispatched::Done(finish(answer, audit.as_ref())),
             Ok((spec, audit, Step::Run(command))) => {
-                let task = Task { name: spec.name, id, timeout: self.guest.timeout(spec), audit, command };
+                let timeout = self.guest.timeout(spec);
+                let task = Task { name: spec.name, class: spec.class, id, timeout, audit, command };
                 if spec.inline { Dispatched::Done(task.run(&self.guest)) } else { Dispatched::Blocking(task) }
             }
             Err(error) => Dispatched::Done(Some(message::refusal(&error, id.as_ref()))),
@@ -162,7 +165,17 @@ impl Dispatcher {
 impl Task {
     /// Runs to the end and returns the reply, if there is one.
     pub(crate) fn run(self, guest: &Guest) -> Option<Vec<u8>> {
-        let Self { name, command, id, audit, .. } = self;
+        let Self { name, class, command, id, audit, timeout } = self;
+        let one_of_its_name = guest.in_use.begin(timeout);
+        if !names_what_it_uses(class)
+            && let Err(reason) = one_of_its_name.turn_to(Resource::Command(name))
+        {
+            let error = Error::generic(format!("{name} cannot run: {reason}"));
+            return finish(
+                Answer { line: Some(message::refusal(&error, id.as_ref())), is_success: false },
+                audit.as_ref(),
+            );
+        }
         let answer = catch_unwind(AssertUnwindSafe(|| command(guest, id.as_ref()))).unwrap_or_else(|_| {
             let error = Error::generic(format!("{name} failed because of a bug in the agent, which its log describes"));
             Answer { line: Some(message::refusal(&error, id.as_ref())), is_success: false }
@@ -174,6 +187,15 @@ impl Task {
 impl fmt::Debug for Task {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Task").field(&self.name).finish()
+    }
+}
+
+/// Whether commands of this class name what they use: a file, a program, a user. They tell [`Guest::in_use`] then. What
+/// keeps any other command from ending keeps the next one of its name from it, too.
+fn names_what_it_uses(class: Class) -> bool {
+    match class {
+        Class::File | Class::Exec | Class::Account => true,
+        Class::Session | Class::Query | Class::Control => false,
     }
 }
 

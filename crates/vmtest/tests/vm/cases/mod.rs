@@ -12,6 +12,7 @@ mod idle;
 mod machine;
 mod memory;
 mod network;
+mod no_answer;
 mod ports;
 mod power;
 mod reference;
@@ -92,6 +93,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_handle_does_not_survive_the_agent_and_is_not_used_again", transfers::restart_between_open_and_read),
     ("programs_run_and_leave_nothing_behind", transfers::programs),
     ("disks_without_room_cost_lines_and_handles_and_nothing_else", faults::full_disks),
+    ("a_file_system_that_never_answers_costs_one_thread", no_answer::costs_one_thread),
     ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),
 ];
 
