@@ -37,7 +37,7 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
         (
             "output kept of a program",
             format!(
-                "{} a stream, {} in all; for {}",
+                "{} a stream, {} of memory in all; for {}",
                 bytes(MAX_OUTPUT_BYTES),
                 bytes(MAX_KEPT_BYTES),
                 duration(MAX_AGE)

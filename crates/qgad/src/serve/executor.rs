@@ -54,6 +54,8 @@ pub(crate) struct Completion {
     pub(crate) task_id: TaskId,
     /// The reply line; nothing for a silent success.
     pub(crate) reply: Option<Vec<u8>>,
+    /// The size of its request.
+    request_bytes: usize,
 }
 
 /// The worker threads, and the tasks they run.
@@ -65,6 +67,8 @@ pub(crate) struct Executor {
     /// The tasks that were given up and have not returned, with their classes.
     abandoned: Vec<(TaskId, Class)>,
     next_task_id: u64,
+    /// Bytes of requests and of late replies that were dropped since this was last asked for.
+    freed_bytes: usize,
     returned: Arc<Returned>,
 }
 
@@ -100,6 +104,7 @@ impl Executor {
             idle: Vec::new(),
             abandoned: Vec::new(),
             next_task_id: 0,
+            freed_bytes: 0,
             returned: Arc::new(Returned { completions: Mutex::default(), wake_up }),
         })
     }
@@ -159,9 +164,19 @@ impl Executor {
     /// The tasks that have ended since the last call, and those whose deadline has passed.
     pub(crate) fn completions(&mut self) -> Vec<Completion> {
         let mut completions = self.returned.take();
-        completions.retain(|completion| self.take_back(completion.task_id));
+        completions.retain(|completion| {
+            let is_awaited = self.take_back(completion.task_id);
+            let reply_bytes = completion.reply.as_ref().filter(|_| !is_awaited).map_or(0, Vec::len);
+            self.freed_bytes += completion.request_bytes + reply_bytes;
+            is_awaited
+        });
         completions.extend(self.expire(Instant::now()));
         completions
+    }
+
+    /// How many bytes have become free with the tasks that have ended since this was last asked for.
+    pub(crate) fn take_freed_bytes(&mut self) -> usize {
+        mem::take(&mut self.freed_bytes)
     }
 
     /// Whether anybody still waits for this task; its thread becomes free for the next one.
@@ -200,8 +215,9 @@ impl Executor {
         let (guest, returned) = (Arc::clone(&self.guest), Arc::clone(&self.returned));
         let serve = move || {
             for (task_id, task) in tasks {
+                let request_bytes = task.request_bytes;
                 let reply = task.run(&guest);
-                returned.add(Completion { task_id, reply });
+                returned.add(Completion { task_id, reply, request_bytes });
             }
         };
         threads::start("worker", WORKER_STACK_BYTES, serve)?;
@@ -230,7 +246,8 @@ impl Returned {
 impl Running {
     fn timed_out(&self) -> Completion {
         let error = Error::generic(format!("{} timed out after {} s", self.name, self.timeout.as_secs_f64()));
-        Completion { task_id: self.task_id, reply: Some(message::refusal(&error, self.id.as_ref())) }
+        let reply = Some(message::refusal(&error, self.id.as_ref()));
+        Completion { task_id: self.task_id, reply, request_bytes: 0 }
     }
 }
 
@@ -271,7 +288,7 @@ mod tests {
     fn task(timeout: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Task {
         let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), is_success: true };
         let (name, class) = ("test-command", Class::File);
-        Task { name, class, command: Box::new(command), id: None, timeout, audit: None }
+        Task { name, class, command: Box::new(command), id: None, request_bytes: 7, timeout, audit: None }
     }
 
     fn stuck_task(gate: &Arc<Gate>) -> Task {
@@ -322,6 +339,7 @@ mod tests {
             poll(&mut [PollFd::new(executor.wake_up(), PollFlags::POLLIN)], 1000_u16).unwrap();
             assert!(executor.completions().is_empty());
         }
+        assert_eq!(executor.take_freed_bytes(), 7 + b"late".len());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Task {
     pub(crate) class: Class,
     /// The request's id.
     pub(crate) id: Option<Id>,
+    /// The size of the request in bytes. What is read from it takes memory until the command ends.
+    pub(crate) request_bytes: usize,
     /// How long it may run.
     pub(crate) timeout: Duration,
     /// What the audit is to tell of it.
@@ -122,7 +124,8 @@ impl Dispatcher {
             Ok((_, audit, Step::Done(answer))) => Dispatched::Done(finish(answer, audit.as_ref())),
             Ok((spec, audit, Step::Run(command))) => {
                 let timeout = self.guest.timeout(spec);
-                let task = Task { name: spec.name, class: spec.class, id, timeout, audit, command };
+                let request_bytes = text.len();
+                let task = Task { name: spec.name, class: spec.class, id, request_bytes, timeout, audit, command };
                 if spec.inline { Dispatched::Done(task.run(&self.guest)) } else { Dispatched::Blocking(task) }
             }
             Err(error) => Dispatched::Done(Some(message::refusal(&error, id.as_ref()))),
@@ -165,7 +168,7 @@ impl Dispatcher {
 impl Task {
     /// Runs to the end and returns the reply, if there is one.
     pub(crate) fn run(self, guest: &Guest) -> Option<Vec<u8>> {
-        let Self { name, class, command, id, audit, timeout } = self;
+        let Self { name, class, command, id, audit, timeout, .. } = self;
         let one_of_its_name = guest.in_use.begin(timeout);
         if !names_what_it_uses(class)
             && let Err(reason) = one_of_its_name.turn_to(Resource::Command(name))
