@@ -71,6 +71,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
     ("the_audit_of_a_freeze_is_written_after_it", freeze::audit::is_written_after_the_thaw),
     ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
+    ("a_hook_that_only_root_can_change_or_replace_is_run_and_no_other", freeze::hooks::are_trusted),
     ("disks_of_a_microvm_without_pci_are_where_qemu_put_them", storage::of_a_microvm),
     ("logical_volumes_and_encrypted_disks_stand_on_what_qemu_attached", storage::of_volumes),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
