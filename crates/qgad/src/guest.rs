@@ -16,7 +16,11 @@ use crate::{
     root::Root,
     service::state::State,
     storage::Probes,
-    util::{glob::Globs, keyed_lock::KeyedLock},
+    util::{
+        glob::Globs,
+        in_use::{InUse, Use},
+        keyed_lock::KeyedLock,
+    },
 };
 
 /// The machine and the agent's own state, shared by all sessions.
@@ -44,6 +48,8 @@ pub(crate) struct Guest {
     pub(crate) freezer: Freezer,
     /// Trims, which may never end.
     pub(crate) trims: Probes,
+    /// What commands use that may not answer.
+    pub(crate) in_use: InUse,
     /// Locks of the guest's own files that commands change.
     pub(crate) file_locks: KeyedLock,
 }
@@ -52,6 +58,11 @@ impl Guest {
     /// The helper programs of the machine.
     pub(crate) fn helpers(&self) -> Helpers<'_> {
         Helpers::new(&self.root, &self.environment)
+    }
+
+    /// For a command that names what it uses: a file, a program or a user. It says so before it does.
+    pub(crate) fn begin_use(&self, spec: &Spec) -> Use<'_> {
+        self.in_use.begin(self.timeout(spec))
     }
 
     /// How long a command may run until its peer gets an error instead.
@@ -86,6 +97,7 @@ pub(crate) mod tests {
             probes: crate::storage::probes::tests::probes(),
             freezer: crate::freeze::tests::freezer_of_nothing(root),
             trims: crate::storage::probes::tests::probes(),
+            in_use: InUse::default(),
             file_locks: KeyedLock::default(),
         }
     }

@@ -16,6 +16,8 @@ use std::{
 
 use qga::wire::message::Error;
 
+use crate::util::in_use::Resource;
+
 /// Most files open at once: a quarter of the 1024 descriptors that a process usually has.
 pub(crate) const MAX_OPEN_FILES: usize = 256;
 
@@ -33,32 +35,41 @@ type Table = HashMap<i64, Open>;
 #[derive(Debug)]
 struct Open {
     file: Arc<File>,
+    resource: Resource,
     last_used: Instant,
 }
 
+/// A file that was idle for so long that it is to be closed for another one.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    /// Its handle, which is free.
+    pub(crate) handle: i64,
+    /// The file. Closing it may wait.
+    pub(crate) file: Arc<File>,
+    /// What closing it may wait for.
+    pub(crate) resource: Resource,
+}
+
 impl OpenFiles {
-    /// Whether one more file may be opened. If the table is full, an idle file is closed for it.
-    pub(crate) fn make_room(&self, now: Instant) -> bool {
+    /// Makes room for one more file. If the table is full, an idle file leaves it, which the caller must close, unless
+    /// `may_be_closed` says that it cannot be closed now. `None` if there is no room.
+    pub(crate) fn make_room(&self, now: Instant, may_be_closed: impl Fn(&Resource) -> bool) -> Option<Option<Idle>> {
         let mut table = self.table();
         if table.len() < MAX_OPEN_FILES {
-            return true;
+            return Some(None);
         }
-        let unused = table.iter().filter(|(_, open)| Arc::strong_count(&open.file) == 1);
-        let Some((&handle, open)) = unused.min_by_key(|(_, open)| open.last_used) else { return false };
-        if now.saturating_duration_since(open.last_used) < MAX_IDLE {
-            return false;
-        }
-        let idle = table.remove(&handle);
-        // Closing may wait for a disk.
-        drop(table);
-        drop(idle);
-        log::warn!("handle {handle} is closed: {MAX_OPEN_FILES} files are open, and it was not used for {MAX_IDLE:?}");
-        true
+        let is_idle = |open: &Open| {
+            Arc::strong_count(&open.file) == 1 && now.saturating_duration_since(open.last_used) >= MAX_IDLE
+        };
+        let idle = table.iter().filter(|(_, open)| is_idle(open) && may_be_closed(&open.resource));
+        let (&handle, _) = idle.min_by_key(|(_, open)| open.last_used)?;
+        let Open { file, resource, .. } = table.remove(&handle)?;
+        Some(Some(Idle { handle, file, resource }))
     }
 
-    /// Adds a file.
-    pub(crate) fn insert(&self, handle: i64, file: File) {
-        self.table().insert(handle, Open { file: Arc::new(file), last_used: Instant::now() });
+    /// Adds a file, with what using it may wait for.
+    pub(crate) fn insert(&self, handle: i64, file: File, resource: Resource) {
+        self.table().insert(handle, Open { file: Arc::new(file), resource, last_used: Instant::now() });
     }
 
     /// The file of a handle.
@@ -67,6 +78,11 @@ impl OpenFiles {
         let open = table.get_mut(&handle).ok_or_else(|| not_found(handle))?;
         open.last_used = Instant::now();
         Ok(Arc::clone(&open.file))
+    }
+
+    /// What using the file of a handle may wait for.
+    pub(crate) fn resource(&self, handle: i64) -> Result<Resource, Error> {
+        self.table().get(&handle).map(|open| open.resource.clone()).ok_or_else(|| not_found(handle))
     }
 
     /// Runs an action on a file that no other command uses or starts to use meanwhile. The action must never wait.
@@ -102,18 +118,38 @@ mod tests {
         File::open("/dev/null").unwrap()
     }
 
+    fn disk() -> Resource {
+        Resource::FileSystem("/".into())
+    }
+
+    /// The handle of the file that is to be closed for another one.
+    fn room(files: &OpenFiles, now: Instant) -> Option<Option<i64>> {
+        files.make_room(now, |resource| *resource == disk()).map(|idle| idle.map(|idle| idle.handle))
+    }
+
     #[test]
     fn only_a_file_that_was_long_unused_makes_room() {
         let files = OpenFiles::default();
-        (0..256).for_each(|handle| files.insert(handle, null()));
+        assert_eq!(room(&files, Instant::now()), Some(None));
+        (0..256).for_each(|handle| files.insert(handle, null(), disk()));
         let later = Instant::now() + MAX_IDLE;
-        assert!(!files.make_room(Instant::now()));
+        assert_eq!(room(&files, Instant::now()), None);
         // The first one is used again, and the second one by a command that has not ended.
         files.get(0).unwrap();
         let _in_use = files.get(1).unwrap();
-        assert!(files.make_room(later));
-        assert!(files.get(2).is_err() && files.get(0).is_ok() && files.get(1).is_ok() && files.get(3).is_ok());
-        files.insert(256, null());
-        assert!(!files.make_room(Instant::now()));
+        assert_eq!(room(&files, later), Some(Some(2)));
+        files.insert(256, null(), disk());
+        assert_eq!(room(&files, Instant::now()), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_closed_makes_no_room() {
+        let files = OpenFiles::default();
+        (0..255).for_each(|handle| files.insert(handle, null(), Resource::FileSystem("/dead".into())));
+        files.insert(255, null(), disk());
+        let later = Instant::now() + MAX_IDLE;
+        assert_eq!(room(&files, later), Some(Some(255)));
+        files.insert(256, null(), Resource::FileSystem("/dead".into()));
+        assert_eq!(room(&files, later), None);
     }
 }

@@ -100,6 +100,11 @@ impl Framer {
         self.tokens > 0 || !matches!(self.state, State::Between | State::Recovering)
     }
 
+    /// Bytes of memory that the message so far takes.
+    pub fn held_bytes(&self) -> usize {
+        self.message.capacity()
+    }
+
     fn begin_token(&mut self, byte: u8, input: &mut &[u8]) -> Option<Frame> {
         if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
             let end =

@@ -6,12 +6,20 @@
 use std::io;
 
 use qga::{
+    Command,
     commands::exec::{CaptureOutput, Exec, ExecStatus, ProgramStatus, StartedProgram},
     wire::{base64::Base64, message::Error},
 };
 
 use super::{Result, Run};
-use crate::{guest::Guest, logging::audit, policy::refused_by, process::spawn::Program, util::errno};
+use crate::{
+    guest::Guest,
+    logging::audit,
+    policy::refused_by,
+    process::spawn::Program,
+    storage::lookup::Lookup,
+    util::{errno, in_use::Use},
+};
 
 impl Run for Exec {
     fn run(self, guest: &Guest) -> Result<StartedProgram> {
@@ -22,7 +30,9 @@ impl Run for Exec {
             Some(variables) => variables.into_iter().map(String::into_bytes).collect(),
             None => guest.environment.for_children(),
         };
+        let command = guest.begin_use(&Self::SPEC);
         let started = Program::new(&self.path, self.arg.unwrap_or_default(), environment)
+            .and_then(|program| use_file_of(program, guest, &command))
             .and_then(|program| check_allowed(program, guest, has_environment))
             .and_then(|program| guest.programs.start(&program, input, capture));
         let pid = started.map_err(|error| {
@@ -38,6 +48,18 @@ impl Run for Exec {
     fn audit_subject(&self) -> Option<String> {
         Some(audit::path(&self.path))
     }
+}
+
+/// The program, whose file the command uses from now on.
+fn use_file_of(program: Program, guest: &Guest, command: &Use<'_>) -> io::Result<Program> {
+    let lookup = Lookup::new(&guest.root);
+    for path in program.candidates() {
+        lookup.follow(&path, command)?;
+        if path.is_file() {
+            break;
+        }
+    }
+    Ok(program)
 }
 
 /// The program, if the policy allows it.

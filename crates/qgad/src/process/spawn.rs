@@ -93,15 +93,23 @@ impl Program {
         })
     }
 
+    /// The paths that are tried, in their order.
+    pub(crate) fn candidates(&self) -> Vec<PathBuf> {
+        let name = self.arguments[0].as_bytes();
+        match name {
+            b"" => Vec::new(),
+            _ if name.contains(&b'/') => vec![self.path().into()],
+            _ => self.in_path(name).map(|path| OsStr::from_bytes(path.as_bytes()).into()).collect(),
+        }
+    }
+
     /// The file that would be started.
     pub(crate) fn find(&self) -> io::Result<PathBuf> {
-        let name = self.arguments[0].as_bytes();
-        if name.contains(&b'/') {
+        if self.arguments[0].as_bytes().contains(&b'/') {
             return Ok(self.path().into());
         }
-        let is_program = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
-        let candidates = self.candidates(name).map(|path| PathBuf::from(OsStr::from_bytes(path.as_bytes())));
-        candidates.filter(|_| !name.is_empty()).find(|path| is_program(path)).ok_or(Errno::ENOENT.into())
+        let is_program = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+        self.candidates().into_iter().find(is_program).ok_or(Errno::ENOENT.into())
     }
 
     /// The same program, but always started from this file. Its `argv[0]` is the file's path: a program that acts by
@@ -145,7 +153,7 @@ impl Program {
             return self.start_at(&self.arguments[0], stdio);
         }
         let mut failure = Errno::ENOENT;
-        for path in self.candidates(name) {
+        for path in self.in_path(name) {
             // Cheaper than starting a process to find out that there is no such file.
             if stat(path.as_c_str()).is_err_and(|error| error == Errno::ENOENT || error == Errno::ENOTDIR) {
                 continue;
@@ -159,7 +167,7 @@ impl Program {
         Err(failure)
     }
 
-    fn candidates(&self, name: &[u8]) -> impl Iterator<Item = CString> {
+    fn in_path(&self, name: &[u8]) -> impl Iterator<Item = CString> {
         let path = self.environment.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
         path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':').filter_map(move |directory| match directory {
             b"" => CString::new(name).ok(),
@@ -272,7 +280,7 @@ mod tests {
 
     fn check_candidates(environment: &[&str], expected: &[&CStr]) {
         let program = Program::new("ls", [] as [&str; 0], environment.iter().copied()).unwrap();
-        let candidates: Vec<_> = program.candidates(b"ls").collect();
+        let candidates: Vec<_> = program.in_path(b"ls").collect();
         assert_eq!(candidates.iter().map(CString::as_c_str).collect::<Vec<_>>(), expected, "{environment:?}");
     }
 

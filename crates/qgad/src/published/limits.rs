@@ -19,7 +19,7 @@ use crate::{
     logging,
     open_files::{MAX_IDLE, MAX_OPEN_FILES},
     process::programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
-    serve::{executor::MAX_BUSY, server::MAX_CONNECTIONS},
+    serve::{executor::MAX_BUSY_OF_A_CLASS, server::MAX_CONNECTIONS},
 };
 
 /// What is limited, and the limit.
@@ -32,12 +32,12 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
             format!("{MAX_OPEN_FILES}; beyond that, one that has not been used for {} is closed", duration(MAX_IDLE)),
         ),
         ("peers at once", format!("{MAX_CONNECTIONS}")),
-        ("running commands, stuck ones included", format!("{MAX_BUSY}")),
+        ("running commands of a class, stuck ones included", format!("{MAX_BUSY_OF_A_CLASS}")),
         ("running programs", format!("{MAX_RUNNING}")),
         (
             "output kept of a program",
             format!(
-                "{} a stream, {} in all; for {}",
+                "{} a stream, {} of memory in all; for {}",
                 bytes(MAX_OUTPUT_BYTES),
                 bytes(MAX_KEPT_BYTES),
                 duration(MAX_AGE)

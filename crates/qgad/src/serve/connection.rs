@@ -121,11 +121,15 @@ impl Connection {
         self.end_of_input != EndOfInput::Closes || !self.may_write
     }
 
-    /// How many bytes were read or sent since this was last asked for; of a connection that is over, also what is
-    /// unsent.
+    /// How many bytes were read, sent or dropped since this was last asked for; of a connection that is over, also what
+    /// goes with it.
     pub(crate) fn take_moved(&mut self, is_over: bool) -> usize {
-        let unsent = if is_over { self.session.output().len() } else { 0 };
-        std::mem::take(&mut self.moved) + unsent
+        let dropped = if is_over { self.held_bytes() } else { 0 };
+        std::mem::take(&mut self.moved) + dropped
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.session.held_bytes() + self.leftover.capacity()
     }
 
     /// The running task has ended.
@@ -205,9 +209,9 @@ impl Connection {
 
     /// The next peer must not get half a reply, nor have its message joined to half of another.
     fn forget_peer(&mut self) {
-        self.moved += self.session.output().len();
+        self.moved += self.held_bytes();
         self.session = Session::default();
-        self.leftover.clear();
+        self.leftover = Vec::new();
         self.taken = 0;
         self.running = None;
     }

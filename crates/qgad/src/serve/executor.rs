@@ -1,9 +1,12 @@
 //! Runs commands off the I/O thread, each with a deadline.
 //!
 //! A command that can block runs on a worker thread. If it passes its deadline, it is abandoned: its peer gets an error
-//! at once, its late result is dropped, and its thread is not used again. Busy threads are bounded by [`MAX_BUSY`]:
-//! beyond that, commands that can block are refused until some return. A command that panics is answered with an error,
-//! and affects nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+//! at once, its late result is dropped, and its thread is not used again. The next command that would get stuck at the
+//! same is refused ([`InUse`](crate::util::in_use)). Should there be much that does not answer, [`MAX_BUSY_OF_A_CLASS`]
+//! bounds the threads. Each class of commands has its own: whatever becomes of the files, programs and homes of the
+//! guest's users, there is room for queries, and for a freeze, its thaw and a shutdown.
+//! A command that panics is answered with an error, and affects nothing else. Nothing here wakes up unless a command
+//! ends or a deadline passes.
 //!
 //! The freeze's bounded calls and the storage probes bound blocking work, too, and do not share this code: they wait
 //! for their results on the thread of the command that asks, and know what each call is about. The executor knows
@@ -20,7 +23,10 @@ use std::{
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use qga::wire::message::{self, Error, Id};
+use qga::{
+    Class,
+    wire::message::{self, Error, Id},
+};
 
 use crate::{
     guest::Guest,
@@ -29,9 +35,9 @@ use crate::{
     util::threads,
 };
 
-/// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or
-/// left behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
-pub(crate) const MAX_BUSY: usize = 3 * MAX_CONNECTIONS;
+/// Most commands of one class that have not ended, given up or not: one for each peer served at once, and as many stuck
+/// or left behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
+pub(crate) const MAX_BUSY_OF_A_CLASS: usize = 2 * MAX_CONNECTIONS;
 /// Threads kept for the next command; a host that polls one guest needs one.
 const MAX_IDLE_WORKERS: usize = 2;
 /// Stack of a worker: name services load modules of their own, which are not modest.
@@ -48,6 +54,8 @@ pub(crate) struct Completion {
     pub(crate) task_id: TaskId,
     /// The reply line; nothing for a silent success.
     pub(crate) reply: Option<Vec<u8>>,
+    /// The size of its request.
+    request_bytes: usize,
 }
 
 /// The worker threads, and the tasks they run.
@@ -56,8 +64,11 @@ pub(crate) struct Executor {
     guest: Arc<Guest>,
     running: Vec<Running>,
     idle: Vec<Worker>,
-    abandoned: usize,
+    /// The tasks that were given up and have not returned, with their classes.
+    abandoned: Vec<(TaskId, Class)>,
     next_task_id: u64,
+    /// Bytes of requests and of late replies that were dropped since this was last asked for.
+    freed_bytes: usize,
     returned: Arc<Returned>,
 }
 
@@ -75,6 +86,7 @@ type Worker = Sender<(TaskId, Task)>;
 struct Running {
     task_id: TaskId,
     name: &'static str,
+    class: Class,
     id: Option<Id>,
     timeout: Duration,
     deadline: Instant,
@@ -90,8 +102,9 @@ impl Executor {
             guest,
             running: Vec::new(),
             idle: Vec::new(),
-            abandoned: 0,
+            abandoned: Vec::new(),
             next_task_id: 0,
+            freed_bytes: 0,
             returned: Arc::new(Returned { completions: Mutex::default(), wake_up }),
         })
     }
@@ -120,8 +133,11 @@ impl Executor {
     }
 
     fn start_unless_full(&mut self, task: Task) -> Result<TaskId, Error> {
-        if self.running.len() + self.abandoned >= MAX_BUSY {
-            return Err(Error::generic(format!("{} cannot run: {MAX_BUSY} earlier ones have not ended", task.name)));
+        if self.busy(task.class) >= MAX_BUSY_OF_A_CLASS {
+            let (name, class) = (task.name, task.class.name());
+            return Err(Error::generic(format!(
+                "{name} cannot run: {MAX_BUSY_OF_A_CLASS} earlier commands of its class, {class}, have not ended"
+            )));
         }
         let worker = match self.idle.pop() {
             Some(worker) => worker,
@@ -131,25 +147,43 @@ impl Executor {
         };
         self.next_task_id += 1;
         let task_id = TaskId(self.next_task_id);
-        let (name, id, timeout, audit) = (task.name, task.id.clone(), task.timeout, task.audit.clone());
+        let Task { name, class, timeout, .. } = task;
+        let (id, audit) = (task.id.clone(), task.audit.clone());
         worker.send((task_id, task)).map_err(|_| Error::generic(format!("{name} cannot run: its thread is gone")))?;
-        self.running.push(Running { task_id, name, id, timeout, deadline: Instant::now() + timeout, audit, worker });
+        let deadline = Instant::now() + timeout;
+        self.running.push(Running { task_id, name, class, id, timeout, deadline, audit, worker });
         Ok(task_id)
+    }
+
+    /// How many commands of a class have not ended.
+    fn busy(&self, class: Class) -> usize {
+        let running = self.running.iter().filter(|running| running.class == class);
+        running.count() + self.abandoned.iter().filter(|(_, of)| *of == class).count()
     }
 
     /// The tasks that have ended since the last call, and those whose deadline has passed.
     pub(crate) fn completions(&mut self) -> Vec<Completion> {
         let mut completions = self.returned.take();
-        completions.retain(|completion| self.take_back(completion.task_id));
+        completions.retain(|completion| {
+            let is_awaited = self.take_back(completion.task_id);
+            let reply_bytes = completion.reply.as_ref().filter(|_| !is_awaited).map_or(0, Vec::len);
+            self.freed_bytes += completion.request_bytes + reply_bytes;
+            is_awaited
+        });
         completions.extend(self.expire(Instant::now()));
         completions
+    }
+
+    /// How many bytes have become free with the tasks that have ended since this was last asked for.
+    pub(crate) fn take_freed_bytes(&mut self) -> usize {
+        mem::take(&mut self.freed_bytes)
     }
 
     /// Whether anybody still waits for this task; its thread becomes free for the next one.
     fn take_back(&mut self, task_id: TaskId) -> bool {
         let Some(index) = self.running.iter().position(|running| running.task_id == task_id) else {
-            self.abandoned -= 1;
-            log::info!("a command that was given up has ended, {} are still stuck", self.abandoned);
+            self.abandoned.retain(|(abandoned, _)| *abandoned != task_id);
+            log::info!("a command that was given up has ended, {} are still stuck", self.abandoned.len());
             return false;
         };
         let worker = self.running.swap_remove(index).worker;
@@ -161,7 +195,7 @@ impl Executor {
 
     fn expire(&mut self, now: Instant) -> Vec<Completion> {
         let expired: Vec<_> = self.running.extract_if(.., |running| running.deadline <= now).collect();
-        self.abandoned += expired.len();
+        self.abandoned.extend(expired.iter().map(|running| (running.task_id, running.class)));
         for running in &expired {
             if let Some(entry) = &running.audit {
                 entry.ended(&Outcome::TimedOut);
@@ -170,7 +204,7 @@ impl Executor {
                 "{} was given up after {:?}, {} commands are stuck",
                 running.name,
                 running.timeout,
-                self.abandoned
+                self.abandoned.len()
             );
         }
         expired.iter().map(Running::timed_out).collect()
@@ -181,8 +215,9 @@ impl Executor {
         let (guest, returned) = (Arc::clone(&self.guest), Arc::clone(&self.returned));
         let serve = move || {
             for (task_id, task) in tasks {
+                let request_bytes = task.request_bytes;
                 let reply = task.run(&guest);
-                returned.add(Completion { task_id, reply });
+                returned.add(Completion { task_id, reply, request_bytes });
             }
         };
         threads::start("worker", WORKER_STACK_BYTES, serve)?;
@@ -211,7 +246,8 @@ impl Returned {
 impl Running {
     fn timed_out(&self) -> Completion {
         let error = Error::generic(format!("{} timed out after {} s", self.name, self.timeout.as_secs_f64()));
-        Completion { task_id: self.task_id, reply: Some(message::refusal(&error, self.id.as_ref())) }
+        let reply = Some(message::refusal(&error, self.id.as_ref()));
+        Completion { task_id: self.task_id, reply, request_bytes: 0 }
     }
 }
 
@@ -220,7 +256,11 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::{guest, serve::dispatch::Answer, util::gate::Gate};
+    use crate::{
+        guest,
+        serve::dispatch::Answer,
+        util::{gate::Gate, in_use::Resource},
+    };
 
     /// How long a test waits for what must come.
     const TIMEOUT: Duration = Duration::from_secs(60);
@@ -231,7 +271,8 @@ mod tests {
 
     fn task(timeout: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Task {
         let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), outcome: Outcome::Ok };
-        Task { name: "test-command", command: Box::new(command), id: None, timeout, audit: None }
+        let (name, class) = ("test-command", Class::File);
+        Task { name, class, command: Box::new(command), id: None, request_bytes: 7, timeout, audit: None }
     }
 
     fn stuck_task(gate: &Arc<Gate>) -> Task {
@@ -274,28 +315,65 @@ mod tests {
         let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
         executor.start(stuck_task(&gate)).unwrap();
         next(&mut executor);
-        assert_eq!(executor.abandoned, 1);
+        assert_eq!(executor.abandoned.len(), 1);
         gate.open();
         let end = Instant::now() + TIMEOUT;
-        while executor.abandoned > 0 {
+        while !executor.abandoned.is_empty() {
             assert!(Instant::now() < end, "the late command did not end");
             poll(&mut [PollFd::new(executor.wake_up(), PollFlags::POLLIN)], 1000_u16).unwrap();
             assert!(executor.completions().is_empty());
         }
+        assert_eq!(executor.take_freed_bytes(), 7 + b"late".len());
     }
 
     #[test]
     fn too_many_commands_that_do_not_end_are_refused_whether_given_up_or_not() {
         let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
-        for _ in 0..MAX_BUSY / 2 {
+        for _ in 0..MAX_BUSY_OF_A_CLASS / 2 {
             executor.start(stuck_task(&gate)).unwrap();
             next(&mut executor);
         }
-        for _ in MAX_BUSY / 2..MAX_BUSY {
+        for _ in MAX_BUSY_OF_A_CLASS / 2..MAX_BUSY_OF_A_CLASS {
             executor.start(Task { timeout: TIMEOUT, ..stuck_task(&gate) }).unwrap();
         }
         let refusal = executor.start(stuck_task(&gate)).unwrap_err();
-        assert_eq!(refusal.desc, "test-command cannot run: 48 earlier ones have not ended");
+        assert_eq!(refusal.desc, "test-command cannot run: 32 earlier commands of its class, file, have not ended");
+        gate.open();
+    }
+
+    #[test]
+    fn commands_of_one_class_that_do_not_end_keep_out_no_other_class() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        for class in [Class::File, Class::Exec, Class::Account] {
+            for _ in 0..MAX_BUSY_OF_A_CLASS {
+                executor.start(Task { class, ..stuck_task(&gate) }).unwrap();
+                next(&mut executor);
+            }
+        }
+        for class in [Class::Control, Class::Query] {
+            executor.start(Task { class, ..task(TIMEOUT, || Some(b"done".to_vec())) }).unwrap();
+            assert_eq!(next(&mut executor), "done");
+        }
+        gate.open();
+    }
+
+    #[test]
+    fn a_command_that_names_nothing_is_refused_while_one_of_its_name_is_stuck() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        let name = "test-freeze";
+        executor.start(Task { name, class: Class::Control, ..stuck_task(&gate) }).unwrap();
+        next(&mut executor);
+        let end = Instant::now() + TIMEOUT;
+        while executor.guest.in_use.check(&Resource::Command(name)).is_ok() {
+            assert!(Instant::now() < end, "the command has not begun");
+            std::thread::yield_now();
+        }
+        let again = || Task { name, class: Class::Control, ..task(TIMEOUT, || Some(b"done".to_vec())) };
+        executor.start(again()).unwrap();
+        let refusal = next(&mut executor);
+        assert!(refusal.contains("test-freeze cannot run: an earlier test-freeze has not ended after"), "{refusal}");
+        executor.start(Task { name: "test-thaw", ..again() }).unwrap();
+        assert_eq!(next(&mut executor), "done");
         gate.open();
     }
 

@@ -203,9 +203,10 @@ impl Server {
                     self.advance(key)?;
                 }
                 // A peer that left does not get its reply.
-                None => self.spare_memory.note(completion.reply.map_or(0, |reply| reply.len())),
+                None => self.spare_memory.note(completion.reply.map_or(0, |reply| reply.len()), Instant::now()),
             }
         }
+        self.spare_memory.note(self.executor.take_freed_bytes(), Instant::now());
         Ok(())
     }
 
@@ -217,7 +218,7 @@ impl Server {
                 if matches!(progress, Progress::Continues) && !self.unfinished.contains(&key) {
                     self.unfinished.push(key);
                 }
-                self.spare_memory.note(connection.take_moved(false));
+                self.spare_memory.note(connection.take_moved(false), Instant::now());
                 if let Some(interest) = connection.new_interest() {
                     self.epoll.modify(&*connection, &mut EpollEvent::new(interest, key))?;
                 }
@@ -226,7 +227,7 @@ impl Server {
             Ok(Progress::Over) => None,
             Err(error) => Some(error),
         };
-        self.spare_memory.note(connection.take_moved(true));
+        self.spare_memory.note(connection.take_moved(true), Instant::now());
         self.connections.swap_remove(index);
         if !self.source.lose_stream(failure) {
             self.ended = Some(Ended::ByChannel);

@@ -54,6 +54,11 @@ impl Session {
         }
     }
 
+    /// Bytes that are dropped with the session: half a message, and replies.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.framer.held_bytes() + self.output.len()
+    }
+
     /// The replies that the peer has not read yet.
     pub(crate) fn output(&mut self) -> &mut Output {
         &mut self.output

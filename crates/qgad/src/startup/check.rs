@@ -17,6 +17,7 @@ use crate::{
         options::Options,
         settings::Settings,
     },
+    freeze::Hooks,
     policy::{Policy, Refusal},
 };
 
@@ -28,6 +29,8 @@ pub(super) fn report(options: &Options, file: &ConfigFile) -> (String, bool) {
     let unknown = options.command_names().filter(|name| !is_command(name));
     mistakes.extend(unknown.map(|name| format!("the command line: {}", unknown_command(&name))));
     mistakes.extend(start_failures(&settings));
+    let hooks = Hooks::new(settings.fsfreeze_hook.clone(), settings.fsfreeze_hook_timeout);
+    mistakes.extend(hooks.check().err().map(|error| format!("no freeze would succeed: {}", error.desc.trim_end())));
     let mut report: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
     let policy = Policy::new(&settings);
     let width = SPECS.iter().map(|spec| spec.name.len()).max().unwrap_or(0);

@@ -36,7 +36,7 @@ use crate::{
         state::State,
     },
     storage::Probes,
-    util::{errno, glob::Globs, keyed_lock::KeyedLock},
+    util::{errno, glob::Globs, in_use::InUse, keyed_lock::KeyedLock},
 };
 
 /// The pid file of a daemon, as soon as it is written. It is removed when this is dropped.
@@ -132,6 +132,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),
+        in_use: InUse::default(),
         file_locks: KeyedLock::default(),
     })
 }

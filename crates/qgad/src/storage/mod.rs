@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub(crate) mod capacity;
 pub(crate) mod device;
+pub(crate) mod lookup;
 pub(crate) mod mounts;
 pub(crate) mod probes;
 pub(crate) mod smart;

@@ -73,6 +73,30 @@ pub(crate) fn all(root: &Root) -> Result<Vec<Mount>, Error> {
     }
 }
 
+/// A mount of any file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountPoint {
+    /// The mount point.
+    pub(crate) path: PathBuf,
+    /// The device number of the file system: that of its device, or an anonymous one.
+    pub(crate) file_system: Number,
+    /// The type, as bytes: `fuse.sshfs`.
+    pub(crate) kind: Vec<u8>,
+}
+
+/// Lists all mounts, also those without a block device, in the order of mounting. Empty if the kernel's list cannot be
+/// read.
+pub(crate) fn mount_points(root: &Root) -> Vec<MountPoint> {
+    let contents = root.read("/proc/self/mountinfo").unwrap_or_default();
+    let lines = contents.split(|&byte| byte == b'\n').filter_map(Line::parse);
+    let mount_point = |line: Line<'_>| MountPoint {
+        path: path(line.mount_point),
+        file_system: line.file_system,
+        kind: line.kind.into(),
+    };
+    lines.map(mount_point).collect()
+}
+
 /// File systems with unknown numbers all count as different.
 fn first_of_each(mut mounts: Vec<Mount>) -> Vec<Mount> {
     let mut known = HashSet::new();

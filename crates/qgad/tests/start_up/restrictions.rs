@@ -1,5 +1,7 @@
 //! Restrictions by the configuration, and the report of `--check-config`.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 #[test]
@@ -137,6 +139,15 @@ fn the_report_has_lines_without_effect_and_the_reasons_why_the_agent_would_not_s
         &[&at(3, "the key 'block-rpcs' is there already, and loses its value")],
     );
     check("[general]\nallow-rpcs=\n", &[&at(2, "the key 'allow-rpcs' names no command, and so allows all")]);
+    let hook = scene.path("hook");
+    fs::write(&hook, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o777)).unwrap();
+    let reason = "it can be written by others than its owner; this mends it: chmod go-w";
+    let reason = format!(
+        "no freeze would succeed: failed to execute fsfreeze hook '{0}': {reason} '{0}'",
+        fs::canonicalize(&hook).unwrap().display()
+    );
+    check(&format!("[general]\nfsfreeze-hook={}\n", hook.display()), &[&reason]);
     check("[general]\nmethod=unix-listen\n", &["must specify a path for this channel"]);
     check("[general]\nmethod=unix-listen\npath=/no/socket\n", &["there is no directory for the socket /no/socket"]);
     check("[general]\nmethod=vsock-listen\npath=x:1\n", &["Failed to parse cid 'x'"]);

@@ -52,6 +52,7 @@ const DISK_MODULES: &[&str] = &[
     "aes_generic",
     "ecb",
     "xts",
+    "fuse",
 ];
 /// Tools that the guest gets if the host has them.
 const TOOLS: &[&str] = &["/usr/sbin/dmsetup", "/usr/sbin/lvm", "/usr/sbin/cryptsetup"];

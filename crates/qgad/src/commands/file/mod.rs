@@ -21,6 +21,7 @@ use nix::{
     unistd,
 };
 use qga::{
+    Command,
     commands::{
         file::{
             DEFAULT_READ_BYTES, FileClose, FileFlush, FileOpen, FilePosition, FileRead, FileSeek, FileWrite,
@@ -35,10 +36,11 @@ use super::{Result, Run};
 use crate::{
     guest::Guest,
     logging::audit,
-    open_files::MAX_OPEN_FILES,
+    open_files::{Idle, MAX_IDLE, MAX_OPEN_FILES},
     policy::{AllowedPath, refused_by},
+    storage::lookup::Lookup,
     sys,
-    util::errno,
+    util::{errno, in_use::Use},
 };
 
 /// Most bytes that the I/O thread reads from the page cache: half a millisecond in which no other peer is served.
@@ -55,10 +57,14 @@ impl Run for FileOpen {
         if self.path.contains('\0') {
             return Err(failed("the path has a NUL in it"));
         }
-        if !guest.files.make_room(Instant::now()) {
+        let command = guest.begin_use(&Self::SPEC);
+        if !make_room(guest, &command) {
             return Err(failed(&format!("{MAX_OPEN_FILES} files are open already")));
         }
-        let path = guest.policy.path(&guest.root, Path::new(&self.path), flags);
+        let path = Path::new(&self.path);
+        let resource =
+            Lookup::new(&guest.root).follow(path, &command).map_err(|error| failed(&errno::describe(error)))?;
+        let path = guest.policy.path(&guest.root, path, flags);
         // Truncated after a handle is certain, so that an open that fails leaves the contents.
         let truncates = flags.contains(OFlag::O_TRUNC);
         let file = path.and_then(|path| open(&path, flags.difference(OFlag::O_TRUNC))).map_err(failed_by)?;
@@ -66,7 +72,7 @@ impl Run for FileOpen {
         if truncates {
             truncate(&file).map_err(failed_by)?;
         }
-        guest.files.insert(handle, file);
+        guest.files.insert(handle, file, resource);
         Ok(handle)
     }
 
@@ -77,6 +83,10 @@ impl Run for FileOpen {
 
 impl Run for FileClose {
     fn run(self, guest: &Guest) -> Result<Nothing> {
+        let command = guest.begin_use(&Self::SPEC);
+        command
+            .turn_to(guest.files.resource(self.handle)?)
+            .map_err(|error| failure("failed to close handle", error))?;
         let file = guest.files.remove(self.handle)?;
         // If another command still uses the file, that one closes it, and a failure cannot be reported.
         if let Some(file) = Arc::into_inner(file) {
@@ -89,6 +99,8 @@ impl Run for FileClose {
 impl Run for FileRead {
     fn run(self, guest: &Guest) -> Result<ReadBytes> {
         let file = guest.files.get(self.handle)?;
+        let command = guest.begin_use(&Self::SPEC);
+        command.turn_to(guest.files.resource(self.handle)?).map_err(|error| failure("failed to read file", error))?;
         let count = match self.count {
             None => DEFAULT_READ_BYTES,
             Some(count) => checked_count(count, MAX_READ_BYTES)?,
@@ -106,6 +118,10 @@ impl Run for FileRead {
 impl Run for FileWrite {
     fn run(self, guest: &Guest) -> Result<WrittenBytes> {
         let file = guest.files.get(self.handle)?;
+        let command = guest.begin_use(&Self::SPEC);
+        command
+            .turn_to(guest.files.resource(self.handle)?)
+            .map_err(|error| failure("failed to write to file", error))?;
         let bytes = self.buf_b64.into_bytes()?;
         let count = match self.count {
             None => bytes.len(),
@@ -119,6 +135,8 @@ impl Run for FileWrite {
 impl Run for FileSeek {
     fn run(self, guest: &Guest) -> Result<FilePosition> {
         let file = guest.files.get(self.handle)?;
+        let command = guest.begin_use(&Self::SPEC);
+        command.turn_to(guest.files.resource(self.handle)?).map_err(|error| failure("failed to seek file", error))?;
         let whence = match self.whence {
             Whence::Set => unistd::Whence::SeekSet,
             Whence::Current => unistd::Whence::SeekCur,
@@ -135,6 +153,19 @@ impl Run for FileFlush {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         guest.files.get(self.handle).map(|_| Nothing {})
     }
+}
+
+/// Whether one more file may be opened. If too many are open, an idle one is closed for it.
+fn make_room(guest: &Guest, command: &Use<'_>) -> bool {
+    let room = guest.files.make_room(Instant::now(), |resource| guest.in_use.check(resource).is_ok());
+    let Some(idle) = room else { return false };
+    if let Some(Idle { handle, file, resource }) = idle {
+        log::warn!("handle {handle} is closed: {MAX_OPEN_FILES} files are open, and it was not used for {MAX_IDLE:?}");
+        // Refused only if it has become overdue since. Closing it may wait for a disk.
+        let _ = command.turn_to(resource);
+        drop(file);
+    }
+    true
 }
 
 /// The flags of a mode of fopen(3).

@@ -11,6 +11,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{
@@ -18,6 +19,7 @@ use nix::{
     sys::stat::{Mode, fchmod},
 };
 use qga::{
+    Command,
     commands::{
         session::Nothing,
         ssh::{AddAuthorizedKeys, AuthorizedKeys, GetAuthorizedKeys, RemoveAuthorizedKeys},
@@ -26,7 +28,17 @@ use qga::{
 };
 
 use super::{Result, Run};
-use crate::{accounts::Account, guest::Guest, root::Root, util::errno};
+use crate::{
+    accounts::Account,
+    guest::Guest,
+    root::Root,
+    storage::lookup::Lookup,
+    util::{
+        errno,
+        in_use::{Resource, Use},
+        keyed_lock::KeyedLockGuard,
+    },
+};
 
 /// Largest file of keys, in bytes: some thousand keys. A user controls the file, and must not exhaust the agent's
 /// memory.
@@ -39,7 +51,8 @@ const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
 impl Run for GetAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<AuthorizedKeys> {
-        let keys = Keys::of(&guest.root, &self.username)?;
+        let command = guest.begin_use(&Self::SPEC);
+        let keys = Keys::of(guest, &self.username, &command)?;
         let contents = keys.act(Keys::read)?.ok_or_else(|| keys.cannot_read(io::ErrorKind::NotFound.into()))?;
         let keys = lines(&contents).map(<[u8]>::trim_ascii).filter(|line| !line.is_empty() && line[0] != b'#');
         Ok(AuthorizedKeys { keys: keys.map(|key| String::from_utf8_lossy(key).into_owned()).rev().collect() })
@@ -49,8 +62,9 @@ impl Run for GetAuthorizedKeys {
 impl Run for AddAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
-        let keys = Keys::of(&guest.root, &self.username)?;
-        let _lock = guest.file_locks.lock(keys.file());
+        let command = guest.begin_use(&Self::SPEC);
+        let keys = Keys::of(guest, &self.username, &command)?;
+        let _lock = keys.lock(guest, guest.timeout(&Self::SPEC))?;
         keys.act(|keys| {
             let existing = if self.reset == Some(true) { None } else { keys.read()? };
             let contents = with_keys(existing.as_deref().unwrap_or_default(), &self.keys);
@@ -67,8 +81,9 @@ impl Run for AddAuthorizedKeys {
 impl Run for RemoveAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
-        let keys = Keys::of(&guest.root, &self.username)?;
-        let _lock = guest.file_locks.lock(keys.file());
+        let command = guest.begin_use(&Self::SPEC);
+        let keys = Keys::of(guest, &self.username, &command)?;
+        let _lock = keys.lock(guest, guest.timeout(&Self::SPEC))?;
         keys.act(|keys| {
             let Some(existing) = keys.read()? else { return Ok(()) };
             let contents = without_keys(&existing, &self.keys);
@@ -134,13 +149,26 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn of(root: &'a Root, username: &str) -> Result<Self> {
+    /// The file, for a command that goes on to use it.
+    fn of(guest: &'a Guest, username: &str, command: &Use<'_>) -> Result<Self> {
+        let root = &guest.root;
         let failed = |cause: String| Error::generic(format!("failed to lookup user '{username}': {cause}"));
-        let account = Account::find(root, username)
+        let account = command
+            .turn_to(Resource::User(username.into()))
+            .and_then(|()| Account::find(root, username))
             .map_err(|error| failed(errno::describe(error)))?
             .ok_or_else(|| failed("no such user".into()))?;
         let directory = account.home.join(".ssh");
-        Ok(Self { root, account, directory })
+        let keys = Self { root, account, directory };
+        Lookup::new(root).follow(&keys.path(), command).map_err(|error| keys.cannot_read(error))?;
+        Ok(keys)
+    }
+
+    /// Keeps other commands from changing the file.
+    fn lock(&self, guest: &'a Guest, timeout: Duration) -> Result<KeyedLockGuard<'a>> {
+        let file = self.file();
+        let failed = || Error::generic(format!("failed to lock '{file}': an earlier command still changes it"));
+        guest.file_locks.lock(file.clone(), timeout).ok_or_else(failed)
     }
 
     fn file(&self) -> String {

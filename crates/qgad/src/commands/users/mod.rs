@@ -29,7 +29,7 @@ use crate::{
     accounts::{crypt, shadow},
     guest::Guest,
     root::Root,
-    util::errno,
+    util::{errno, in_use::Resource},
 };
 
 const UTMP: &str = "/var/run/utmp";
@@ -52,6 +52,10 @@ impl Run for SetUserPassword {
         let Self { username, password, crypted } = self;
         let password = password.into_bytes()?;
         check_password(&username, &password, crypted)?;
+        let command = guest.begin_use(&Self::SPEC);
+        command
+            .turn_to(Resource::User(username.clone()))
+            .map_err(|error| Error::generic(format!("failed to {PASSWORD_ACTION}: {error}")))?;
         if let Some(program) = guest.helpers().find(CHPASSWD) {
             let options: &[&str] = if crypted { &["-e"] } else { &[] };
             let input = [username.as_bytes(), b":", &password, b"\n"].concat();

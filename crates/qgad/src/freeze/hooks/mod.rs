@@ -7,23 +7,22 @@
 //! ends the attempt. Each one that was started gets its thaw, also the one that failed: it may have done half of its
 //! work. All thaws run, even if one fails. An agent that does not know which ones ran before it was started runs the
 //! thaw of all. Nothing is written to any disk. A program runs only if no user but root, or the user that the agent
-//! runs as, can change or replace it.
+//! runs as, can change or replace it (`trust`). A process that it leaves behind delays nothing.
+
+mod trust;
 
 use std::{
     ffi::OsStr,
     fs, io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{MetadataExt, PermissionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use nix::unistd::geteuid;
 use qga::wire::message::Error;
 
+use self::trust::Distrust;
 use crate::{
     environment::Environment,
     process::{helper::Helper, spawn::Program},
@@ -66,13 +65,21 @@ impl Hooks {
         Some((self.path.as_deref()?, self.timeout))
     }
 
+    /// Why a freeze would fail before it runs any program.
+    ///
+    /// # Errors
+    /// With the first program that is absent or cannot be trusted, and the command that mends it.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.programs()?.iter().try_for_each(|program| self.trust(program))
+    }
+
     /// Makes ready for a freeze.
     ///
     /// # Errors
     /// When a program cannot be trusted, and none was run; or when one failed, and those that were started have thawed.
     pub(crate) fn freeze(&self, environment: &Environment) -> Result<(), Error> {
         let programs = self.programs()?;
-        programs.iter().try_for_each(|program| trust(program))?;
+        programs.iter().try_for_each(|program| self.trust(program))?;
         *self.started() = Some(Vec::new());
         for program in programs {
             self.started().get_or_insert_default().push(program.clone());
@@ -92,7 +99,7 @@ impl Hooks {
     pub(crate) fn thaw(&self, environment: &Environment) -> Result<(), Error> {
         let started = self.started().take();
         let programs = started.map_or_else(|| self.programs(), Ok)?;
-        let run = |program: &PathBuf| trust(program).and_then(|()| self.run(program, Verb::Thaw, environment));
+        let run = |program: &PathBuf| self.run(program, Verb::Thaw, environment);
         // Every one is run before the first failure is looked for.
         let results: Vec<_> = programs.iter().rev().map(run).collect();
         results.into_iter().collect()
@@ -117,8 +124,14 @@ impl Hooks {
 
     fn run(&self, path: &Path, verb: Verb, environment: &Environment) -> Result<(), Error> {
         let environment = environment.for_children();
-        let result = Program::new(path, [verb.argument()], environment)
-            .map_err(|error| Error::generic(format!("failed to {ACTION} '{}': {error}", path.display())))
+        let program = || {
+            Program::new(path, [verb.argument()], environment)
+                .map_err(|error| Error::generic(format!("failed to {ACTION} '{}': {error}", path.display())))
+        };
+        // Checked again: the programs before it may have taken long.
+        let result = self
+            .trust(path)
+            .and_then(|()| program())
             .and_then(|program| Helper { program, action: ACTION, input: b"", timeout: self.timeout }.run());
         let (path, verb) = (path.display(), verb.argument());
         match result {
@@ -134,6 +147,24 @@ impl Hooks {
                 Err(error)
             }
         }
+    }
+
+    /// Refuses a program that somebody else could have written, or that is none.
+    fn trust(&self, program: &Path) -> Result<(), Error> {
+        let is_listed = self.path.as_deref() != Some(program);
+        let directory = program.parent().filter(|_| is_listed);
+        let trusted = directory.map_or(Ok(()), trust::check_directory).and_then(|()| trust::check(program));
+        trusted.map_err(|distrust| {
+            let program = program.display();
+            Error::generic(match distrust {
+                // The text that running it would give.
+                Distrust::Absent(error) => {
+                    let words = errno::describe(error);
+                    format!("child process has failed to {ACTION}: failed to exec '{program}': {words}\n")
+                }
+                reason @ Distrust::Because(..) => format!("failed to {ACTION} '{program}': {reason}"),
+            })
+        })
     }
 
     fn started(&self) -> MutexGuard<'_, Option<Vec<PathBuf>>> {
@@ -173,49 +204,6 @@ fn is_left_behind(name: &OsStr) -> bool {
 
 fn is_executable(status: &fs::Metadata) -> bool {
     status.permissions().mode() & 0o111 != 0
-}
-
-/// Refuses a program that somebody else could have written, or that is none.
-fn trust(path: &Path) -> Result<(), Error> {
-    let refuse = |reason: &str| Err(Error::generic(format!("failed to {ACTION} '{}': {reason}", path.display())));
-    // The text that running it would give.
-    let absent = |error| {
-        let (path, words) = (path.display(), errno::describe(error));
-        Error::generic(format!("child process has failed to {ACTION}: failed to exec '{path}': {words}\n"))
-    };
-    let program = fs::canonicalize(path).map_err(absent)?;
-    let status = fs::metadata(&program).map_err(absent)?;
-    if !status.is_file() {
-        return refuse("it is not a regular file");
-    }
-    if !is_executable(&status) {
-        return refuse("it is not executable");
-    }
-    if let Some(reason) = distrust(status.uid(), status.mode()) {
-        return refuse(&format!("it {reason}"));
-    }
-    // Where it is, and where a link to it is.
-    for place in [program.as_path(), path] {
-        for directory in place.ancestors().skip(1) {
-            let status = fs::metadata(directory).map_err(absent)?;
-            // In a sticky directory nobody can replace what is another's, but everybody can add something.
-            let is_sticky = status.mode() & 0o1000 != 0 && Some(directory) != place.parent();
-            let mode = if is_sticky { 0 } else { status.mode() };
-            if let Some(reason) = distrust(status.uid(), mode) {
-                return refuse(&format!("its directory '{}' {reason}", directory.display()));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Why what has this owner and mode is not to be trusted.
-fn distrust(owner: u32, mode: u32) -> Option<&'static str> {
-    match (owner == 0 || owner == geteuid().as_raw(), mode & 0o022) {
-        (false, _) => Some("is not owned by root"),
-        (true, 0) => None,
-        (true, _) => Some("can be written by others than its owner"),
-    }
 }
 
 #[cfg(test)]

@@ -173,14 +173,16 @@ fn what_others_can_change_is_not_run() {
         assert_eq!(machine.words(machine.hooks("hook").freeze(&environment())), words);
         assert_eq!(machine.take_log(), "");
     };
-    let words = "failed to execute fsfreeze hook '/hook.d/2': it can be written by others than its owner";
+    let words = "failed to execute fsfreeze hook '/hook.d/2': it can be written by others than its owner; this mends it: \
+                 chmod go-w '/hook.d/2'";
     distrusted(&|machine| machine.set_mode("hook.d/2", 0o775), words);
     distrusted(&|machine| machine.set_mode("hook.d/2", 0o757), words);
     let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '/hook.d' can be written by others than its \
-                 owner";
+                 owner; this mends it: chmod go-w '/hook.d'";
     distrusted(&|machine| machine.set_mode("hook.d", 0o775), words);
     distrusted(&|machine| machine.set_mode("hook.d", 0o1777), words);
-    let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '' can be written by others than its owner";
+    let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '' can be written by others than its owner; \
+                 this mends it: chmod go-w ''";
     distrusted(&|machine| machine.set_mode("", 0o777), words);
 }
 
@@ -192,7 +194,7 @@ fn where_a_link_leads_must_be_trusted_too() {
     assert_eq!(machine.take_log(), "hook freeze");
     machine.set_mode("elsewhere", 0o777);
     let words = "failed to execute fsfreeze hook '/hook': its directory '/elsewhere' can be written by others than its \
-                 owner";
+                 owner; this mends it: chmod go-w '/elsewhere'";
     assert_eq!(machine.words(machine.hooks("hook").freeze(&environment())), words);
 }
 
@@ -200,20 +202,34 @@ fn where_a_link_leads_must_be_trusted_too() {
 fn what_cannot_be_a_program_is_not_run() {
     let machine = Machine::new(&[("hook", GOOD)]);
     machine.set_mode("hook", 0o644);
-    let words = "failed to execute fsfreeze hook '/hook': it is not executable";
+    let words = "failed to execute fsfreeze hook '/hook': it is not executable; this mends it: chmod a+x '/hook'";
     assert_eq!(machine.words(machine.hooks("hook").freeze(&environment())), words);
     assert_eq!(
-        trust(Path::new("/dev/null")).unwrap_err().desc,
+        Hooks::new(Some("/dev/null".into()), TIME_LIMIT).check().unwrap_err().desc,
         "failed to execute fsfreeze hook '/dev/null': it is not a regular file"
     );
 }
 
 #[test]
-fn an_owner_is_trusted_who_is_root_or_runs_the_agent() {
-    let own = geteuid().as_raw();
-    assert_eq!(distrust(0, 0o755), None);
-    assert_eq!(distrust(own, 0o755), None);
-    assert_eq!(distrust(own + 1, 0o755), Some("is not owned by root"));
+fn a_named_hook_in_a_sticky_directory_is_run_and_the_check_finds_nothing_wrong() {
+    let machine = Machine::new(&[("store/hook", GOOD)]);
+    machine.set_mode("store", 0o1777);
+    let hooks = machine.hooks("store/hook");
+    hooks.check().unwrap();
+    hooks.freeze(&environment()).unwrap();
+    assert_eq!(machine.take_log(), "hook freeze");
+    machine.set_mode("store/hook", 0o777);
+    assert_eq!(hooks.check(), hooks.freeze(&environment()));
+    assert!(hooks.check().is_err());
+    assert_eq!(machine.take_log(), "");
+}
+
+#[test]
+fn a_process_that_a_hook_leaves_behind_is_not_waited_for() {
+    // What it writes before it is waited for would be in the error.
+    let machine = Machine::new(&[("hook", "(sleep 1.5; echo late) & echo early; exit 1")]);
+    let words = "child process has failed to execute fsfreeze hook: early\n";
+    assert_eq!(machine.words(machine.hooks("hook").freeze(&environment())), words);
 }
 
 #[test]

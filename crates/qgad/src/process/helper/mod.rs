@@ -2,9 +2,9 @@
 //!
 //! Standard output and standard error are one pipe. The last [`MAX_OUTPUT_BYTES`] are kept, because the reason for a
 //! failure comes last; the rest is discarded. A helper that does not read its input blocks nothing, and only its exit
-//! status counts. After its timeout it is killed with all of its session.
-//! Leftovers are a daemon that holds the pipe, or the helper itself when it cannot be killed. They delay the result by
-//! [`GRACE`] only. Their output is read and discarded until they end, so that SIGPIPE kills nothing.
+//! status counts. After its timeout it is killed with all of its session, which delays the result by [`GRACE`] at most.
+//! Leftovers are a daemon that holds the pipe, or the helper itself when it cannot be killed. The end of a helper is not
+//! delayed by them. Their output is read and discarded until they end, so that SIGPIPE kills nothing.
 //! The out-of-memory killer may choose a helper, even if the agent or a guard is protected from it: it may start a
 //! database. Error texts are those of the protocol, and contain the output as it is, including its last newline.
 
@@ -18,7 +18,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, poll},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use qga::wire::message::Error;
 
@@ -36,6 +36,9 @@ const MAX_DRAINS: usize = 16;
 const DRAIN_STACK_BYTES: usize = 64 * 1024;
 /// Bytes read at a time: the buffer is on the stack.
 const PIECE_BYTES: usize = 8 * 1024;
+
+/// Most that is in a pipe, in bytes, unless root has changed the kernel's setting.
+const MAX_PIPE_BYTES: usize = 1024 * 1024;
 
 /// A program to be run to its end.
 #[derive(Debug)]
@@ -80,10 +83,13 @@ impl Helper<'_> {
         let mut running = self.start()?;
         running.run_until(Some(Instant::now() + self.timeout), Running::has_exited);
         let status = running.status;
-        if status.is_none() {
-            running.child.kill_session();
+        match status {
+            Some(_) => running.read_what_is_there(),
+            None => {
+                running.child.kill_session();
+                running.run_until(Some(Instant::now() + GRACE), Running::is_finished);
+            }
         }
-        running.run_until(Some(Instant::now() + GRACE), Running::is_finished);
         let output = running.output();
         if !running.is_finished() {
             drain_in_background(running);
@@ -200,6 +206,17 @@ impl Running {
             }
             Err(error) if is_temporary(&error) => {}
             Ok(0) | Err(_) => self.output = None,
+        }
+    }
+
+    /// Reads what the program has written until it ended. What others write behind it may have no end.
+    fn read_what_is_there(&mut self) {
+        let mut waiting = true;
+        for _ in 0..MAX_PIPE_BYTES / PIECE_BYTES {
+            let Some(output) = self.output.as_ref().filter(|_| waiting) else { return };
+            let mut wanted = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+            waiting = poll(&mut wanted, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+            self.read();
         }
     }
 

@@ -81,7 +81,7 @@ fn after_its_timeout_a_program_is_killed_with_all_of_its_session() {
     // The first run may time out before the script is ready.
     let error = loop {
         let error = run("sh", &["-c", &script], b"", Duration::from_millis(200)).unwrap_err();
-        poll(&mut ready, nix::poll::PollTimeout::ZERO).unwrap();
+        poll(&mut ready, PollTimeout::ZERO).unwrap();
         if ready[0].any().unwrap() {
             break error;
         }

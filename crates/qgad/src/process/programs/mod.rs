@@ -10,6 +10,7 @@
 //! A host gets the exit status once. It is forgotten when no host asks for [`MAX_AGE`], or when there are too many.
 //! Programs outlive the agent: a pipe holder (`pipe_holder`) keeps their pipes open.
 
+mod kept_output;
 mod pipe_holder;
 mod pump;
 mod table;
@@ -38,7 +39,7 @@ use crate::{
 
 /// Most programs running at once: each may take four of the usual 1024 descriptors.
 pub(crate) const MAX_RUNNING: usize = 128;
-/// Most output kept of all programs together: a quarter of the memory of a small guest.
+/// Most memory that the output kept of all programs together takes: a quarter of that of a small guest.
 pub(crate) const MAX_KEPT_BYTES: usize = 128 * 1024 * 1024;
 /// Most input waiting for all programs together, for the same reason.
 pub(crate) const MAX_WAITING_BYTES: usize = 128 * 1024 * 1024;
@@ -72,7 +73,7 @@ impl Programs {
     /// Starts a program and returns its process id.
     pub(crate) fn start(&self, program: &Program, input: Option<Vec<u8>>, capture: CaptureOutput) -> io::Result<i64> {
         self.start_pump()?;
-        self.shared.table().check_room(input.as_ref().map_or(0, Vec::len))?;
+        self.shared.table().check_room(input.as_ref().map_or(0, Vec::capacity))?;
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let input = input.filter(|bytes| !bytes.is_empty());
         let (child_input, input) = match input {

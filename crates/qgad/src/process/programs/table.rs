@@ -18,7 +18,7 @@ use qga::{
     wire::{base64::Base64, message::Error},
 };
 
-use super::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES};
+use super::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES, kept_output::KeptOutput};
 use crate::process::spawn::{Child, ExitStatus};
 
 /// Most exit statuses that are kept. Their output counts towards `MAX_KEPT_BYTES`.
@@ -58,8 +58,12 @@ pub(super) struct Table {
     ended: VecDeque<u64>,
     next_key: u64,
     running: usize,
+    /// Memory that kept output takes.
     kept_bytes: usize,
+    /// Memory that waiting input takes.
     waiting_bytes: usize,
+    /// Memory that has become free since this was last asked for.
+    freed_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -84,7 +88,7 @@ struct Input {
 struct Stream {
     /// `None` once it is closed.
     pipe: Option<File>,
-    bytes: Vec<u8>,
+    output: KeptOutput,
     is_truncated: bool,
 }
 
@@ -125,14 +129,14 @@ impl Table {
         let streams = [started.output, started.error].map(|pipe| {
             let stream = pipe.map(|pipe| Stream {
                 pipe: watch(source, &pipe, EpollFlags::EPOLLIN).ok().map(|()| pipe),
-                bytes: Vec::new(),
+                output: KeptOutput::default(),
                 is_truncated: false,
             });
             source += 1;
             stream
         });
         let pid = i64::from(started.child.pid().as_raw());
-        self.waiting_bytes += input.as_ref().map_or(0, |input| input.bytes.len());
+        self.waiting_bytes += input.as_ref().map_or(0, |input| input.bytes.capacity());
         self.running += 1;
         if let Some(earlier) = self.by_pid.insert(pid, key) {
             // The kernel has reused the process id of a program that no host asked about.
@@ -161,10 +165,10 @@ impl Table {
         let entry = self.programs.get_mut(&key).ok_or_else(unknown)?;
         let Some(end) = entry.exit(now) else { return Ok(ProgramStatus::default()) };
         let [(out_data, out_truncated), (err_data, err_truncated)] = entry.streams.each_mut().map(|stream| {
-            let Some(stream) = stream.as_mut().filter(|stream| !stream.bytes.is_empty()) else { return (None, None) };
-            let bytes = std::mem::take(&mut stream.bytes);
-            self.kept_bytes -= bytes.len();
-            (Some(Base64::from(bytes)), Some(stream.is_truncated))
+            let Some(stream) = stream.as_mut().filter(|stream| stream.output.len() > 0) else { return (None, None) };
+            let output = std::mem::take(&mut stream.output);
+            self.kept_bytes -= output.allocated();
+            (Some(Base64::from(output.into_bytes())), Some(stream.is_truncated))
         });
         self.forget(key);
         let (exitcode, signal) = match end {
@@ -193,13 +197,16 @@ impl Table {
         Some(at + MAX_AGE)
     }
 
-    /// Forgets programs that no host asked about in time. Returns whether there were any.
-    pub(super) fn forget_old(&mut self, now: Instant) -> bool {
-        let before = self.ended.len();
+    /// How much memory has become free since this was last asked for.
+    pub(super) fn take_freed_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.freed_bytes)
+    }
+
+    /// Forgets programs that no host asked about in time.
+    pub(super) fn forget_old(&mut self, now: Instant) {
         while self.ended.len() > MAX_ENDED || self.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.forget_oldest();
         }
-        self.ended.len() < before
     }
 
     fn reap(&mut self, key: u64, now: Instant) {
@@ -232,7 +239,8 @@ impl Table {
             Err(error) => !is_temporary(&error),
         };
         if is_done {
-            self.waiting_bytes -= input.bytes.len();
+            self.waiting_bytes -= input.bytes.capacity();
+            self.freed_bytes += input.bytes.capacity();
             entry.input = None;
         }
     }
@@ -256,15 +264,16 @@ impl Table {
         if entry.is_collected {
             return;
         }
-        let wanted = count.min(MAX_OUTPUT_BYTES - stream.bytes.len());
-        let room = self.make_room(wanted, key);
+        let wanted = count.min(MAX_OUTPUT_BYTES - stream.output.len());
+        let cost = stream.output.cost(wanted);
+        let room = self.make_room(cost, key);
         let Some(stream) = self.programs.get_mut(&key).and_then(|entry| entry.streams[index].as_mut()) else { return };
-        stream.bytes.extend_from_slice(&piece[..room]);
-        stream.is_truncated |= room < count;
-        self.kept_bytes += room;
+        self.kept_bytes -= stream.output.allocated();
+        stream.is_truncated |= stream.output.append(&piece[..wanted], room) < count;
+        self.kept_bytes += stream.output.allocated();
     }
 
-    /// Forgets ended programs, oldest first, until this many bytes can be kept. Returns how many can.
+    /// Forgets ended programs, oldest first, until so much memory can be taken. Returns how much can.
     fn make_room(&mut self, wanted: usize, for_key: u64) -> usize {
         while self.kept_bytes + wanted > MAX_KEPT_BYTES && self.ended.front().is_some_and(|&key| key != for_key) {
             self.forget_oldest();
@@ -286,10 +295,12 @@ impl Table {
         entry.is_collected = true;
         self.by_pid.remove(&entry.pid);
         self.ended.retain(|&ended| ended != key);
-        self.waiting_bytes -= entry.input.take().map_or(0, |input| input.bytes.len());
-        for stream in entry.streams.iter_mut().flatten() {
-            self.kept_bytes -= std::mem::take(&mut stream.bytes).len();
-        }
+        let waiting = entry.input.take().map_or(0, |input| input.bytes.capacity());
+        let kept = entry.streams.iter_mut().flatten().map(|stream| std::mem::take(&mut stream.output).allocated());
+        let kept = kept.sum::<usize>();
+        self.waiting_bytes -= waiting;
+        self.kept_bytes -= kept;
+        self.freed_bytes += waiting + kept;
         if !entry.has_open_pipes() {
             self.programs.remove(&key);
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use qga::{
-    Spec, for_each_command,
+    Class, Spec, for_each_command,
     wire::{
         args,
         message::{self, Envelope, Error, Id},
@@ -24,6 +24,7 @@ use crate::{
     commands::Run,
     guest::Guest,
     logging::audit::{Entry, Outcome},
+    util::in_use::Resource,
 };
 
 /// Finds commands, and prepares them to run on one guest.
@@ -46,8 +47,12 @@ pub(crate) enum Dispatched {
 pub(crate) struct Task {
     /// The command's name, for errors and the log.
     pub(crate) name: &'static str,
+    /// What the command is about.
+    pub(crate) class: Class,
     /// The request's id.
     pub(crate) id: Option<Id>,
+    /// The size of the request in bytes. What is read from it takes memory until the command ends.
+    pub(crate) request_bytes: usize,
     /// How long it may run.
     pub(crate) timeout: Duration,
     /// What the audit is to tell of it.
@@ -123,7 +128,9 @@ impl Dispatcher {
         match task {
             Ok((_, audit, Step::Done(answer))) => Dispatched::Done(finish(answer, audit.as_ref())),
             Ok((spec, audit, Step::Run(command))) => {
-                let task = Task { name: spec.name, id, timeout: self.guest.timeout(spec), audit, command };
+                let timeout = self.guest.timeout(spec);
+                let request_bytes = text.len();
+                let task = Task { name: spec.name, class: spec.class, id, request_bytes, timeout, audit, command };
                 if spec.inline { Dispatched::Done(task.run(&self.guest)) } else { Dispatched::Blocking(task) }
             }
             Err(error) => Dispatched::Done(Some(message::refusal(&error, id.as_ref()))),
@@ -163,7 +170,17 @@ impl Dispatcher {
 impl Task {
     /// Runs to the end and returns the reply, if there is one.
     pub(crate) fn run(self, guest: &Guest) -> Option<Vec<u8>> {
-        let Self { name, command, id, audit, .. } = self;
+        let Self { name, class, command, id, audit, timeout, .. } = self;
+        let one_of_its_name = guest.in_use.begin(timeout);
+        if !names_what_it_uses(class)
+            && let Err(reason) = one_of_its_name.turn_to(Resource::Command(name))
+        {
+            let error = Error::generic(format!("{name} cannot run: {reason}"));
+            return finish(
+                Answer { line: Some(message::refusal(&error, id.as_ref())), outcome: Outcome::Error },
+                audit.as_ref(),
+            );
+        }
         let answer = catch_unwind(AssertUnwindSafe(|| command(guest, id.as_ref()))).unwrap_or_else(|_| {
             let error = Error::generic(format!("{name} failed because of a bug in the agent, which its log describes"));
             Answer { line: Some(message::refusal(&error, id.as_ref())), outcome: Outcome::Error }
@@ -175,6 +192,15 @@ impl Task {
 impl fmt::Debug for Task {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Task").field(&self.name).finish()
+    }
+}
+
+/// Whether commands of this class name what they use: a file, a program, a user. They tell [`Guest::in_use`] then. What
+/// keeps any other command from ending keeps the next one of its name from it, too.
+fn names_what_it_uses(class: Class) -> bool {
+    match class {
+        Class::File | Class::Exec | Class::Account => true,
+        Class::Session | Class::Query | Class::Control => false,
     }
 }
 

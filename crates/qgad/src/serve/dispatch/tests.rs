@@ -1,4 +1,8 @@
-use qga::{Class, Command, command::Listed, commands::session::Nothing};
+use qga::{
+    Class, Command,
+    command::Listed,
+    commands::{SPECS, session::Nothing},
+};
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -7,8 +11,9 @@ use crate::{
         settings::Settings,
         values::{Origin, WithOrigin},
     },
-    guest::tests::guest_without_a_machine,
+    guest::tests::{guest_at, guest_without_a_machine},
     policy::Policy,
+    root::Root,
 };
 
 const PONG: &str = "{\"return\": {}}\n";
@@ -159,5 +164,73 @@ fn a_command_that_changes_the_guest_is_audited_and_a_query_is_not() {
             panic!("it was run on the I/O thread")
         };
         assert_eq!(task.audit.is_some(), is_audited, "{command}");
+    }
+}
+
+/// A machine of which the file system at /dead does not answer, nor what the name services know of bob. The home of
+/// ann is on it, and a link leads there.
+const HALF_DEAD: &str = "\
+proc/self/mountinfo:
+| 1 0 254:1 / / rw - ext4 /dev/vda1 rw
+| 2 1 0:50 / /dead rw - nfs4 x rw
+etc/passwd:
+| ann:x:1000:100::/dead/ann:
+| bob:x:1001:100::/home/bob:
+dead/file: x
+dead/ann/
+alive -> dead
+";
+
+/// What each command answers that names something, and by what it is refused on this machine. A handle of 1 is that of
+/// a file at /dead.
+const STUCK: [(&str, &str, &str); 13] = [
+    ("guest-file-open", r#"{"path":"/dead/file"}"#, DEAD_DISK),
+    ("guest-file-open", r#"{"path":"/alive/file","mode":"w"}"#, DEAD_DISK),
+    ("guest-file-read", r#"{"handle":1,"count":2000000}"#, DEAD_DISK),
+    ("guest-file-write", r#"{"handle":1,"buf-b64":"eA=="}"#, DEAD_DISK),
+    ("guest-file-seek", r#"{"handle":1,"offset":0,"whence":"set"}"#, DEAD_DISK),
+    ("guest-file-close", r#"{"handle":1}"#, DEAD_DISK),
+    ("guest-exec", r#"{"path":"/dead/file"}"#, DEAD_DISK),
+    ("guest-exec", r#"{"path":"file","env":["PATH=/none:/alive"]}"#, DEAD_DISK),
+    ("guest-ssh-get-authorized-keys", r#"{"username":"ann"}"#, DEAD_DISK),
+    ("guest-ssh-add-authorized-keys", r#"{"username":"ann","keys":["x"]}"#, DEAD_DISK),
+    ("guest-ssh-remove-authorized-keys", r#"{"username":"ann","keys":["x"]}"#, DEAD_DISK),
+    ("guest-ssh-get-authorized-keys", r#"{"username":"bob"}"#, "an earlier command for user 'bob' has not ended"),
+    ("guest-set-user-password", r#"{"username":"bob","password":"eA==","crypted":false}"#, "command for user 'bob'"),
+];
+const DEAD_DISK: &str = "an earlier command on the file system at '/dead' has not ended after 0 s";
+
+#[test]
+fn what_keeps_a_command_from_ending_refuses_each_one_that_names_it() {
+    let (root, directory) = Root::from_text(HALF_DEAD);
+    let dispatcher = Dispatcher::new(Arc::new(Guest { root, ..guest_at(directory.path()) }));
+    let answer = |name: &str, arguments: &str| {
+        let request = format!(r#"{{"execute":"{name}","arguments":{arguments}}}"#);
+        let reply = match dispatcher.dispatch(request.as_bytes()) {
+            Dispatched::Done(line) => line,
+            Dispatched::Blocking(task) => task.run(dispatcher.guest()),
+        };
+        String::from_utf8(reply.unwrap_or_default()).unwrap()
+    };
+    let open = r#"{"path":"/dead/file","mode":"r+"}"#;
+    let handle: String = answer("guest-file-open", open).chars().filter(char::is_ascii_digit).collect();
+    let in_use = &dispatcher.guest().in_use;
+    let stuck = [(); 2].map(|()| in_use.begin(Duration::ZERO));
+    stuck[0].turn_to(Resource::FileSystem("/dead".into())).unwrap();
+    stuck[1].turn_to(Resource::User("bob".into())).unwrap();
+    for (name, arguments, reason) in STUCK {
+        let arguments = arguments.replace(r#""handle":1"#, &format!(r#""handle":{handle}"#));
+        let answer = answer(name, &arguments);
+        assert!(answer.contains(reason), "{name} {arguments}: {answer}");
+    }
+    drop(stuck);
+    assert_eq!(answer("guest-file-close", &format!(r#"{{"handle":{handle}}}"#)), PONG);
+}
+
+#[test]
+fn each_command_that_names_something_is_one_of_those_that_are_tried_with_what_does_not_answer() {
+    for spec in SPECS.iter().filter(|spec| !spec.inline) {
+        let is_tried = STUCK.iter().any(|(name, ..)| *name == spec.name);
+        assert_eq!(is_tried, names_what_it_uses(spec.class), "{}", spec.name);
     }
 }

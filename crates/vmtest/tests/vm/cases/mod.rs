@@ -13,6 +13,7 @@ mod idle;
 mod machine;
 mod memory;
 mod network;
+mod no_answer;
 mod ports;
 mod power;
 mod reference;
@@ -75,6 +76,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_frozen_machine_powers_off_in_time", freeze::guard::powers_off),
     ("the_audit_of_a_freeze_is_written_after_it", freeze::audit::is_written_after_the_thaw),
     ("freeze_hooks_run_in_order_and_may_fail_or_hang", freeze::hooks::run),
+    ("a_hook_that_only_root_can_change_or_replace_is_run_and_no_other", freeze::hooks::are_trusted),
     ("disks_of_a_microvm_without_pci_are_where_qemu_put_them", storage::of_a_microvm),
     ("logical_volumes_and_encrypted_disks_stand_on_what_qemu_attached", storage::of_volumes),
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
@@ -97,6 +99,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_handle_does_not_survive_the_agent_and_is_not_used_again", transfers::restart_between_open_and_read),
     ("programs_run_and_leave_nothing_behind", transfers::programs),
     ("disks_without_room_cost_lines_and_handles_and_nothing_else", faults::full_disks),
+    ("a_file_system_that_never_answers_costs_one_thread", no_answer::costs_one_thread),
     ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),
 ];
 

@@ -77,6 +77,50 @@ pub(crate) fn run(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn are_trusted(builder: Builder<'_>) -> Result<()> {
+    let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4)])?;
+    vm.sh(
+        "chmod 755 / /etc; mkdir -p /nix/store /etc/links /srv/own; chown 0:30000 /nix/store; chmod 1775 /nix/store; \
+         printf '#!/bin/sh\\necho $1 >>/run/hook.log\\n' >/nix/store/abc-hook; chmod 555 /nix/store/abc-hook; \
+         ln -s /nix/store/abc-hook /etc/links/hook; ln -s /nix/store/abc-hook /nix/store/link; \
+         chown -h 1000 /nix/store/link; ln -s /etc/links/hook /srv/own/hook; chown 1000 /srv/own",
+    )?;
+    let log = "cat /run/hook.log 2>/dev/null; rm -f /run/hook.log";
+    for path in ["/nix/store/abc-hook", "/etc/links/hook"] {
+        configure(&mut vm, &format!("fsfreeze-hook={path}\\n"))?;
+        let mut agent = answered(&vm)?;
+        assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
+        assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+        assert_eq!(vm.sh(log)?, "freeze\nthaw", "{path}");
+    }
+    let refused = |vm: &mut Vm, path: &str, reason: &str| {
+        configure(vm, &format!("fsfreeze-hook={path}\\n"))?;
+        let error = refusal(answered(vm)?.call(&Freeze::default(), soon()))?;
+        assert_eq!(error, format!("failed to execute fsfreeze hook '{path}': {reason}"));
+        assert_eq!(vm.sh(log)?, "");
+        anyhow::Ok(())
+    };
+    refused(
+        &mut vm,
+        "/nix/store/link",
+        "'/nix/store/link', in a directory that others can write, is not owned by root; this mends it: chown -h root \
+         '/nix/store/link'",
+    )?;
+    let reason = "its directory '/srv/own' is not owned by root; this mends it: chown -h root '/srv/own'";
+    refused(&mut vm, "/srv/own/hook", reason)?;
+    vm.sh("chmod 757 /etc/links")?;
+    let reason =
+        "its directory '/etc/links' can be written by others than its owner; this mends it: chmod go-w '/etc/links'";
+    refused(&mut vm, "/etc/links/hook", reason)?;
+    vm.sh("chmod go-w /etc/links; chown 1000 /nix/store/abc-hook")?;
+    refused(
+        &mut vm,
+        "/etc/links/hook",
+        "'/nix/store/abc-hook', in a directory that others can write, is not owned by root; this mends it: chown -h \
+         root '/nix/store/abc-hook'",
+    )
+}
+
 /// Calls what a hook kills the agent for, and goes on with the next agent.
 fn lose_agent(vm: &mut Vm, mut agent: Agent, command: &impl Command) -> Result<Agent> {
     let pid = agent_pid(vm)?;
