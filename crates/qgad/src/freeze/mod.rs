@@ -20,6 +20,7 @@
 mod bounded_call;
 mod deferred;
 mod guard;
+mod hidden;
 mod hooks;
 mod leftovers;
 mod machine;

@@ -21,10 +21,7 @@ use std::{
 use nix::{
     dir::Dir,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat, renameat},
-    sys::{
-        stat::{Mode, mkdirat},
-        statvfs::{Statvfs, fstatvfs, statvfs},
-    },
+    sys::stat::{Mode, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
 
@@ -80,6 +77,12 @@ impl Root {
         Ok(openat2(directory, path.as_ref(), how)?)
     }
 
+    /// Opens the very file that a descriptor of this process stands for, whatever is at its path by now.
+    pub(crate) fn reopen(&self, descriptor: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        Ok(open(&*path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
     /// A directory from which no path leads outside.
     pub(crate) fn beneath(&self, directory: impl AsRef<Path>) -> io::Result<Beneath> {
         Ok(Beneath(self.open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?))
@@ -119,14 +122,6 @@ impl Root {
         }
         // An empty path means the descriptor itself. It is an error if that is no link.
         Ok(readlinkat(self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?, "")?.into())
-    }
-
-    /// Size and usage of the file system that a path is on.
-    pub(crate) fn file_system_of(&self, path: impl AsRef<Path>) -> io::Result<Statvfs> {
-        if self.is_machine() {
-            return Ok(statvfs(path.as_ref())?);
-        }
-        Ok(fstatvfs(self.open(path, OFlag::O_PATH)?)?)
     }
 
     /// Writes to an existing file in one piece, as files in sysfs require.

@@ -51,6 +51,8 @@ const DISK_MODULES: &[&str] = &[
     "aes_generic",
     "ecb",
     "xts",
+    "fuse",
+    "overlay",
 ];
 /// Tools that the guest gets if the host has them.
 const TOOLS: &[&str] = &["/usr/sbin/dmsetup", "/usr/sbin/lvm", "/usr/sbin/cryptsetup"];
