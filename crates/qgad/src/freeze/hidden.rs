@@ -67,7 +67,7 @@ fn uncover(root: &Root, hidden: &Mount) -> io::Result<OwnedFd> {
         let entry = table.entries().iter().find(is_it).ok_or(Errno::ENOENT)?;
         match table.hiding(entry) {
             // The copy of a mount has an id of its own.
-            None => return mounts::open_path_at(root, &entry.mount_point, entry.id, entry.file_system),
+            None => return mounts::open_path(root, &Mount { id: entry.id, is_hidden: false, ..hidden.clone() }),
             // Not even a dead file system is asked before it is unmounted in this way.
             Some(hiding) => umount2(&hiding.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
         }

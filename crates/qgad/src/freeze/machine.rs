@@ -20,7 +20,7 @@ use crate::{
     environment::Environment,
     logging,
     root::Root,
-    storage::{backing, btrfs},
+    storage::{backing, btrfs, mounts},
     util::errno,
 };
 
@@ -123,7 +123,7 @@ fn find(
             backing: &|device| backing::of(&root, device, &look),
             btrfs_id: &|mount| {
                 look(&mount.mount_point);
-                btrfs::id_of(&root, mount)
+                btrfs::id_of(&root, &mounts::open_path_cached(&root, mount).ok()?)
             },
             resolve: &|path| {
                 look(path);

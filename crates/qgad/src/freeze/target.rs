@@ -103,13 +103,19 @@ impl From<OpenFailure> for Error {
 fn open_any(root: &Root, mounts: &[Mount]) -> io::Result<OwnedFd> {
     let visible =
         |kinds| mounts.iter().filter(|mount| !mount.is_hidden).map(move |mount| open_visible(root, mount, kinds));
-    // One that was not hidden may be by now.
+    // One that was not hidden may be by now. So may the path to it lead through a file system that must be asked, and
+    // that a user mounted just now. In the copy of the mount namespace, nobody mounts anything.
     let hidden = mounts
         .iter()
         .take(MAX_HIDDEN)
         .map(|mount| hidden::open(root, mount, |found| open_as(root, found, DIRECTORY_OR_FILE)));
+    // Where no namespace may be made, that is all that is left.
+    let by_asking = mounts
+        .iter()
+        .filter(|mount| !mount.is_hidden)
+        .map(|mount| open_as(root, &mounts::open_path(root, mount)?, DIRECTORY_OR_FILE));
     let mut failure = None;
-    for opened in visible(DIRECTORY).chain(visible(DIRECTORY_OR_FILE)).chain(hidden) {
+    for opened in visible(DIRECTORY).chain(visible(DIRECTORY_OR_FILE)).chain(hidden).chain(by_asking) {
         match opened {
             Ok(descriptor) => return Ok(descriptor),
             Err(error) if is_want_of_resources(&error) => return Err(error),
@@ -120,7 +126,7 @@ fn open_any(root: &Root, mounts: &[Mount]) -> io::Result<OwnedFd> {
 }
 
 fn open_visible(root: &Root, mount: &Mount, kinds: &[SFlag]) -> io::Result<OwnedFd> {
-    open_as(root, &mounts::open_path(root, mount)?, kinds)
+    open_as(root, &mounts::open_path_cached(root, mount)?, kinds)
 }
 
 /// Opens what was found, if it is of a wanted kind.
@@ -134,9 +140,11 @@ fn open_as(root: &Root, found: &OwnedFd, kinds: &[SFlag]) -> io::Result<OwnedFd>
     }
 }
 
-/// That a mount is not where it was to be tried says less than what kept another from being opened.
+/// That a mount is not where it was looked for, or cannot be reached in one way, says less than what kept another from
+/// being opened.
 fn more_telling(earlier: Option<io::Error>, later: io::Error) -> io::Error {
-    earlier.filter(|earlier| earlier.kind() != io::ErrorKind::NotFound).unwrap_or(later)
+    let tells_little = |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock].contains(&error.kind());
+    earlier.filter(|earlier| !tells_little(earlier)).unwrap_or(later)
 }
 
 /// Whether a file system is mounted. In doubt it is.

@@ -2,7 +2,7 @@
 //!
 //! The loop driver tells the device number of its file, and the file's inode. sysfs has the file's path only as it was
 //! once: by now it may be deleted, hidden, or in another mount namespace, and another file may be at that path. So a
-//! path counts only if it leads to the very same file.
+//! path counts only if it leads to the very same file, and no file system needs to be asked for that.
 
 use std::{
     ffi::OsStr,
@@ -74,7 +74,7 @@ fn status(root: &Root, disk: &BlockDevice<'_>, about_to_open: &impl Fn(&Path)) -
 
 /// The mount on which a file is, if that is the one that the driver knows.
 fn mount_of(root: &Root, path: &Path, file: BackingFile) -> Option<u64> {
-    let opened = root.open(path, OFlag::O_PATH).ok()?;
+    let opened = root.open_cached(path, OFlag::O_PATH).ok()?;
     let status = fstat(&opened).ok()?;
     let is_same = (file.device, file.inode) == (status.st_dev, status.st_ino);
     if is_same { id_of_mount(root, &opened) } else { None }

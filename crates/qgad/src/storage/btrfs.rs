@@ -5,7 +5,11 @@
 //! mounted btrfs ([`ids`]), and sysfs lists the devices by that id. Only where a btrfs cannot be asked, because it is
 //! hidden or does not answer, the device that its source names has to do.
 
-use std::{fmt::Write, os::fd::AsFd, path::Path};
+use std::{
+    fmt::Write,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use super::{
     Probes,
@@ -22,12 +26,18 @@ const FILE_SYSTEMS: &str = "/sys/fs/btrfs";
 /// The id of each file system, as sysfs writes it; nothing for one that is no btrfs or cannot be asked.
 pub(crate) fn ids(probes: &Probes, root: &Root, mounts: &[Mount]) -> Vec<Option<String>> {
     let root = root.clone();
-    mounts::ask_visible(probes, None, mounts, |mount| mount.kind == KIND, move |mount| id_of(&root, mount))
+    mounts::ask_visible(
+        probes,
+        None,
+        mounts,
+        |mount| mount.kind == KIND,
+        move |mount| id_of(&root, &mounts::open_path(&root, mount).ok()?),
+    )
 }
 
-/// The id of a mounted btrfs. This may hang as any access to a file system.
-pub(crate) fn id_of(root: &Root, mount: &Mount) -> Option<String> {
-    let opened = mounts::open_found(root, &mounts::open_path(root, mount).ok()?).ok()?;
+/// The id of the btrfs that a file is on, of which there is an attributes-only descriptor.
+pub(crate) fn id_of(root: &Root, found: &OwnedFd) -> Option<String> {
+    let opened = mounts::open_found(root, found).ok()?;
     Some(format_id(sys::btrfs::file_system_id(opened.as_fd()).ok()?))
 }
 

@@ -41,6 +41,7 @@ pub(crate) struct Mount {
     pub(crate) is_hidden: bool,
 }
 
+const FOR_ATTRIBUTES: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW);
 /// The number of an unknown device.
 const UNKNOWN: Number = Number { major: 0, minor: 0 };
 
@@ -116,12 +117,22 @@ pub(crate) fn open_path(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
     if mount.is_hidden {
         return Err(Errno::ENOENT.into());
     }
-    open_path_at(root, &mount.mount_point, mount.id, mount.file_system)
+    check_found(root, mount, root.open(&mount.mount_point, FOR_ATTRIBUTES)?)
 }
 
-/// As [`open_path`], for a mount of which only these facts are known. An id of 0 is unknown.
-pub(crate) fn open_path_at(root: &Root, mount_point: &Path, id: u64, file_system: Number) -> io::Result<OwnedFd> {
-    let found = root.open(mount_point, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+/// As [`open_path`], without waiting for any file system, not even for one that was mounted over the path just now.
+///
+/// # Errors
+/// Those of [`open_path`] and of [`Root::open_cached`].
+pub(crate) fn open_path_cached(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
+    if mount.is_hidden {
+        return Err(Errno::ENOENT.into());
+    }
+    check_found(root, mount, root.open_cached(&mount.mount_point, FOR_ATTRIBUTES)?)
+}
+
+fn check_found(root: &Root, mount: &Mount, found: OwnedFd) -> io::Result<OwnedFd> {
+    let Mount { id, file_system, .. } = *mount;
     // What shows another file system may still be another mount: that of a subvolume has a number of its own.
     let is_it = Number::of_device(fstat(&found)?.st_dev) == Some(file_system)
         || id == 0

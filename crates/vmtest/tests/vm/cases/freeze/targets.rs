@@ -123,7 +123,13 @@ pub(crate) fn stacked_without_a_path(builder: Builder<'_>) -> Result<()> {
     let again = "disk=$(grep ' /mnt/outer ' /proc/mounts | cut -d' ' -f1); umount -l /mnt/outer; \
                  mount -t xfs $disk /mnt/outer";
     check_stack(&mut vm, &mut agent)?;
-    for change in [again, "mount -t tmpfs none /mnt/outer", "umount /mnt/outer; rm /mnt/outer/image"] {
+    for change in [
+        again,
+        "mount -t tmpfs none /mnt/outer",
+        "umount /mnt/outer",
+        &mount_fuse(0, "/mnt/outer"),
+        "umount -l /mnt/outer && kill $(cat /run/fuse.pid) && rm /mnt/outer/image",
+    ] {
         vm.sh(change)?;
         check_stack(&mut vm, &mut agent)?;
     }
