@@ -107,7 +107,7 @@ complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l minimum -d 'Skip 
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l json -d 'Print the `return` of the agent\'s reply as it was received'
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -s h -l help -d 'Print help'
-complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l mount -d 'Freeze only the file system at this mount point; repeatable' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l mount -d 'Freeze only the file system at this mount point, as `qgactl fs` lists it; repeatable' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l lease -d 'End the freeze automatically after this many seconds [default: as qgad is configured; never with qemu-ga]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l run -d 'Run a program on this host, and thaw when it has ended for any reason; its own child processes are neither waited for nor ended'

@@ -54,6 +54,8 @@ pub(crate) enum Failure {
     NoConnection { target: String, error: Errno },
     /// The connection was made, but no agent answered.
     Silent { target: String, waited: Duration },
+    /// The guest has no file system at a mount point that was asked for.
+    NotMounted { path: String },
     /// A command has no result.
     Command { name: String, error: client::Error },
     /// A signal asked for an end.
@@ -71,6 +73,7 @@ impl Failure {
                 client::Error::TimedOut => SILENT,
                 client::Error::Closed | client::Error::Garbled(_) | client::Error::Io(_) => BROKEN,
             },
+            Self::NotMounted { .. } => FAILED,
             Self::Interrupted { signal } => status_of_signal(*signal),
         }
     }
@@ -80,7 +83,7 @@ impl Failure {
         match self {
             Self::NoConnection { .. } | Self::Silent { .. } => true,
             Self::Command { error, .. } => !matches!(error, client::Error::Refused { .. }),
-            Self::Interrupted { .. } => false,
+            Self::NotMounted { .. } | Self::Interrupted { .. } => false,
         }
     }
 
@@ -123,6 +126,9 @@ impl Failure {
                 }
                 _ => "",
             },
+            Self::NotMounted { .. } => {
+                "On the host: `qgactl fs` lists the mount points; a file system with several has the first one there."
+            }
             Self::Interrupted { .. } => "",
         }
     }
@@ -137,6 +143,7 @@ impl fmt::Display for Failure {
             Self::Silent { target, waited } => {
                 write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())
             }
+            Self::NotMounted { path } => write!(formatter, "no file system of the guest is listed at {path}"),
             Self::Command { name, error } => write!(formatter, "{name}: {error}"),
             Self::Interrupted { .. } => formatter.write_str("interrupted"),
         }

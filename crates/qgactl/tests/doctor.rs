@@ -117,6 +117,29 @@ fn a_frozen_guest_is_status_1() {
 }
 
 #[test]
+fn a_file_system_whose_disk_is_gone_is_named() {
+    let agent = Agent::scripted(|request| {
+        Some(match request["execute"].as_str()? {
+            "guest-info" => info(true),
+            "guest-fsfreeze-status" => THAWED.into(),
+            "guest-get-fsinfo" => concat!(
+                r#"{"return": [{"name": "8:0", "mountpoint": "/mnt/dying", "type": "ext4", "disk": []}, "#,
+                r#"{"name": "dm-0", "mountpoint": "/", "type": "ext4", "disk": []}]}"#
+            )
+            .into(),
+            _ => r#"{"return": {}}"#.into(),
+        })
+    });
+    let outcome = agent.qgactl(&["doctor"]);
+    check(
+        &outcome,
+        0,
+        &["no disk     /mnt/dying (ext4 on device 8:0): if its disk is gone", "nothing else is wrong\n"],
+    );
+    assert_eq!(String::from_utf8_lossy(&outcome.stdout).matches("no disk").count(), 1);
+}
+
+#[test]
 fn an_agent_that_cannot_tell_its_commands_is_status_1() {
     let answer = |_: &Value| Some(r#"{"error": {"class": "CommandNotFound", "desc": "no guest-info"}}"#.to_owned());
     check(&Agent::scripted(answer).qgactl(&["doctor"]), 1, &["commands    cannot be listed: no guest-info\n"]);

@@ -24,7 +24,13 @@ const LEASE_ENDED: &str = concat!(
     r#"what was copied since then may be inconsistent"}}"#
 );
 
-/// A guest that notes what it is asked for.
+/// Two file systems, at `/a` and `/b c`.
+const FILE_SYSTEMS: &str = concat!(
+    r#"{"return": [{"name": "vda", "mountpoint": "/a", "type": "ext4", "disk": []}, "#,
+    r#"{"name": "vdb", "mountpoint": "/b c", "type": "xfs", "disk": []}]}"#
+);
+
+/// A guest that notes what it is asked for, except its file systems.
 struct Guest {
     agent: Agent,
     asked: Arc<Mutex<Vec<String>>>,
@@ -40,6 +46,9 @@ impl Guest {
         let mut counts = [0; 2];
         let agent = Agent::scripted(move |request| {
             let command = request["execute"].as_str().unwrap().replace("guest-fsfreeze-", "");
+            if command == "guest-get-fsinfo" {
+                return Some(FILE_SYSTEMS.into());
+            }
             let is_thaw = command == "thaw";
             log.lock().unwrap().push(match request["arguments"].to_string() {
                 arguments if arguments == "{}" => command,
@@ -82,6 +91,29 @@ fn a_freeze_says_how_much_it_froze() {
     guest.agent.qgactl(&["freeze", "--mount", "/a", "--mount", "/b c", "--lease", "1"]).success();
     let expected = r#"freeze, freeze {"lease":60}, freeze-list {"lease":1,"mountpoints":["/a","/b c"]}"#;
     assert_eq!(guest.asked(), expected);
+}
+
+#[test]
+fn a_mount_point_is_named_as_the_agent_lists_it_and_refused_if_it_does_not() {
+    let guest = Guest::new(TWO, TWO);
+    guest.agent.qgactl(&["freeze", "--mount", "//a/", "--mount=/b c/."]).success();
+    let refused = guest.agent.qgactl(&["freeze", "--mount", "/a", "--mount", "/nowhere"]);
+    refused.check(1, "no file system of the guest is listed at /nowhere");
+    refused.check(1, "`qgactl fs`");
+    let outcome = guest.agent.qgactl(&["freeze", "--mount", "/a/b", "--run", "--", "touch", "must-not-be-run"]);
+    outcome.check(125, "listed at /a/b");
+    assert_eq!(guest.asked(), r#"freeze-list {"mountpoints":["/a","/b c"]}"#);
+}
+
+#[test]
+fn an_agent_that_lists_no_file_systems_is_given_the_names_as_they_are() {
+    let agent = Agent::scripted(|request| {
+        Some(match request["execute"].as_str()? {
+            "guest-get-fsinfo" => r#"{"error": {"class": "CommandNotFound", "desc": "disabled"}}"#.into(),
+            _ => format!(r#"{{"return": {}}}"#, request["arguments"]["mountpoints"].as_array()?.len()),
+        })
+    });
+    assert_eq!(agent.qgactl(&["freeze", "--mount", "/a/"]).success(), "1 file system is frozen\n");
 }
 
 #[test]

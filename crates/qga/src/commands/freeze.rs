@@ -61,7 +61,7 @@ impl Command for Freeze {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FreezeList {
-    /// Mount points; all file systems unless given. A path where nothing is mounted is passed over.
+    /// Mount points, or paths to them; all file systems unless given. A path where nothing is mounted is passed over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mountpoints: Option<Vec<String>>,
     /// As that of guest-fsfreeze-freeze.

@@ -19,7 +19,7 @@ impl Command for GetFsinfo {
     type Reply = Vec<FileSystem>;
 }
 
-/// A mounted file system. The sizes are absent when it does not answer in time.
+/// A mounted file system. The sizes are absent when it does not answer in time, or another mount hides it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]

@@ -1,7 +1,8 @@
 //! `qgactl doctor`: diagnoses the path from this host to a working agent.
 //!
 //! It checks from the near end to the far one, and stops at the first failure: the socket's path, the connection, an
-//! answer, the agent's commands, whether file systems are frozen, and which commands are refused for which reason.
+//! answer, the agent's commands, whether file systems are frozen, which commands are refused for which reason, and
+//! which mounted file systems have no disk: where that is because it is gone, qgad passes them over in a freeze.
 //! Nothing changes in the guest: a command that is reported as disabled is called with an argument that no command has.
 
 use std::{
@@ -22,6 +23,7 @@ use qga::{
         SPECS,
         freeze::{FreezeState, FreezeStatus},
         session::{self, AgentInfo},
+        storage::GetFsinfo,
     },
 };
 use serde_json::value::RawValue;
@@ -36,6 +38,8 @@ const NO_ARGUMENT: &str = "qgactl-doctor";
 
 /// Part of the error with which an agent refuses a command because file systems are frozen.
 const FROZEN: &str = "the agent is in frozen state";
+
+const LEFT_OUT: &str = "qgad leaves it out of a freeze; unmount it";
 
 const WHERE_RULES_STAND: &str = "            \
 in the guest: /etc/qemu/qemu-ga.conf, the agent's options -b and -a, /etc/sysconfig/qemu-ga; \
@@ -76,7 +80,10 @@ impl Subcommand for Doctor {
         if is_frozen {
             return Ok(ExitCode::FAILURE);
         }
-        print(if refusals.is_empty() { "nothing is wrong\n" } else { "nothing else is wrong\n" })?;
+        let without_disk = describe_without_disk(&mut agent)?;
+        print(&without_disk)?;
+        let is_well = refusals.is_empty() && without_disk.is_empty();
+        print(if is_well { "nothing is wrong\n" } else { "nothing else is wrong\n" })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -144,6 +151,28 @@ fn describe_refusals(refusals: &Refusals) -> String {
         text += WHERE_RULES_STAND;
     }
     text
+}
+
+/// The file systems whose device the guest's kernel does not have. Agents tell its numbers instead of its name then.
+fn describe_without_disk(agent: &mut Agent) -> Result<String, Failure> {
+    let file_systems = match agent.call(&GetFsinfo {}) {
+        Ok(file_systems) => file_systems,
+        // Why it is refused has been told.
+        Err(Failure::Command { error: Error::Refused { .. }, .. }) => return Ok(String::new()),
+        Err(failure) => return Err(failure),
+    };
+    let mut text = String::new();
+    for one in file_systems.iter().filter(|one| one.disk.is_empty() && is_device_number(&one.name)) {
+        let (mount_point, kind, number) = (piece(&one.mountpoint), piece(&one.kind), &one.name);
+        let _ =
+            writeln!(text, "no disk     {mount_point} ({kind} on device {number}): if its disk is gone, {LEFT_OUT}");
+    }
+    Ok(text)
+}
+
+fn is_device_number(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.split_once(':').is_some_and(|(major, minor)| is_number(major) && is_number(minor))
 }
 
 fn why_refused(agent: &mut Agent, name: &str) -> Result<String, Failure> {

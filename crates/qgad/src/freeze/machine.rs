@@ -1,7 +1,8 @@
 //! The real machine, on which file systems are frozen.
 //!
 //! Finding and opening file systems may hang on a mount point below a dead network file system, so both are bounded
-//! calls.
+//! calls. A freeze needs every file system that it is for, except those whose device is gone; a thaw takes what it can
+//! get.
 
 use std::{os::fd::BorrowedFd, path::Path, sync::Arc, time::Instant};
 
@@ -13,10 +14,16 @@ use super::{
     bounded_call::{BoundedCall, Progress},
     fuse, guard,
     parts::Duty,
-    plan::{Candidate, Exclude, candidates},
-    target::{Kernel, Target, mount_of, mount_of_descriptor},
+    plan::{Exclude, Questions, candidates},
+    target::{Kernel, Target},
 };
-use crate::{environment::Environment, logging, root::Root, storage::mounts, util::errno};
+use crate::{
+    environment::Environment,
+    logging,
+    root::Root,
+    storage::{backing, btrfs, mounts},
+    util::errno,
+};
 
 /// The machine, as the administrator's settings want it to be treated.
 #[derive(Debug)]
@@ -39,11 +46,11 @@ pub(crate) struct RealMachine {
 
 impl Machine for RealMachine {
     fn find(&self, named: Option<&[String]>, deadline: Instant) -> Result<Vec<Target>, Error> {
-        find(&self.search, &self.root, &self.exclude, named, deadline)
+        find(&self.search, &self.root, &self.exclude, named, Purpose::Freeze, deadline)
     }
 
     fn find_all(&self, deadline: Instant) -> Result<Vec<Target>, Error> {
-        find(&self.search, &self.root, &Exclude::default(), None, deadline)
+        find(&self.search, &self.root, &Exclude::default(), None, Purpose::Thaw, deadline)
     }
 
     fn operations(&self) -> Arc<dyn Operations> {
@@ -91,7 +98,7 @@ impl Machine for RealMachine {
 
 /// Whether a file is on one of these file systems, or might be.
 fn is_on(root: &Root, file: BorrowedFd<'_>, targets: &[Arc<Target>]) -> bool {
-    let (Some(mount), Ok(mounts)) = (mount_of_descriptor(root, file), mounts::all(root)) else { return true };
+    let (Some(mount), Ok(mounts)) = (mounts::id_of_mount(root, file), mounts::all(root)) else { return true };
     let file_systems = mounts.iter().filter(|one| one.id == mount).map(|one| one.file_system);
     file_systems.into_iter().any(|one| targets.iter().any(|target| target.file_system == one))
 }
@@ -101,28 +108,61 @@ pub(super) fn lock_memory() -> nix::Result<()> {
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
 }
 
+/// What file systems are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// All must be found, except those of which no device is left: nothing of them can be copied any more.
+    Freeze,
+    /// As many as possible: one that is frozen and out of reach must not keep the others frozen.
+    Thaw,
+}
+
 /// Finds and opens, within bounds.
 fn find(
     bounded_call: &BoundedCall,
     root: &Root,
     exclude: &Exclude,
     named: Option<&[String]>,
+    purpose: Purpose,
     deadline: Instant,
 ) -> Result<Vec<Target>, Error> {
     let (root, exclude, named) = (root.clone(), exclude.clone(), named.map(<[String]>::to_vec));
     let work = move |progress: &Progress| {
         let look = |path: &Path| progress.tell(format!("open {}", path.display()));
-        let mount_of = |path: &Path| {
-            look(path);
-            mount_of(&root, path)
+        let questions = Questions {
+            backing: &|device| backing::of(&root, device, &look),
+            btrfs_id: &|mount| {
+                look(&mount.mount_point);
+                btrfs::id_of(&root, &mounts::open_path_cached(&root, mount).ok()?)
+            },
+            resolve: &|path| {
+                look(path);
+                root.resolve(path).ok()
+            },
         };
-        let candidates = candidates(&root, &exclude, named.as_deref(), mount_of)?;
-        let open = |candidate| {
-            look(Candidate::mount_point(candidate));
-            Target::open(&root, candidate)
-        };
-        let opened: Result<Vec<_>, _> = candidates.iter().map(open).collect();
-        Ok(opened?.into_iter().flatten().collect())
+        let mut candidates = candidates(&root, &exclude, named.as_deref(), &questions)?;
+        if purpose == Purpose::Freeze {
+            candidates.retain(|candidate| {
+                let is_lost = candidate.has_lost_its_devices(&root, &questions);
+                if is_lost {
+                    log::warn!("{} is not frozen: its device is gone", candidate.mount_point().display());
+                }
+                !is_lost
+            });
+        }
+        let mut targets = Vec::new();
+        for candidate in &candidates {
+            look(candidate.mount_point());
+            match Target::open(&root, candidate) {
+                Ok(Some(target)) => targets.push(target),
+                Ok(None) => log::warn!("{} is not mounted any more", candidate.mount_point().display()),
+                Err(failure) if purpose == Purpose::Freeze || failure.is_want_of_resources() => {
+                    return Err(failure.into());
+                }
+                Err(failure) => log::warn!("{}; it is not thawed", Error::from(failure).desc),
+            }
+        }
+        Ok(targets)
     };
     bounded_call.run("open /proc/self/mountinfo", deadline, work)?
 }

@@ -19,6 +19,7 @@ mod bounded_call;
 mod deferred;
 mod fuse;
 mod guard;
+mod hidden;
 mod hooks;
 mod leftovers;
 mod machine;

@@ -4,8 +4,12 @@
 //! such as a file system in a loop image before the one that holds the image, also through device mapper, RAID and
 //! btrfs: otherwise writing back the upper one would wait for the lower one. Next, a file system that is mounted on
 //! another one is frozen before it. Apart from that the last mounted is frozen first, as in qemu-ga. Thawing has the
-//! reverse order. File systems that the configuration excludes, by mount point or type, are left out even if a host
-//! names them.
+//! reverse order. What stands on a file whose file system is not known, such as an image on a subvolume that is mounted
+//! nowhere, is frozen before all others.
+//!
+//! File systems that the configuration excludes, by mount point or type, are left out even if a host names them. A name
+//! is a path to a mount point, as people write it: with slashes and dots too many, or through symbolic links. Names that
+//! lead to no such file system, and types that the kernel cannot freeze, are told in the log.
 
 use std::{
     collections::{BinaryHeap, HashMap, HashSet},
@@ -18,7 +22,10 @@ use qga::wire::message::Error;
 use crate::{
     root::Root,
     storage::{
+        backing::Backing,
+        btrfs,
         device::{BlockDevice, Number},
+        mount_table::{Entry, MountTable, OF_PROCESS},
         mounts::{self, Mount},
     },
     util::glob::Globs,
@@ -27,13 +34,25 @@ use crate::{
 /// Deepest stack of devices that is looked through: more than anybody builds, and an end to what makes no sense.
 const MAX_DEPTH: usize = 16;
 
+/// Types of file systems on disks or flash that have no block device in the kernel's lists, and that no kernel can
+/// freeze: their drivers lack the operation.
+const UNFREEZABLE: [&str; 3] = ["zfs", "ubifs", "jffs2"];
+
 /// A file system that can be frozen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// Where it is mounted, in the order of mounting; the first place is the one it is known by.
+    /// Where it is mounted, in the order of mounting; it is known by the first mount point.
     pub(crate) mounts: Vec<Mount>,
-    /// Whether a host asked for this one, by name.
-    pub(crate) is_named: bool,
+}
+
+/// What the plan asks about what is on a disk. Each may hang, and each is one of the machine's or of a test.
+pub(crate) struct Questions<'a> {
+    /// What a loop device stands on.
+    pub(crate) backing: &'a dyn Fn(&BlockDevice<'_>) -> Option<Backing>,
+    /// The id of a btrfs.
+    pub(crate) btrfs_id: &'a dyn Fn(&Mount) -> Option<String>,
+    /// The absolute path without symbolic links.
+    pub(crate) resolve: &'a dyn Fn(&Path) -> Option<PathBuf>,
 }
 
 /// File systems that are never frozen.
@@ -57,37 +76,105 @@ impl Exclude {
 }
 
 impl Candidate {
-    /// The place it is known by.
+    /// The mount point that it is known by.
     pub(crate) fn mount_point(&self) -> &Path {
         &self.mounts[0].mount_point
     }
 
-    /// On the wire a place is text; bytes that are none became replacement characters when it was told.
-    fn is_mounted_at(&self, name: &str) -> bool {
-        self.mounts.iter().any(|mount| mount.mount_point.to_string_lossy() == name)
+    /// The number of the file system.
+    pub(crate) fn file_system(&self) -> Number {
+        self.mounts[0].file_system
+    }
+
+    /// Whether it is sure that the kernel has removed its last device, although it is still mounted.
+    pub(crate) fn has_lost_its_devices(&self, root: &Root, questions: &Questions<'_>) -> bool {
+        match self.is_btrfs() {
+            true => self.btrfs_id(questions).is_some_and(|id| btrfs::is_gone(root, &id)),
+            false => BlockDevice::is_gone(root, self.mounts[0].device),
+        }
+    }
+
+    /// All of its devices.
+    fn devices<'a>(&self, root: &'a Root, questions: &Questions<'_>) -> Vec<BlockDevice<'a>> {
+        let device = self.mounts[0].device;
+        match self.is_btrfs() {
+            true => btrfs::devices(root, self.btrfs_id(questions).as_deref(), device),
+            false => BlockDevice::by_number(root, device).into_iter().collect(),
+        }
+    }
+
+    fn is_btrfs(&self) -> bool {
+        self.mounts[0].kind == btrfs::KIND
+    }
+
+    fn btrfs_id(&self, questions: &Questions<'_>) -> Option<String> {
+        self.mounts.iter().filter(|mount| !mount.is_hidden).find_map(questions.btrfs_id)
+    }
+
+    /// Paths are compared by their components. On the wire they are text: bytes that are none were told as replacement
+    /// characters.
+    fn is_mounted_at(&self, path: &Path) -> bool {
+        self.mounts
+            .iter()
+            .any(|mount| mount.mount_point == path || Path::new(&*mount.mount_point.to_string_lossy()) == path)
     }
 }
 
-/// The file systems to freeze, first to last: those mounted at one of the named places, or all.
-///
-/// `mount_of` tells the number of the mount on which a file is.
+/// The file systems to freeze, first to last: those mounted at one of the named mount points, or all.
 pub(crate) fn candidates(
     root: &Root,
     exclude: &Exclude,
     named: Option<&[String]>,
-    mount_of: impl Fn(&Path) -> Option<u64>,
+    questions: &Questions<'_>,
 ) -> Result<Vec<Candidate>, Error> {
     let mut candidates = gather(mounts::all(root)?);
+    match named {
+        Some(named) => keep_named(&mut candidates, named, questions),
+        None => warn_of_unfreezable(root),
+    }
     candidates.retain(|candidate| !exclude.covers(candidate));
-    if let Some(named) = named {
-        candidates.retain(|candidate| named.iter().any(|name| candidate.is_mounted_at(name)));
-    }
-    for candidate in &mut candidates {
-        candidate.is_named = named.is_some();
-    }
-    let order = order(candidates.len(), &stacked(root, &candidates, mount_of), &nested(&candidates));
+    let order = order(candidates.len(), &stacked(root, &candidates, questions), &nested(&candidates));
     let mut candidates: Vec<_> = candidates.into_iter().map(Some).collect();
     Ok(order.into_iter().filter_map(|index| candidates[index].take()).collect())
+}
+
+fn keep_named(candidates: &mut Vec<Candidate>, named: &[String], questions: &Questions<'_>) {
+    let mut is_wanted = vec![false; candidates.len()];
+    let mut unknown = Vec::new();
+    for name in named {
+        let at = |path: &Path| candidates.iter().position(|candidate| candidate.is_mounted_at(path));
+        let path = Path::new(name);
+        let found = at(path).or_else(|| {
+            // A relative path would begin at the agent's working directory.
+            let absolute = path.is_absolute().then_some(path)?;
+            at(&(questions.resolve)(absolute)?)
+        });
+        match found {
+            Some(index) => is_wanted[index] = true,
+            None => unknown.push(name),
+        }
+    }
+    if let [first, others @ ..] = &unknown[..] {
+        // A host's text may contain anything.
+        log::warn!("no file system that can be frozen is mounted at {first:?}{}", and_more(others.len()));
+    }
+    let mut is_wanted = is_wanted.into_iter();
+    candidates.retain(|_| is_wanted.next().unwrap_or(false));
+}
+
+fn warn_of_unfreezable(root: &Root) {
+    let Ok(table) = MountTable::read(root, OF_PROCESS) else { return };
+    for kind in UNFREEZABLE {
+        let of_kind: Vec<&Entry> = table.entries().iter().filter(|entry| entry.kind == kind).collect();
+        if let [first, others @ ..] = &of_kind[..] {
+            let (mount_point, more) = (first.mount_point.display(), and_more(others.len()));
+            log::warn!("{kind} is not frozen, at {mount_point}{more}: the kernel cannot freeze it");
+        }
+    }
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" and {count} more") }
 }
 
 /// The mounts of each file system, in the order of their first ones.
@@ -100,24 +187,38 @@ fn gather(mounts: Vec<Mount>) -> Vec<Candidate> {
             Some(&index) if is_known => candidates[index].mounts.push(mount),
             _ => {
                 indices.insert(mount.file_system, candidates.len());
-                candidates.push(Candidate { mounts: vec![mount], is_named: false });
+                candidates.push(Candidate { mounts: vec![mount] });
             }
         }
     }
     candidates
 }
 
-/// Which candidate, by its index, stands on which other one, in a file of its own.
-fn stacked(root: &Root, candidates: &[Candidate], mount_of: impl Fn(&Path) -> Option<u64>) -> Vec<(usize, usize)> {
+/// What candidates, by their index, stand on in files of these.
+#[derive(Debug, Default)]
+struct Stacks {
+    /// Above, and below.
+    pairs: Vec<(usize, usize)>,
+    /// What may stand on any other one.
+    on_unknown: Vec<usize>,
+}
+
+fn stacked(root: &Root, candidates: &[Candidate], questions: &Questions<'_>) -> Stacks {
     let by_mount = by_mount(candidates);
-    let mut pairs = Vec::new();
+    let by_number: HashMap<_, _> =
+        candidates.iter().enumerate().map(|(index, one)| (one.file_system(), index)).collect();
+    let mut stacks = Stacks::default();
     for (above, candidate) in candidates.iter().enumerate() {
-        for file in images_below(root, &candidate.mounts[0]) {
-            let below = mount_of(&file).and_then(|mount| by_mount.get(&mount).copied());
-            pairs.extend(below.map(|below| (above, below)));
+        for backing in files_below(root, candidate, questions) {
+            let by_number = backing.file_system.and_then(|number| by_number.get(&number));
+            match by_number.or_else(|| by_mount.get(&backing.mount?)) {
+                Some(&below) => stacks.pairs.push((above, below)),
+                // Even a mount that is known may stand on any other one, as an overlay does.
+                None => stacks.on_unknown.push(above),
+            }
         }
     }
-    pairs
+    stacks
 }
 
 /// Which candidate is mounted on which other one.
@@ -133,54 +234,69 @@ fn by_mount(candidates: &[Candidate]) -> HashMap<u64, usize> {
     pairs.flat_map(|(index, one)| one.mounts.iter().map(move |mount| (mount.id, index))).collect()
 }
 
+/// A file that holds a part of a file system.
+struct FileBelow {
+    file_system: Option<Number>,
+    mount: Option<u64>,
+}
+
 /// The files that hold a part of a file system, behind any number of devices made of devices.
-fn images_below(root: &Root, mount: &Mount) -> Vec<PathBuf> {
+fn files_below(root: &Root, candidate: &Candidate, questions: &Questions<'_>) -> Vec<FileBelow> {
     let mut files = Vec::new();
     let mut seen = HashSet::new();
-    let mut level: Vec<_> = BlockDevice::by_number(root, mount.device).into_iter().collect();
-    if mount.kind == "btrfs" {
-        level =
-            level.iter().flat_map(|device| btrfs_devices(root, &device.name())).chain(level.iter().cloned()).collect();
-    }
+    let mut level = candidate.devices(root, questions);
     for _ in 0..MAX_DEPTH {
         level.retain(|device| seen.insert(device.path().to_owned()));
-        files.extend(level.iter().filter_map(BlockDevice::image));
-        level = level.iter().filter_map(BlockDevice::underlying).flatten().collect();
+        let mut next: Vec<_> = level.iter().filter_map(BlockDevice::underlying).flatten().collect();
+        for device in &level {
+            match (questions.backing)(device) {
+                Some(Backing::Device(number)) => next.extend(BlockDevice::by_number(root, number)),
+                Some(Backing::File { file_system, mount }) => files.push(FileBelow { file_system, mount }),
+                None => {}
+            }
+        }
+        level = next;
     }
     files
 }
 
-/// All devices of the btrfs that has the named one.
-fn btrfs_devices<'a>(root: &'a Root, name: &str) -> Vec<BlockDevice<'a>> {
-    let directories = root.names("/sys/fs/btrfs").unwrap_or_default();
-    for directory in directories.iter().map(|id| Path::new("/sys/fs/btrfs").join(id).join("devices")) {
-        let names = root.names(&directory).unwrap_or_default();
-        if names.iter().any(|one| one == name) {
-            return names.iter().filter_map(|name| BlockDevice::by_link(root, &directory.join(name))).collect();
-        }
-    }
-    Vec::new()
-}
-
-/// Indices in an order in which the first of each pair comes before the second, and the last of all first where no pair
-/// says otherwise. A pair that contradicts earlier ones is passed over; those of `stacked` are the earlier ones.
-fn order(count: usize, stacked: &[(usize, usize)], nested: &[(usize, usize)]) -> Vec<usize> {
+/// Indices in an order in which the first of each pair comes before the second. Where no pair says otherwise, what may
+/// stand on any other one comes first, and then the last of all. A pair that contradicts earlier ones is passed over;
+/// those of `stacks` are the earlier ones.
+fn order(count: usize, stacks: &Stacks, nested: &[(usize, usize)]) -> Vec<usize> {
     let mut behind = vec![Vec::new(); count];
-    let mut in_front = vec![0_usize; count];
-    for &(above, below) in stacked.iter().chain(nested) {
+    for &(above, below) in stacks.pairs.iter().chain(nested) {
         if !leads(&behind, below, above) {
             behind[above].push(below);
-            in_front[below] += 1;
         }
     }
-    let mut ready: BinaryHeap<_> = (0..count).filter(|&index| in_front[index] == 0).collect();
+    let mut is_urgent = vec![false; count];
+    for &index in &stacks.on_unknown {
+        is_urgent[index] = true;
+    }
+    // What comes before something urgent is urgent as well.
+    for index in topological(&behind, &is_urgent).into_iter().rev() {
+        is_urgent[index] |= behind[index].iter().any(|&below| is_urgent[below]);
+    }
+    topological(&behind, &is_urgent)
+}
+
+/// Indices in an order in which each comes before those behind it; of those that may come next, the urgent ones and
+/// then the last one.
+fn topological(behind: &[Vec<usize>], is_urgent: &[bool]) -> Vec<usize> {
+    let mut in_front = vec![0_usize; behind.len()];
+    for &below in behind.iter().flatten() {
+        in_front[below] += 1;
+    }
+    let key = |index: usize| (is_urgent[index], index);
+    let mut ready: BinaryHeap<_> = (0..behind.len()).filter(|&index| in_front[index] == 0).map(key).collect();
     let mut order = Vec::new();
-    while let Some(index) = ready.pop() {
+    while let Some((_, index)) = ready.pop() {
         order.push(index);
         for &below in &behind[index] {
             in_front[below] -= 1;
             if in_front[below] == 0 {
-                ready.push(below);
+                ready.push(key(below));
             }
         }
     }
@@ -215,19 +331,36 @@ proc/self/mountinfo:
 sys/dev/block/8:1 -> ../../devices/pci0000:00/block/sda/sda1
 sys/devices/pci0000:00/block/sda/sda1/uevent: DEVTYPE=partition
 sys/dev/block/7:0 -> ../../devices/virtual/block/loop0
-sys/devices/virtual/block/loop0/loop/backing_file: /image
 sys/dev/block/7:1 -> ../../devices/virtual/block/loop1
-sys/devices/virtual/block/loop1/loop/backing_file: /outer/image
 ";
 
-    /// In the order of freezing, the place that each file system is known by. A file is on the mount that `files` says.
-    fn check(tree: &str, exclude: &[&str], named: Option<&[&str]>, files: &[(&str, u64)], expected: &[&str]) {
+    /// A file on this mount, of which the driver tells nothing.
+    fn on_mount(id: u64) -> Backing {
+        Backing::File { file_system: None, mount: Some(id) }
+    }
+
+    /// A file on the file system with this number.
+    fn on_file_system(major: u32, minor: u32) -> Backing {
+        Backing::File { file_system: Some(Number { major, minor }), mount: None }
+    }
+
+    /// In the order of freezing, the mount point that each file system is known by. Loop devices stand on what
+    /// `backings` says.
+    fn check(tree: &str, exclude: &[&str], named: Option<&[&str]>, backings: &[(&str, Backing)], expected: &[&str]) {
         let (root, _directory) = Root::from_text(tree);
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         let named = named.map(owned);
-        let mount_of = |path: &Path| files.iter().find(|(file, _)| Path::new(file) == path).map(|(_, mount)| *mount);
-        let found = candidates(&root, &Exclude::new(owned(exclude)), named.as_deref(), mount_of).unwrap();
-        let mount_points: Vec<_> = found.iter().map(|one| one.mount_point().to_str().unwrap()).collect();
+        let backing = |device: &BlockDevice<'_>| {
+            let name = device.disk().name();
+            backings.iter().find(|(device, _)| *device == name).map(|(_, backing)| *backing)
+        };
+        let questions = Questions {
+            backing: &backing,
+            btrfs_id: &|_| Some("1234".into()),
+            resolve: &|path| root.resolve(path).ok(),
+        };
+        let found = candidates(&root, &Exclude::new(owned(exclude)), named.as_deref(), &questions).unwrap();
+        let mount_points: Vec<_> = found.iter().map(|one| one.mount_point().to_string_lossy()).collect();
         assert_eq!(mount_points, expected);
     }
 
@@ -263,8 +396,9 @@ sys/devices/virtual/block/loop1/loop/backing_file: /outer/image
 
     #[test]
     fn an_image_is_frozen_before_the_file_system_that_holds_it() {
-        let files = [("/image", 20), ("/outer/image", 21)];
-        check(LOOPS, &[], None, &files, &["/outer/inner", "/outer", "/"]);
+        let expected = ["/outer/inner", "/outer", "/"];
+        check(LOOPS, &[], None, &[("loop0", on_mount(20)), ("loop1", on_mount(21))], &expected);
+        check(LOOPS, &[], None, &[("loop0", on_file_system(8, 1)), ("loop1", on_file_system(7, 0))], &expected);
     }
 
     #[test]
@@ -274,11 +408,10 @@ proc/self/mountinfo:
 | 21 20 7:0 / /mnt rw - ext4 /dev/loop0 rw
 | 23 21 8:2 / /mnt/data rw - ext4 /dev/sda2 rw
 sys/dev/block/7:0 -> ../../devices/virtual/block/loop0
-sys/devices/virtual/block/loop0/loop/backing_file: /mnt/data/image
 sys/dev/block/8:2 -> ../../devices/pci0000:00/block/sda/sda2
 sys/devices/pci0000:00/block/sda/sda2/uevent: DEVTYPE=partition
 ";
-        check(tree, &[], None, &[("/mnt/data/image", 23)], &["/mnt", "/mnt/data"]);
+        check(tree, &[], None, &[("loop0", on_mount(23))], &["/mnt", "/mnt/data"]);
         check(tree, &[], None, &[], &["/mnt/data", "/mnt"]);
     }
 
@@ -292,27 +425,73 @@ sys/dev/block/253:1 -> ../../devices/virtual/block/dm-1
 sys/devices/virtual/block/dm-1/slaves/md0 -> ../../md0
 sys/devices/virtual/block/md0/slaves/loop3p1 -> ../../loop3/loop3p1
 sys/devices/virtual/block/loop3/loop3p1/uevent: DEVTYPE=partition
-sys/devices/virtual/block/loop3/loop/backing_file: /below/image
 ";
-        check(tree, &[], None, &[("/below/image", 31)], &["/top", "/below"]);
+        check(tree, &[], None, &[("loop3", on_mount(31))], &["/top", "/below"]);
+    }
+
+    #[test]
+    fn a_loop_device_may_stand_on_another_one() {
+        let tree = "\
+proc/self/mountinfo:
+| 30 1 7:1 / /top rw - ext4 /dev/loop1 rw
+| 31 1 8:2 / /below rw - ext4 /dev/sda2 rw
+sys/dev/block/7:1 -> ../../devices/virtual/block/loop1
+sys/dev/block/7:0 -> ../../devices/virtual/block/loop0
+";
+        let loop0 = Backing::Device(Number { major: 7, minor: 0 });
+        check(tree, &[], None, &[("loop1", loop0), ("loop0", on_file_system(8, 2))], &["/top", "/below"]);
+        check(tree, &[], None, &[], &["/below", "/top"]);
+    }
+
+    #[test]
+    fn what_stands_on_an_unknown_file_system_is_frozen_first() {
+        let unknown = Backing::File { file_system: Some(Number { major: 0, minor: 77 }), mount: None };
+        let tree = "\
+proc/self/mountinfo:
+| 29 1 7:2 / /over rw - ext4 /dev/loop2 rw
+| 30 1 7:1 / /top rw - ext4 /dev/loop1 rw
+| 31 1 0:44 / /pool rw - btrfs /dev/sda2 rw
+| 32 1 8:3 / /other rw - ext4 /dev/sda3 rw
+sys/dev/block/7:1 -> ../../devices/virtual/block/loop1
+sys/dev/block/7:2 -> ../../devices/virtual/block/loop2
+";
+        check(tree, &[], None, &[("loop1", unknown)], &["/top", "/other", "/pool", "/over"]);
+        // What stands on that one comes before it all the same.
+        let backings = [("loop1", unknown), ("loop2", on_file_system(7, 1))];
+        check(tree, &[], None, &backings, &["/over", "/top", "/other", "/pool"]);
+        let on_overlay = Backing::File { file_system: Some(Number { major: 0, minor: 50 }), mount: Some(99) };
+        check(tree, &[], None, &[("loop1", on_overlay)], &["/top", "/other", "/pool", "/over"]);
     }
 
     #[test]
     fn a_btrfs_stands_on_all_of_its_devices() {
         let tree = "\
 proc/self/mountinfo:
-| 30 1 0:44 / /pool rw - btrfs /dev/loop0 rw
+| 30 1 0:44 / /pool rw - btrfs /dev/root rw
 | 31 1 8:2 / /a rw - ext4 /dev/sda2 rw
-dev/loop0: stands for the node
 sys/fs/btrfs/1234/devices/loop0 -> ../../../../devices/virtual/block/loop0
 sys/fs/btrfs/1234/devices/loop1 -> ../../../../devices/virtual/block/loop1
 sys/devices/virtual/block/loop0/uevent: DEVTYPE=disk
-sys/devices/virtual/block/loop1/loop/backing_file: /a/second
+sys/devices/virtual/block/loop1/uevent: DEVTYPE=disk
 ";
-        let (root, _directory) = Root::from_text(tree);
-        let devices = btrfs_devices(&root, "loop0");
-        let images: Vec<_> = devices.iter().filter_map(BlockDevice::image).collect();
-        assert_eq!(images, [Path::new("/a/second")]);
+        check(tree, &[], None, &[("loop1", on_mount(31))], &["/pool", "/a"]);
+        check(tree, &[], None, &[], &["/a", "/pool"]);
+    }
+
+    #[test]
+    fn names_are_read_as_people_write_them() {
+        let tree = mounts(&[
+            "20 1 8:1 / / rw - ext4 /dev/sda1 rw",
+            "21 20 8:2 / /mnt/s rw - xfs /dev/sda2 rw",
+            "22 20 8:3 / /mnt/odd\\377 rw - xfs /dev/sda3 rw",
+        ]) + "mnt/s/file: on it\nlink -> mnt/s\n";
+        for name in ["/mnt/s", "/mnt/s/", "//mnt/s", "/mnt/s/.", "/mnt/./s", "/link", "/mnt/../link/"] {
+            check(&tree, &[], Some(&[name]), &[], &["/mnt/s"]);
+        }
+        for name in ["", "mnt/s", "/mnt", "/mnt/s/file", "/absent", "/mnt/S", "."] {
+            check(&tree, &[], Some(&[name]), &[], &[]);
+        }
+        check(&tree, &[], Some(&["/mnt/odd\u{FFFD}", "//"]), &[], &["/mnt/odd\u{FFFD}", "/"]);
     }
 
     #[test]
@@ -329,8 +508,12 @@ sys/devices/virtual/block/loop1/loop/backing_file: /a/second
 
     #[test]
     fn pairs_that_contradict_each_other_do_not_lose_anybody() {
-        assert_eq!(order(3, &[(0, 1), (1, 2), (2, 0)], &[(1, 0)]), [0, 1, 2]);
-        assert_eq!(order(3, &[], &[]), [2, 1, 0]);
-        assert_eq!(order(2, &[(0, 0)], &[]), [1, 0]);
+        let check = |count, pairs: &[(usize, usize)], nested: &[(usize, usize)], expected: &[usize]| {
+            let stacks = Stacks { pairs: pairs.to_vec(), on_unknown: Vec::new() };
+            assert_eq!(order(count, &stacks, nested), expected);
+        };
+        check(3, &[(0, 1), (1, 2), (2, 0)], &[(1, 0)], &[0, 1, 2]);
+        check(3, &[], &[], &[2, 1, 0]);
+        check(2, &[(0, 0)], &[], &[1, 0]);
     }
 }

@@ -1,37 +1,45 @@
 //! A file system that was opened, to be frozen and thawed by its descriptor.
 //!
-//! The descriptor stays valid whatever happens to the mount point, and prevents unmounting. A file system that cannot
-//! be opened, because its mount points are hidden, gone or forbidden, is left out. If a host named it, that is an
-//! error. A mounted directory is preferred to a mounted file. Nothing else is opened: opening a device or a pipe has
-//! effects.
+//! The descriptor stays valid whatever happens to the mount point, and prevents unmounting. A mounted directory is
+//! preferred to a mounted file, and a mount that a path leads to is preferred to one that others hide ([`hidden`]).
+//! Nothing else is opened: opening a device or a pipe has effects. A file system that cannot be opened by any of its
+//! mounts is an error, and nothing only if it is not mounted any more: nobody can take it out of a freeze by hiding it.
 
 use std::{
     fmt::Debug,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
     libc,
     sys::stat::{SFlag, fstat},
 };
 use qga::wire::message::Error;
 
-use super::plan::Candidate;
+use super::{hidden, plan::Candidate};
 use crate::{
     root::Root,
-    storage::{device::Number, mounts::Mount},
+    storage::{
+        device::Number,
+        mounts::{self, Mount},
+    },
     sys,
     util::errno,
 };
 
+const DIRECTORY: &[SFlag] = &[SFlag::S_IFDIR];
+const DIRECTORY_OR_FILE: &[SFlag] = &[SFlag::S_IFDIR, SFlag::S_IFREG];
+/// Most mounts of a file system that are looked for below others: each costs a copy of the table of mounts, of which
+/// there may be thousands. One is enough unless something is very odd.
+const MAX_HIDDEN: usize = 16;
+
 /// An opened file system.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// The place it is known by.
+    /// The mount point that it is known by.
     pub(crate) mount_point: PathBuf,
     /// A directory or a file on it.
     pub(crate) descriptor: OwnedFd,
@@ -62,6 +70,13 @@ impl Operations for Kernel {
     }
 }
 
+/// Why a file system cannot be opened.
+#[derive(Debug)]
+pub(crate) struct OpenFailure {
+    mount_point: PathBuf,
+    cause: io::Error,
+}
+
 impl Target {
     /// Whether both are the same file system.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
@@ -69,89 +84,121 @@ impl Target {
         self.file_system == other.file_system && (is_known || self.mount_point == other.mount_point)
     }
 
-    /// Opens a file system; nothing if it is to be left out.
-    pub(crate) fn open(root: &Root, candidate: &Candidate) -> Result<Option<Self>, Error> {
-        let mut failure = None;
-        for open in [open_directory, open_file] {
-            for mount in &candidate.mounts {
-                match open(root, mount) {
-                    Ok(descriptor) => {
-                        let (mount_point, file_system) = (candidate.mount_point().into(), mount.file_system);
-                        return Ok(Some(Self { mount_point, descriptor, file_system }));
-                    }
-                    Err(error) => failure = failure.or(Some(error)),
-                }
-            }
+    /// Opens a file system; nothing if it is not mounted any more.
+    pub(crate) fn open(root: &Root, candidate: &Candidate) -> Result<Option<Self>, OpenFailure> {
+        let mount_point = candidate.mount_point().to_owned();
+        match open_any(root, &candidate.mounts) {
+            Ok(descriptor) => Ok(Some(Self { mount_point, descriptor, file_system: candidate.file_system() })),
+            Err(cause) => match is_mounted(root, candidate) {
+                true => Err(OpenFailure { mount_point, cause }),
+                false => Ok(None),
+            },
         }
-        let failure = failure.unwrap_or_else(|| Errno::ENOENT.into());
-        let text =
-            format!("failed to open {}: {}", candidate.mount_point().display(), errno::describe(clone(&failure)));
-        if candidate.is_named || is_want_of_resources(&failure) {
-            return Err(Error::generic(text));
+    }
+}
+
+impl OpenFailure {
+    /// Whether it is no fault of the file system: the next one would not be opened either.
+    pub(crate) fn is_want_of_resources(&self) -> bool {
+        is_want_of_resources(&self.cause)
+    }
+}
+
+impl From<OpenFailure> for Error {
+    fn from(OpenFailure { mount_point, cause }: OpenFailure) -> Self {
+        Self::generic(format!("failed to open {}: {}", mount_point.display(), errno::describe(cause)))
+    }
+}
+
+/// Opens the first mount that can be opened, or fails with the most telling error.
+fn open_any(root: &Root, mounts: &[Mount]) -> io::Result<OwnedFd> {
+    let visible =
+        |kinds| mounts.iter().filter(|mount| !mount.is_hidden).map(move |mount| open_visible(root, mount, kinds));
+    // One that was not hidden may be by now. So may the path to it lead through a file system that must be asked, and
+    // that a user mounted just now. In the copy of the mount namespace, nobody mounts anything.
+    let hidden = mounts
+        .iter()
+        .take(MAX_HIDDEN)
+        .map(|mount| hidden::open(root, mount, |found| open_as(root, found, DIRECTORY_OR_FILE)));
+    // Where no namespace may be made, that is all that is left.
+    let by_asking = mounts
+        .iter()
+        .filter(|mount| !mount.is_hidden)
+        .map(|mount| open_as(root, &mounts::open_path(root, mount)?, DIRECTORY_OR_FILE));
+    let mut failure = None;
+    for opened in visible(DIRECTORY).chain(visible(DIRECTORY_OR_FILE)).chain(hidden).chain(by_asking) {
+        match opened {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(error) if is_want_of_resources(&error) => return Err(error),
+            Err(error) => failure = Some(more_telling(failure, error)),
         }
-        log::warn!("{text}; it is not frozen");
-        Ok(None)
+    }
+    Err(failure.unwrap_or_else(|| Errno::ENOENT.into()))
+}
+
+fn open_visible(root: &Root, mount: &Mount, kinds: &[SFlag]) -> io::Result<OwnedFd> {
+    open_as(root, &mounts::open_path_cached(root, mount)?, kinds)
+}
+
+/// Opens what was found, if it is of a wanted kind.
+fn open_as(root: &Root, found: &OwnedFd, kinds: &[SFlag]) -> io::Result<OwnedFd> {
+    let kind = fstat(found)?.st_mode & libc::S_IFMT;
+    let is_one = |wanted: &[SFlag]| wanted.iter().any(|wanted| wanted.bits() == kind);
+    match is_one(kinds) {
+        true => mounts::open_found(root, found),
+        false if is_one(DIRECTORY_OR_FILE) => Err(Errno::ENOENT.into()),
+        false => Err(io::Error::other("neither a directory nor a file")),
     }
 }
 
-fn open_directory(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
-    open(root, mount, SFlag::S_IFDIR)
+/// That a mount is not where it was looked for, or cannot be reached in one way, says less than what kept another from
+/// being opened.
+fn more_telling(earlier: Option<io::Error>, later: io::Error) -> io::Error {
+    let tells_little = |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock].contains(&error.kind());
+    earlier.filter(|earlier| !tells_little(earlier)).unwrap_or(later)
 }
 
-fn open_file(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
-    open(root, mount, SFlag::S_IFREG)
+/// Whether a file system is mounted. In doubt it is.
+fn is_mounted(root: &Root, candidate: &Candidate) -> bool {
+    let is_it = |mount: &Mount| mount.file_system == candidate.file_system();
+    mounts::all(root).map_or(true, |mounts| mounts.iter().any(is_it))
 }
 
-/// Opens what a mount shows, if it is of the wanted kind and not hidden below another mount.
-fn open(root: &Root, mount: &Mount, kind: SFlag) -> io::Result<OwnedFd> {
-    let found = root.open(&mount.mount_point, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-    if mount.id != 0 && mount_of_descriptor(root, &found).is_some_and(|id| id != mount.id) {
-        return Err(Errno::ENOENT.into());
-    }
-    if fstat(&found)?.st_mode & libc::S_IFMT != kind.bits() {
-        return Err(Errno::ENOTDIR.into());
-    }
-    // The very same file, whatever is at the path by now.
-    root.open(format!("/proc/self/fd/{}", found.as_raw_fd()), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-}
-
-/// The number of the mount on which a file is, as proc(5) has it.
-pub(crate) fn mount_of(root: &Root, path: &Path) -> Option<u64> {
-    mount_of_descriptor(root, &root.open(path, OFlag::O_PATH).ok()?)
-}
-
-/// The number of the mount on which an open file is.
-pub(crate) fn mount_of_descriptor(root: &Root, descriptor: impl AsFd) -> Option<u64> {
-    let information = root.read(format!("/proc/self/fdinfo/{}", descriptor.as_fd().as_raw_fd())).ok()?;
-    let mut lines = str::from_utf8(&information).ok()?.lines();
-    lines.find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
-}
-
-/// It is no fault of the file system, and the next one would not be opened either.
 fn is_want_of_resources(error: &io::Error) -> bool {
     [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].iter().any(|one| error.raw_os_error() == Some(*one as i32))
 }
 
-fn clone(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
+
+    use nix::fcntl::OFlag;
 
     use super::*;
 
-    fn candidate(mount_points: &[&Path], is_named: bool) -> Candidate {
+    const NUMBER: Number = Number { major: 8, minor: 1 };
+
+    fn candidate(mount_points: &[&Path]) -> Candidate {
         let mount = |mount_point: &&Path| Mount {
             id: 0,
             parent: 0,
-            file_system: Number { major: 8, minor: 1 },
-            device: Number { major: 8, minor: 1 },
+            file_system: NUMBER,
+            device: NUMBER,
             mount_point: mount_point.into(),
             kind: "ext4".into(),
+            is_hidden: false,
         };
-        Candidate { mounts: mount_points.iter().map(mount).collect(), is_named }
+        Candidate { mounts: mount_points.iter().map(mount).collect() }
+    }
+
+    /// A machine on which the file system of the candidates is mounted.
+    const MOUNTED: &str = "proc/self/mountinfo: 20 1 8:1 / / rw - ext4 /dev/sda1 rw\n";
+
+    fn check_failure(tree: &str, candidate: &Candidate, expected: Option<&str>) {
+        let (root, _directory) = Root::from_text(tree);
+        let opened = Target::open(&root, candidate).map(|target| target.is_some());
+        let error = opened.map_err(|failure| Error::from(failure).desc);
+        assert_eq!(error, expected.map_or(Ok(false), |text| Err(text.into())));
     }
 
     #[test]
@@ -159,30 +206,43 @@ pub(crate) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        let opened = Target::open(&Root::machine(), &candidate(&[&file, directory.path()], false)).unwrap().unwrap();
+        let opened = Target::open(&Root::machine(), &candidate(&[&file, directory.path()])).unwrap().unwrap();
         assert_eq!(opened.mount_point, file);
         assert_eq!(fstat(&opened.descriptor).unwrap().st_mode & libc::S_IFMT, libc::S_IFDIR);
-        let opened = Target::open(&Root::machine(), &candidate(&[&file], false)).unwrap().unwrap();
+        let opened = Target::open(&Root::machine(), &candidate(&[&file])).unwrap().unwrap();
         assert_eq!(fstat(&opened.descriptor).unwrap().st_mode & libc::S_IFMT, libc::S_IFREG);
     }
 
     #[test]
-    fn what_cannot_be_opened_is_left_out_unless_it_was_named() {
-        for mount_point in ["/nonexistent", "/dev/null"] {
-            assert!(Target::open(&Root::machine(), &candidate(&[Path::new(mount_point)], false)).unwrap().is_none());
-        }
-        let error = Target::open(&Root::machine(), &candidate(&[Path::new("/nonexistent")], true)).unwrap_err();
-        assert_eq!(error.desc, "failed to open /nonexistent: No such file or directory");
+    fn what_is_mounted_and_cannot_be_opened_is_an_error_and_what_is_gone_is_nothing() {
+        let gone = candidate(&[Path::new("/absent")]);
+        check_failure(MOUNTED, &gone, Some("failed to open /absent: No such file or directory"));
+        check_failure("proc/self/mountinfo: 20 1 8:2 / / rw - ext4 /dev/sda2 rw\n", &gone, None);
+        // A machine that cannot tell.
+        check_failure("proc/\n", &gone, Some("failed to open /absent: No such file or directory"));
+    }
+
+    #[test]
+    fn what_is_neither_a_directory_nor_a_file_is_not_opened() {
+        let (root, directory) = Root::from_text(MOUNTED);
+        nix::unistd::mkfifo(&directory.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let failure = Target::open(&root, &candidate(&[Path::new("/absent"), Path::new("/pipe")])).unwrap_err();
+        assert_eq!(Error::from(failure).desc, "failed to open /absent: neither a directory nor a file");
     }
 
     #[test]
     fn a_mount_that_is_hidden_by_another_is_not_mistaken_for_it() {
         let directory = tempfile::tempdir().unwrap();
-        let mut hidden = candidate(&[directory.path()], false);
         let root = Root::machine();
-        hidden.mounts[0].id = mount_of(&root, directory.path()).unwrap();
-        assert!(Target::open(&root, &hidden).unwrap().is_some());
-        hidden.mounts[0].id += 1;
-        assert!(Target::open(&root, &hidden).unwrap().is_none());
+        let found = root.open(directory.path(), OFlag::O_PATH).unwrap();
+        let mut mount = candidate(&[directory.path()]).mounts.remove(0);
+        mount.id = mounts::id_of_mount(&root, &found).unwrap();
+        assert!(mounts::open_path(&root, &mount).is_ok());
+        mount.id += 1;
+        assert!(mounts::open_path(&root, &mount).is_err());
+        mount.file_system = Number::of_device(fstat(&found).unwrap().st_dev).unwrap();
+        assert!(mounts::open_path(&root, &mount).is_ok());
+        mount.is_hidden = true;
+        assert!(mounts::open_path(&root, &mount).is_err());
     }
 }

@@ -20,16 +20,17 @@ use std::{
 
 use nix::{
     dir::Dir,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat, renameat},
-    sys::{
-        stat::{Mode, mkdirat},
-        statvfs::{Statvfs, fstatvfs, statvfs},
-    },
+    errno::Errno,
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat, renameat},
+    sys::stat::{Mode, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
 
 /// Largest file that is read whole. Files of the kernel with tens of thousands of lines have a few mebibytes.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// `RESOLVE_CACHED` of linux/openat2.h.
+const RESOLVE_CACHED: ResolveFlag = ResolveFlag::from_bits_retain(0x20);
 
 /// A directory that serves as `/`.
 #[derive(Clone, Debug)]
@@ -80,6 +81,28 @@ impl Root {
         Ok(openat2(directory, path.as_ref(), how)?)
     }
 
+    /// Opens a file by its path if the kernel has all of the path in memory, as it has that of each mount point. No file
+    /// system is asked, and none can keep the caller waiting. Kernels older than 5.12 open it in any case.
+    ///
+    /// # Errors
+    /// `EAGAIN` when a file system would have to be asked.
+    pub(crate) fn open_cached(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
+        if !self.is_machine() {
+            return self.open(path, flags);
+        }
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(RESOLVE_CACHED);
+        match openat2(AT_FDCWD, path.as_ref(), how) {
+            Err(Errno::EINVAL | Errno::ENOSYS) => self.open(path, flags),
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Opens the very file that a descriptor of this process stands for, whatever is at its path by now.
+    pub(crate) fn reopen(&self, descriptor: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        Ok(open(&*path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
     /// A directory from which no path leads outside.
     pub(crate) fn beneath(&self, directory: impl AsRef<Path>) -> io::Result<Beneath> {
         Ok(Beneath(self.open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY)?))
@@ -119,14 +142,6 @@ impl Root {
         }
         // An empty path means the descriptor itself. It is an error if that is no link.
         Ok(readlinkat(self.open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?, "")?.into())
-    }
-
-    /// Size and usage of the file system that a path is on.
-    pub(crate) fn file_system_of(&self, path: impl AsRef<Path>) -> io::Result<Statvfs> {
-        if self.is_machine() {
-            return Ok(statvfs(path.as_ref())?);
-        }
-        Ok(fstatvfs(self.open(path, OFlag::O_PATH)?)?)
     }
 
     /// Writes to an existing file in one piece, as files in sysfs require.
@@ -235,6 +250,15 @@ mod tests {
         fs::write(directory.path().join("file"), "").unwrap();
         Root::at(directory.path()).remove_file("/file").unwrap();
         assert!(!directory.path().join("file").exists());
+    }
+
+    #[test]
+    fn a_path_in_memory_is_opened_without_asking_anybody() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::metadata(directory.path()).unwrap();
+        Root::machine().open_cached(directory.path(), OFlag::O_PATH).unwrap();
+        let error = Root::machine().open_cached("/proc/self/absent", OFlag::O_PATH).unwrap_err();
+        assert!([io::ErrorKind::NotFound, io::ErrorKind::WouldBlock].contains(&error.kind()), "{error}");
     }
 
     #[test]

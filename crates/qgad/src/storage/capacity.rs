@@ -1,10 +1,11 @@
 //! Sizes of file systems, and how much is used.
 
-use std::path::Path;
+use nix::sys::statvfs::{Statvfs, fstatvfs};
 
-use nix::sys::statvfs::Statvfs;
-
-use super::{Probes, mounts::Mount};
+use super::{
+    Probes,
+    mounts::{self, Mount},
+};
 use crate::root::Root;
 
 /// A file system's size in bytes.
@@ -18,14 +19,14 @@ pub(crate) struct Capacity {
     pub(crate) privileged: u64,
 }
 
-/// Measures each file system; nothing for one that cannot be reached or does not answer.
+/// Measures each file system; nothing for one that is hidden, cannot be reached or does not answer.
 pub(crate) fn measure(probes: &Probes, root: &Root, mounts: &[Mount]) -> Vec<Option<Capacity>> {
     let root = root.clone();
-    probes.ask(mounts.iter().map(|mount| mount.mount_point.clone()).collect(), move |place| measure_one(&root, place))
+    mounts::ask_visible(probes, None, mounts, |_| true, move |mount| measure_one(&root, mount))
 }
 
-fn measure_one(root: &Root, place: &Path) -> Option<Capacity> {
-    Some(Capacity::of(&root.file_system_of(place).ok()?))
+fn measure_one(root: &Root, mount: &Mount) -> Option<Capacity> {
+    Some(Capacity::of(&fstatvfs(mounts::open_path(root, mount).ok()?).ok()?))
 }
 
 impl Capacity {

@@ -7,12 +7,20 @@
 use std::{
     cell::OnceCell,
     ffi::OsStr,
-    fmt,
-    os::unix::ffi::OsStrExt,
+    fmt, io,
     path::{Component, Path, PathBuf},
 };
 
+use nix::{
+    fcntl::OFlag,
+    libc::dev_t,
+    sys::stat::{major, minor},
+};
+
 use crate::root::Root;
+
+/// A link to each block device, by its number.
+const DEVICES: &str = "/sys/dev/block";
 
 /// A device number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +36,11 @@ impl Number {
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (major, minor) = str::from_utf8(text).ok()?.split_once(':')?;
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+
+    /// The number in the form of stat(2).
+    pub(crate) fn of_device(device: dev_t) -> Option<Self> {
+        Some(Self { major: major(device).try_into().ok()?, minor: minor(device).try_into().ok()? })
     }
 }
 
@@ -49,7 +62,16 @@ pub(crate) struct BlockDevice<'a> {
 impl<'a> BlockDevice<'a> {
     /// The device with this number, if sysfs has it.
     pub(crate) fn by_number(root: &'a Root, number: Number) -> Option<Self> {
-        Self::by_link(root, Path::new(&format!("/sys/dev/block/{number}")))
+        Self::by_link(root, &Path::new(DEVICES).join(number.to_string()))
+    }
+
+    /// Whether the kernel has removed the device with this number, although its file system may still be mounted. In
+    /// doubt it has not.
+    pub(crate) fn is_gone(root: &Root, number: Number) -> bool {
+        // Where sysfs has no devices at all, nothing can be concluded from one that is missing.
+        let has_devices = root.names(DEVICES).is_ok_and(|names| !names.is_empty());
+        let link = root.read_link(Path::new(DEVICES).join(number.to_string()));
+        number.major != 0 && has_devices && link.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// The device that a link in sysfs points to.
@@ -105,10 +127,20 @@ impl<'a> BlockDevice<'a> {
         Some(names.iter().filter_map(|name| Self::by_link(self.root, &directory.join(name))).collect())
     }
 
-    /// The backing file, if it is a loop device or a partition of one.
-    pub(crate) fn image(&self) -> Option<PathBuf> {
-        let path = self.root.read(self.disk_path().join("loop/backing_file")).ok()?;
-        Some(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)).into())
+    /// Whether it still is a device of this machine. Links to one that was removed may stay.
+    pub(crate) fn exists(&self) -> bool {
+        self.root.open(&self.path, OFlag::O_PATH).is_ok()
+    }
+
+    /// Its disk if it is a partition, or itself.
+    pub(crate) fn disk(&self) -> Self {
+        Self::at(self.root, self.disk_path().to_owned())
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> Option<Number> {
+        let number = |key| value(self.uevent(), key)?.parse().ok();
+        Some(Number { major: number("MAJOR=")?, minor: number("MINOR=")? })
     }
 
     /// Its partitions, in directory order.
@@ -256,6 +288,19 @@ sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda/vda1/uevent:
         ] {
             assert_eq!(is_partition_of(disk, name), expected, "{disk} {name}");
         }
+    }
+
+    #[test]
+    fn a_device_is_gone_when_the_kernel_has_others_and_not_this_one() {
+        let check = |tree: &str, number: &[u8], expected| {
+            let (root, _directory) = Root::from_text(tree);
+            assert_eq!(BlockDevice::is_gone(&root, Number::parse(number).unwrap()), expected);
+        };
+        check(DISK, b"254:1", false);
+        check(DISK, b"8:0", true);
+        check(DISK, b"0:44", false);
+        check("sys/dev/block/\n", b"8:0", false);
+        check("sys/\n", b"8:0", false);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::mounts::{self, MountPoint};
+use super::mount_table::{Entry, MountTable, OF_PROCESS};
 use crate::{
     root::Root,
     util::in_use::{Resource, Use},
@@ -22,19 +22,20 @@ use crate::{
 /// Most links on a path, as in path_resolution(7).
 const MAX_LINKS: usize = 40;
 /// Types of file systems on which each file is something of its own: a device, a setting, a process.
-const KERNEL_TYPES: [&[u8]; 6] = [b"devtmpfs", b"proc", b"sysfs", b"devpts", b"debugfs", b"tracefs"];
+const KERNEL_TYPES: [&str; 6] = ["devtmpfs", "proc", "sysfs", "devpts", "debugfs", "tracefs"];
 
 /// The mounts at one moment.
 #[derive(Debug)]
 pub(crate) struct Lookup<'a> {
     root: &'a Root,
-    mount_points: Vec<MountPoint>,
+    mounts: Vec<Entry>,
 }
 
 impl<'a> Lookup<'a> {
     /// Of a machine whose mounts are unknown, all of it counts as one file system.
     pub(crate) fn new(root: &'a Root) -> Self {
-        Self { root, mount_points: mounts::mount_points(root) }
+        let mounts = MountTable::read(root, OF_PROCESS).map(MountTable::into_entries).unwrap_or_default();
+        Self { root, mounts }
     }
 
     /// Looks up a path, and leaves the command using what the path leads to, or where its first name is missing.
@@ -60,7 +61,7 @@ impl<'a> Lookup<'a> {
             }
             here.push(name);
             // What is mounted there hides what is below, and is no link.
-            if self.mount_points.iter().any(|mount| mount.path == here) {
+            if self.mounts.iter().any(|mount| mount.mount_point == here) {
                 continue;
             }
             let next = self.file_system_of(&here);
@@ -94,21 +95,21 @@ impl<'a> Lookup<'a> {
 
     fn what_is_at(&self, path: PathBuf) -> Resource {
         match self.mount_of(&path) {
-            Some(mount) if KERNEL_TYPES.contains(&&*mount.kind) => Resource::File(path),
+            Some(mount) if KERNEL_TYPES.contains(&mount.kind.as_str()) => Resource::File(path),
             _ => self.file_system_of(&path),
         }
     }
 
     fn file_system_of(&self, path: &Path) -> Resource {
         let mount = self.mount_of(path);
-        let first = mount.and_then(|mount| self.mount_points.iter().find(|one| one.file_system == mount.file_system));
-        Resource::FileSystem(first.map_or_else(|| "/".into(), |mount| mount.path.clone()))
+        let first = mount.and_then(|mount| self.mounts.iter().find(|one| one.file_system == mount.file_system));
+        Resource::FileSystem(first.map_or_else(|| "/".into(), |mount| mount.mount_point.clone()))
     }
 
     /// Of several mounts at one point, the last one hides the others.
-    fn mount_of(&self, path: &Path) -> Option<&MountPoint> {
-        let containing = self.mount_points.iter().filter(|mount| path.starts_with(&mount.path));
-        containing.max_by_key(|mount| mount.path.as_os_str().len())
+    fn mount_of(&self, path: &Path) -> Option<&Entry> {
+        let containing = self.mounts.iter().filter(|mount| path.starts_with(&mount.mount_point));
+        containing.max_by_key(|mount| mount.mount_point.as_os_str().len())
     }
 }
 

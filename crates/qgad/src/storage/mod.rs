@@ -5,9 +5,12 @@
 //! suspended or dead, go through [`Probes`].
 
 pub(crate) mod address;
+pub(crate) mod backing;
+pub(crate) mod btrfs;
 pub(crate) mod capacity;
 pub(crate) mod device;
 pub(crate) mod lookup;
+pub(crate) mod mount_table;
 pub(crate) mod mounts;
 pub(crate) mod probes;
 pub(crate) mod smart;

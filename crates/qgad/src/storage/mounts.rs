@@ -2,24 +2,24 @@
 //!
 //! They are in the order of mounting. [`list`] has each file system once, with its first mount: bind mounts and further
 //! subvolumes belong to the same file system. File systems without a block device are left out. btrfs has none in the
-//! kernel's list; its device is the one that it was mounted from. Mount points are bytes, exactly as the kernel has
-//! them.
+//! kernel's list; the device of a [`Mount`] is the one that its source names, and [`super::btrfs`] knows all of them.
+//! A mount is opened only if it is what its mount point leads to.
 
 use std::{
-    collections::HashSet,
-    ffi::OsString,
-    os::unix::ffi::OsStringExt,
+    collections::{HashMap, HashSet},
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use nix::{
-    fcntl::OFlag,
-    libc,
-    sys::stat::{fstat, major, minor},
-};
+use nix::{errno::Errno, fcntl::OFlag, libc, sys::stat::fstat};
 use qga::wire::message::Error;
 
-use super::device::Number;
+use super::{
+    Limits, Probes, btrfs,
+    device::Number,
+    mount_table::{Entry, MountTable, OF_PROCESS, path, text},
+};
 use crate::root::Root;
 
 /// One mount of a file system.
@@ -31,14 +31,17 @@ pub(crate) struct Mount {
     pub(crate) parent: u64,
     /// The device number of the file system: that of its device, or an anonymous one.
     pub(crate) file_system: Number,
-    /// Its block device. 0:0 if it is unknown.
+    /// Its block device. If that is unknown, the number of the file system, or 0:0.
     pub(crate) device: Number,
     /// The mount point.
     pub(crate) mount_point: PathBuf,
     /// The type: `ext4`.
     pub(crate) kind: String,
+    /// Whether the mount point leads to another mount.
+    pub(crate) is_hidden: bool,
 }
 
+const FOR_ATTRIBUTES: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW);
 /// The number of an unknown device.
 const UNKNOWN: Number = Number { major: 0, minor: 0 };
 
@@ -55,7 +58,7 @@ enum Source {
 /// # Errors
 /// When the kernel's lists cannot be read.
 pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
-    Ok(first_of_each(all(root)?))
+    read(root, first_of_each)
 }
 
 /// Lists all mounts of these file systems in the order of mounting.
@@ -63,38 +66,90 @@ pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
 /// # Errors
 /// When the kernel's lists cannot be read.
 pub(crate) fn all(root: &Root) -> Result<Vec<Mount>, Error> {
+    read(root, |mounts| mounts)
+}
+
+fn read(root: &Root, select: impl FnOnce(Vec<Mount>) -> Vec<Mount>) -> Result<Vec<Mount>, Error> {
     let source = |path: &Path| look_at(root, path);
-    if let Ok(contents) = root.read("/proc/self/mountinfo") {
-        return Ok(read_mountinfo(&contents, source));
+    if let Ok(table) = MountTable::read(root, OF_PROCESS) {
+        let mut mounts = select(on_block_devices(&table, source));
+        for mount in &mut mounts {
+            mount.is_hidden = table.is_hidden(mount.id);
+        }
+        return Ok(mounts);
     }
     match root.read("/proc/self/mounts") {
-        Ok(contents) => Ok(read_mounts(&contents, source)),
+        Ok(contents) => Ok(select(read_mounts(&contents, source))),
         Err(_) => Err(Error::generic("failed to open mtab file: '/proc/self/mounts'")),
     }
 }
 
-/// A mount of any file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MountPoint {
-    /// The mount point.
-    pub(crate) path: PathBuf,
-    /// The device number of the file system: that of its device, or an anonymous one.
-    pub(crate) file_system: Number,
-    /// The type, as bytes: `fuse.sshfs`.
-    pub(crate) kind: Vec<u8>,
+/// Asks for a fact of each mount that is not hidden and is wanted. The answers have the order of the mounts. Limits are
+/// those of the probes unless given.
+pub(crate) fn ask_visible<T: Send + 'static>(
+    probes: &Probes,
+    limits: Option<Limits>,
+    mounts: &[Mount],
+    is_wanted: impl Fn(&Mount) -> bool,
+    ask: impl Fn(&Mount) -> Option<T> + Send + Sync + 'static,
+) -> Vec<Option<T>> {
+    let asked: Vec<_> = (0..).zip(mounts).filter(|(_, mount)| !mount.is_hidden && is_wanted(mount)).collect();
+    let paths = asked.iter().map(|(_, mount)| mount.mount_point.clone()).collect();
+    // No two mounts that are not hidden have the same mount point.
+    let by_path: HashMap<_, _> = asked.iter().map(|(_, mount)| (mount.mount_point.clone(), (*mount).clone())).collect();
+    let ask_one = move |path: &Path| ask(by_path.get(path)?);
+    let answers = match limits {
+        Some(limits) => probes.ask_within(limits, paths, ask_one),
+        None => probes.ask(paths, ask_one),
+    };
+    let mut in_order: Vec<_> = mounts.iter().map(|_| None).collect();
+    for ((index, _), answer) in asked.iter().zip(answers) {
+        in_order[*index] = answer;
+    }
+    in_order
 }
 
-/// Lists all mounts, also those without a block device, in the order of mounting. Empty if the kernel's list cannot be
-/// read.
-pub(crate) fn mount_points(root: &Root) -> Vec<MountPoint> {
-    let contents = root.read("/proc/self/mountinfo").unwrap_or_default();
-    let lines = contents.split(|&byte| byte == b'\n').filter_map(Line::parse);
-    let mount_point = |line: Line<'_>| MountPoint {
-        path: path(line.mount_point),
-        file_system: line.file_system,
-        kind: line.kind.into(),
-    };
-    lines.map(mount_point).collect()
+/// Opens what a mount shows, for its attributes only.
+///
+/// # Errors
+/// `ENOENT` when the mount point leads to another mount.
+pub(crate) fn open_path(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
+    if mount.is_hidden {
+        return Err(Errno::ENOENT.into());
+    }
+    check_found(root, mount, root.open(&mount.mount_point, FOR_ATTRIBUTES)?)
+}
+
+/// As [`open_path`], without waiting for any file system, not even for one that was mounted over the path just now.
+///
+/// # Errors
+/// Those of [`open_path`] and of [`Root::open_cached`].
+pub(crate) fn open_path_cached(root: &Root, mount: &Mount) -> io::Result<OwnedFd> {
+    if mount.is_hidden {
+        return Err(Errno::ENOENT.into());
+    }
+    check_found(root, mount, root.open_cached(&mount.mount_point, FOR_ATTRIBUTES)?)
+}
+
+fn check_found(root: &Root, mount: &Mount, found: OwnedFd) -> io::Result<OwnedFd> {
+    let Mount { id, file_system, .. } = *mount;
+    // What shows another file system may still be another mount: that of a subvolume has a number of its own.
+    let is_it = Number::of_device(fstat(&found)?.st_dev) == Some(file_system)
+        || id == 0
+        || id_of_mount(root, &found).is_none_or(|found| found == id);
+    if is_it { Ok(found) } else { Err(Errno::ENOENT.into()) }
+}
+
+/// Opens what an attributes-only descriptor stands for, whatever is at its path by now.
+pub(crate) fn open_found(root: &Root, found: &OwnedFd) -> io::Result<OwnedFd> {
+    root.reopen(found, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+}
+
+/// The id of the mount on which an open file is, as proc(5) has it.
+pub(crate) fn id_of_mount(root: &Root, descriptor: impl AsFd) -> Option<u64> {
+    let information = root.read(format!("/proc/self/fdinfo/{}", descriptor.as_fd().as_raw_fd())).ok()?;
+    let mut lines = str::from_utf8(&information).ok()?.lines();
+    lines.find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
 }
 
 /// File systems with unknown numbers all count as different.
@@ -107,53 +162,27 @@ fn first_of_each(mut mounts: Vec<Mount>) -> Vec<Mount> {
 fn look_at(root: &Root, path: &Path) -> Option<Source> {
     let status = fstat(root.open(path, OFlag::O_PATH).ok()?).ok()?;
     Some(match status.st_mode & libc::S_IFMT {
-        libc::S_IFBLK => Source::Block(Number {
-            major: major(status.st_rdev).try_into().ok()?,
-            minor: minor(status.st_rdev).try_into().ok()?,
-        }),
+        libc::S_IFBLK => Source::Block(Number::of_device(status.st_rdev)?),
         libc::S_IFDIR => Source::Directory,
         _ => Source::Other,
     })
 }
 
-fn read_mountinfo(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) -> Vec<Mount> {
-    let mounts = contents.split(|&byte| byte == b'\n').filter_map(|line| {
-        let line = Line::parse(line)?;
-        let device = match line.file_system.major {
-            0 if line.kind == b"btrfs" => match source_of(&path(line.source)) {
+fn on_block_devices(table: &MountTable, source_of: impl Fn(&Path) -> Option<Source>) -> Vec<Mount> {
+    let mounts = table.entries().iter().filter_map(|entry| {
+        let Entry { id, parent, file_system, .. } = *entry;
+        let device = match file_system.major {
+            0 if entry.kind == btrfs::KIND => match source_of(&entry.source) {
                 Some(Source::Block(device)) => device,
-                _ => return None,
+                _ => file_system,
             },
             0 => return None,
-            _ => line.file_system,
+            _ => file_system,
         };
-        let Line { id, parent, file_system, .. } = line;
-        Some(Mount { id, parent, file_system, device, mount_point: path(line.mount_point), kind: text(line.kind) })
+        let (mount_point, kind) = (entry.mount_point.clone(), entry.kind.clone());
+        Some(Mount { id, parent, file_system, device, mount_point, kind, is_hidden: false })
     });
     mounts.collect()
-}
-
-/// A line of mountinfo, see proc(5).
-struct Line<'a> {
-    id: u64,
-    parent: u64,
-    file_system: Number,
-    mount_point: &'a [u8],
-    kind: &'a [u8],
-    source: &'a [u8],
-}
-
-impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let id = number(fields.next()?)?;
-        let parent = number(fields.next()?)?;
-        let file_system = Number::parse(fields.next()?)?;
-        let mount_point = fields.nth(1)?;
-        // A dash ends the optional fields.
-        let mut after_dash = fields.skip_while(|&field| field != b"-").skip(1);
-        Some(Self { id, parent, file_system, mount_point, kind: after_dash.next()?, source: after_dash.next()? })
-    }
 }
 
 /// The older list, where mountinfo cannot be read. It has the paths of sources instead of device numbers.
@@ -169,44 +198,10 @@ fn read_mounts(contents: &[u8], source_of: impl Fn(&Path) -> Option<Source>) -> 
             Some(Source::Block(device)) => device,
             Some(Source::Other) | None => UNKNOWN,
         };
-        Some(Mount { id: 0, parent: 0, file_system: device, device, mount_point: path(mount_point), kind: text(kind) })
+        let (mount_point, kind) = (path(mount_point), text(kind));
+        Some(Mount { id: 0, parent: 0, file_system: device, device, mount_point, kind, is_hidden: false })
     });
     mounts.collect()
-}
-
-fn number(field: &[u8]) -> Option<u64> {
-    str::from_utf8(field).ok()?.parse().ok()
-}
-
-fn path(field: &[u8]) -> PathBuf {
-    OsString::from_vec(unescape(field)).into()
-}
-
-fn text(field: &[u8]) -> String {
-    String::from_utf8_lossy(&unescape(field)).into_owned()
-}
-
-/// Resolves the escapes of the kernel: a backslash and three octal digits, or two backslashes.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = match (byte, behind) {
-            (b'\\', [high @ b'0'..=b'3', middle @ b'0'..=b'7', low @ b'0'..=b'7', behind @ ..]) => {
-                bytes.push((high - b'0') << 6 | (middle - b'0') << 3 | (low - b'0'));
-                behind
-            }
-            (b'\\', [b'\\', behind @ ..]) => {
-                bytes.push(b'\\');
-                behind
-            }
-            _ => {
-                bytes.push(byte);
-                behind
-            }
-        };
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -227,7 +222,7 @@ mod tests {
     }
 
     fn check(mountinfo: &str, expected: &[(u32, u32, &[u8], &str)]) {
-        compare(&first_of_each(read_mountinfo(mountinfo.as_bytes(), source_of)), expected);
+        compare(&first_of_each(on_block_devices(&MountTable::parse(mountinfo.as_bytes()), source_of)), expected);
     }
 
     fn compare(mounts: &[Mount], expected: &[(u32, u32, &[u8], &str)]) {
@@ -266,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn the_device_of_btrfs_is_the_one_it_was_mounted_from() {
+    fn btrfs_is_listed_whatever_its_source_is() {
         check(
             "27 1 0:30 / / rw - btrfs /dev/sda rw\n28 27 0:30 /home /home rw - btrfs /dev/sda rw\n\
              29 27 0:31 / /x rw - btrfs /dev/absent rw\n30 27 0:32 / /y rw - btrfs /srv rw\n",
-            &[(8, 0, b"/", "btrfs")],
+            &[(8, 0, b"/", "btrfs"), (0, 31, b"/x", "btrfs"), (0, 32, b"/y", "btrfs")],
         );
     }
 
@@ -281,14 +276,7 @@ mod tests {
             &[(8, 1, b"/with blank\tand\\backslash", "ext4")],
         );
         let line = b"27 1 8:1 / /caf\xE9 rw - ext4 /dev/sda1 rw\n";
-        compare(&read_mountinfo(line, source_of), &[(8, 1, b"/caf\xE9", "ext4")]);
-    }
-
-    #[test]
-    fn what_only_looks_like_an_escape_is_unchanged() {
-        assert_eq!(unescape(br"\04"), br"\04");
-        assert_eq!(unescape(br"\0a8\\\777\"), br"\0a8\\777\");
-        assert_eq!(unescape(br"\377"), b"\xFF");
+        compare(&on_block_devices(&MountTable::parse(line), source_of), &[(8, 1, b"/caf\xE9", "ext4")]);
     }
 
     #[test]

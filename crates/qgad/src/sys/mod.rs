@@ -5,10 +5,12 @@
 #![allow(unsafe_code, reason = "the one place for it")]
 
 pub(crate) mod allocator;
+pub(crate) mod btrfs;
 pub(crate) mod fd;
 pub(crate) mod freeze;
 pub(crate) mod groups;
 pub(crate) mod io;
+pub(crate) mod loop_device;
 pub(crate) mod nvme;
 pub(crate) mod pidfd;
 pub(crate) mod process;

@@ -12,7 +12,8 @@ use crate::needs::{Needs, Packages};
 
 /// The modules of the disk, of the ports and of vsock within the guest, and those that the file system requests by
 /// aliases.
-const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "ext4", "vsock_loopback"];
+const MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "virtio_console", "crc32c_generic", "ext4", "loop", "vsock_loopback"];
 /// The control channel as a service, which is independent of `qgad`. The kernel does not kill it when memory runs out.
 const CONTROL_UNIT: &str = "\
 [Service]

@@ -44,7 +44,6 @@ const DISK_MODULES: &[&str] = &[
     "ext4",
     "xfs",
     "btrfs",
-    "fuse",
     "loop",
     "dm_mod",
     "raid1",
@@ -53,6 +52,7 @@ const DISK_MODULES: &[&str] = &[
     "ecb",
     "xts",
     "fuse",
+    "overlay",
 ];
 /// Tools that the guest gets if the host has them.
 const TOOLS: &[&str] = &["/usr/sbin/dmsetup", "/usr/sbin/lvm", "/usr/sbin/cryptsetup"];

@@ -1,14 +1,22 @@
 //! `qgactl freeze`: freezes the guest's file systems, until they are thawed or while a program runs on this host.
 //!
 //! A freeze that froze nothing is a failure here, though not to the protocol: a copy of the disk would be inconsistent.
+//! For the same reason a mount point that the agent does not list is refused before anything is frozen: agents pass over
+//! names that they do not know. It may be written with slashes and dots too many, whatever the agent is.
 
 mod run;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::bail;
 use clap::{Args, value_parser};
-use qga::commands::freeze::{self, FreezeList, MAX_LEASE_SECONDS};
+use qga::{
+    client::Error,
+    commands::{
+        freeze::{self, FreezeList, MAX_LEASE_SECONDS},
+        storage::GetFsinfo,
+    },
+};
 
 use super::{Options, Subcommand, exec, print};
 use crate::{
@@ -19,7 +27,7 @@ use crate::{
 /// Freeze the guest's file systems, so that a copy of its disks is consistent
 #[derive(Args, Debug)]
 pub(crate) struct Freeze {
-    /// Freeze only the file system at this mount point; repeatable
+    /// Freeze only the file system at this mount point, as `qgactl fs` lists it; repeatable
     #[arg(long = "mount", value_name = "PATH")]
     mounts: Vec<String>,
     /// End the freeze automatically after this many seconds [default: as qgad is configured; never with qemu-ga]
@@ -60,9 +68,28 @@ impl Freeze {
         let lease = self.lease;
         match &self.mounts[..] {
             [] => agent.call(&freeze::Freeze { lease }),
-            mounts => agent.call(&FreezeList { mountpoints: Some(mounts.to_vec()), lease }),
+            mounts => {
+                let mountpoints = Some(listed(agent, mounts)?);
+                agent.call(&FreezeList { mountpoints, lease })
+            }
         }
     }
+}
+
+/// The mount points as the agent lists them. If it does not list any, they are taken as they are.
+fn listed(agent: &mut Agent, mounts: &[String]) -> Result<Vec<String>, Failure> {
+    let file_systems = match agent.call(&GetFsinfo {}) {
+        Ok(file_systems) => file_systems,
+        Err(Failure::Command { error: Error::Refused { .. }, .. }) => return Ok(mounts.to_vec()),
+        Err(failure) => return Err(failure),
+    };
+    let listed = |mount: &String| {
+        // Paths are compared by their components.
+        let mut mount_points = file_systems.iter().map(|one| &one.mountpoint);
+        let found = mount_points.find(|mount_point| Path::new(mount_point) == Path::new(mount));
+        found.cloned().ok_or_else(|| Failure::NotMounted { path: mount.clone() })
+    };
+    mounts.iter().map(listed).collect()
 }
 
 fn check(count: i64) -> anyhow::Result<()> {

@@ -20,7 +20,7 @@ use super::{Result, Run};
 use crate::{
     guest::Guest,
     root::Root,
-    storage::{address, capacity, device::BlockDevice, mounts, smart},
+    storage::{address, btrfs, capacity, device::BlockDevice, mounts, smart},
     util::errno,
 };
 
@@ -33,16 +33,20 @@ impl Run for GetFsinfo {
     fn run(self, guest: &Guest) -> Result<Vec<FileSystem>> {
         let mounts = mounts::list(&guest.root)?;
         let capacities = capacity::measure(&guest.probes, &guest.root, &mounts);
-        let file_systems = mounts.into_iter().zip(capacities).map(|(mount, capacity)| {
-            let device = BlockDevice::by_number(&guest.root, mount.device);
+        let ids = btrfs::ids(&guest.probes, &guest.root, &mounts);
+        let file_systems = mounts.into_iter().zip(capacities).zip(ids).map(|((mount, capacity), id)| {
+            let devices = match &*mount.kind {
+                btrfs::KIND => btrfs::devices(&guest.root, id.as_deref(), mount.device),
+                _ => BlockDevice::by_number(&guest.root, mount.device).into_iter().collect(),
+            };
             FileSystem {
-                name: device.as_ref().map_or_else(|| mount.device.to_string(), BlockDevice::name),
+                name: devices.first().map_or_else(|| mount.device.to_string(), BlockDevice::name),
                 mountpoint: mount.mount_point.to_string_lossy().into_owned(),
                 kind: mount.kind,
                 used_bytes: capacity.map(|capacity| capacity.used),
                 total_bytes: capacity.map(|capacity| capacity.total),
                 total_bytes_privileged: capacity.map(|capacity| capacity.privileged),
-                disk: device.map(|device| address::of_disks_beneath(&guest.root, &device)).unwrap_or_default(),
+                disk: address::of_disks_beneath(&guest.root, &devices),
             }
         });
         Ok(file_systems.rev().collect())

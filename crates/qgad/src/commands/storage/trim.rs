@@ -6,11 +6,10 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::{errno::Errno, fcntl::OFlag};
+use nix::errno::Errno;
 use qga::{
     Command,
     commands::storage::{Fstrim, TrimReport, TrimmedPath},
@@ -48,14 +47,18 @@ fn report<T>(guest: &Guest, limits: Limits, trim: T) -> Result<TrimReport>
 where
     T: Fn(BorrowedFd<'_>) -> nix::Result<Trimmed> + Send + Sync + 'static,
 {
-    let places: Vec<PathBuf> =
-        mounts::list(&guest.root)?.into_iter().rev().map(|Mount { mount_point, .. }| mount_point).collect();
+    let mut mounts = mounts::list(&guest.root)?;
+    mounts.reverse();
     let root = guest.root.clone();
-    let trim_one = move |place: &Path| Some(trim_at(&root, place, &trim));
-    let results = guest.trims.ask_within(limits, places.clone(), trim_one);
-    let paths = places.into_iter().zip(results).map(|(place, result)| {
-        let path = place.to_string_lossy().into_owned();
-        match result.unwrap_or_else(|| Err("failed to trim: it did not end in time".into())) {
+    let trim_one = move |mount: &Mount| Some(trim_at(&root, mount, &trim));
+    let results = mounts::ask_visible(&guest.trims, Some(limits), &mounts, |_| true, trim_one);
+    let paths = mounts.into_iter().zip(results).map(|(mount, result)| {
+        let path = mount.mount_point.to_string_lossy().into_owned();
+        let silent = || match mount.is_hidden {
+            true => Err("failed to open: hidden by another mount".into()),
+            false => Err("failed to trim: it did not end in time".into()),
+        };
+        match result.unwrap_or_else(silent) {
             Ok(Trimmed { bytes, minimum }) => {
                 TrimmedPath { path, trimmed: Some(bytes), minimum: Some(minimum), error: None }
             }
@@ -67,12 +70,11 @@ where
 
 fn trim_at(
     root: &Root,
-    place: &Path,
+    mount: &Mount,
     trim: impl Fn(BorrowedFd<'_>) -> nix::Result<Trimmed>,
 ) -> std::result::Result<Trimmed, String> {
-    // Opening a pipe that something is mounted on would block.
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let file = root.open(place, flags).map_err(|error| format!("failed to open: {}", errno::describe(error)))?;
+    let found = mounts::open_path(root, mount).and_then(|found| mounts::open_found(root, &found));
+    let file = found.map_err(|error| format!("failed to open: {}", errno::describe(error)))?;
     trim(file.as_fd()).map_err(|error| match error {
         Errno::ENOTTY | Errno::EOPNOTSUPP => "trim not supported".into(),
         error => format!("failed to trim: {}", errno::describe(error)),
@@ -85,7 +87,7 @@ mod tests {
 
     use std::sync::{Arc, Barrier};
 
-    use nix::sys::stat::fstat;
+    use nix::{fcntl::OFlag, sys::stat::fstat};
 
     use super::*;
     use crate::guest;

@@ -18,10 +18,12 @@ use crate::root::Root;
 /// How deep devices may be nested: in practice a few levels.
 const MAX_DEPTH: usize = 16;
 
-/// The addresses of the disks below a device, or of the device itself. Each once, in reverse directory order.
-pub(crate) fn of_disks_beneath(root: &Root, device: &BlockDevice<'_>) -> Vec<DiskAddress> {
-    let mut addresses = Vec::new();
-    collect(root, device, &mut addresses, &mut HashSet::new(), MAX_DEPTH);
+/// The addresses of the disks below devices, or of the devices themselves. Each once, in reverse order.
+pub(crate) fn of_disks_beneath(root: &Root, devices: &[BlockDevice<'_>]) -> Vec<DiskAddress> {
+    let (mut addresses, mut seen) = (Vec::new(), HashSet::new());
+    for device in devices {
+        collect(root, device, &mut addresses, &mut seen, MAX_DEPTH);
+    }
     addresses.reverse();
     addresses
 }

@@ -201,7 +201,7 @@ sys/dev/block/1:6 -> ../../devices/virtual/block/dm-8
 fn check_stack(minor: u32, expected: &[(i64, &str)]) {
     let (root, _directory) = Root::from_text(STACK);
     let device = BlockDevice::by_number(&root, Number { major: 1, minor }).unwrap();
-    let addresses = of_disks_beneath(&root, &device);
+    let addresses = of_disks_beneath(&root, &[device]);
     let mut disks: Vec<_> =
         addresses.iter().map(|address| (address.pci_controller.slot, address.dev.as_deref().unwrap())).collect();
     disks.sort_unstable();
@@ -231,7 +231,7 @@ fn a_device_made_of_no_disk_or_of_itself_has_none() {
     // The missing one is not known at all.
     let (root, _directory) = Root::from_text(STACK);
     let device = BlockDevice::by_number(&root, Number { major: 1, minor: 6 }).unwrap();
-    assert_eq!(of_disks_beneath(&root, &device), []);
+    assert_eq!(of_disks_beneath(&root, &[device]), []);
 }
 
 #[test]
@@ -243,6 +243,6 @@ fn a_disk_in_an_unknown_place_is_known_by_its_node() {
     );
     let at = |minor| BlockDevice::by_number(&root, Number { major: 202, minor }).unwrap();
     let expected = DiskAddress { dev: Some("/dev/xvda".into()), ..DiskAddress::UNKNOWN };
-    assert_eq!(of_disks_beneath(&root, &at(0)), [expected]);
-    assert_eq!(of_disks_beneath(&root, &at(1)), []);
+    assert_eq!(of_disks_beneath(&root, &[at(0)]), [expected]);
+    assert_eq!(of_disks_beneath(&root, &[at(1)]), []);
 }

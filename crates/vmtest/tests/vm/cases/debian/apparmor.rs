@@ -24,7 +24,7 @@ use vmtest::{
     vm::{Builder, TIMEOUT, Vm},
 };
 
-use super::{service::agent_pid, tool};
+use super::{mount_hidden, service::agent_pid, tool, unmount_hidden};
 use crate::cases::{answered, soon};
 
 const PROFILE: &str = "/etc/apparmor.d/usr.sbin.qgad";
@@ -99,7 +99,11 @@ fn changes_what_it_is_to(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()
 
 /// With the hook, with the guard, and with another agent that takes the freeze over.
 fn freezes(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
-    assert!(agent.call(&Freeze { lease: None }, soon())? > 0);
+    let count = agent.call(&Freeze { lease: None }, soon())?;
+    assert_eq!(agent.call(&Thaw {}, soon())?, count);
+    mount_hidden(vm)?;
+    vm.sh("rm /run/hook.log")?;
+    assert_eq!(agent.call(&Freeze { lease: None }, soon())?, count + 1);
     let before = agent_pid(vm)?;
     assert_eq!(
         vm.sh("cat $(dirname $(grep -lx qgad-guard /proc/[0-9]*/comm))/attr/apparmor/current")?,
@@ -109,7 +113,8 @@ fn freezes(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()> {
     vm.wait_until(&format!("pid=$(systemctl show --value -p MainPID qgad); [ $pid != 0 ] && [ $pid != {before} ]"))?;
     agent.sync(soon())?;
     assert_eq!(agent.call(&FreezeStatus {}, soon())?, FreezeState::Frozen);
-    assert!(agent.call(&Thaw {}, soon())? > 0);
+    assert_eq!(agent.call(&Thaw {}, soon())?, count + 1);
+    unmount_hidden(vm)?;
     assert_eq!(vm.sh("cat /run/hook.log")?, "freeze\nthaw");
     Ok(())
 }

@@ -14,7 +14,24 @@ mod tool;
 mod vsock;
 mod watchdog;
 
+use anyhow::Result;
+use vmtest::vm::Vm;
+
 use crate::Case;
+
+/// Mounts a file system in an image, and hides it below another one, so that one more is to be frozen.
+fn mount_hidden(vm: &mut Vm) -> Result<()> {
+    vm.sh("set -e; truncate -s 16M /root/image; mke2fs -q /root/image; mkdir -p /srv/hidden; \
+         mount -o loop /root/image /srv/hidden; mount -t tmpfs none /srv/hidden")?;
+    Ok(())
+}
+
+/// Undoes that. Nothing keeps what was hidden from being given up.
+fn unmount_hidden(vm: &mut Vm) -> Result<()> {
+    vm.sh("umount /srv/hidden; umount /srv/hidden")?;
+    vm.wait_until("! losetup --list | grep /root/image")?;
+    Ok(())
+}
 
 /// Every case on Debian by its name.
 pub(crate) const ALL: &[(&str, Case)] = &[

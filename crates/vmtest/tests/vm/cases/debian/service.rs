@@ -18,7 +18,7 @@ use vmtest::{
     vm::{AGENT_PORT, Builder, TIMEOUT, Vm},
 };
 
-use super::{tool, watchdog};
+use super::{mount_hidden, tool, unmount_hidden, watchdog};
 use crate::cases::{answered, soon};
 
 /// Prints the agent's process, 0 when it does not run.
@@ -165,8 +165,12 @@ fn serves_all_but_programs_under_the_drop_in(vm: &mut Vm) -> Result<()> {
     file.write_all(b"text")?;
     file.close()?;
     assert_eq!(vm.sh("cat /root/written")?, "text");
-    assert!(agent.call(&Freeze { lease: None }, soon())? > 0);
-    assert!(agent.call(&Thaw {}, soon())? > 0);
+    let count = agent.call(&Freeze { lease: None }, soon())?;
+    assert_eq!(agent.call(&Thaw {}, soon())?, count);
+    mount_hidden(vm)?;
+    assert_eq!(agent.call(&Freeze { lease: None }, soon())?, count + 1);
+    assert_eq!(agent.call(&Thaw {}, soon())?, count + 1);
+    unmount_hidden(vm)?;
     Ok(())
 }
 

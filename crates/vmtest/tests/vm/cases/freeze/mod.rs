@@ -7,6 +7,7 @@ pub(super) mod guard;
 pub(super) mod hooks;
 pub(super) mod stacks;
 pub(super) mod stuck;
+pub(super) mod targets;
 pub(super) mod two_agents;
 
 use std::{
@@ -138,7 +139,7 @@ pub(crate) fn consistent_copy(builder: Builder<'_>) -> Result<()> {
 pub(crate) fn named(builder: Builder<'_>) -> Result<()> {
     const IDS: [&str; 10] = ["d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9"];
     let (mut vm, _disks) = boot(builder, &IDS.map(|id| (id, Content::Ext4)))?;
-    vm.sh("mkdir /mnt/d0/inner /mnt/bound && mount -o bind /mnt/d0/inner /mnt/bound")?;
+    vm.sh("mkdir /mnt/d0/inner /mnt/bound && mount -o bind /mnt/d0/inner /mnt/bound && ln -s d7 /mnt/link")?;
     let mut agent = answered(&vm)?;
     assert_eq!(timed("freeze of ten ext4", || agent.call(&Freeze::default(), soon()))?, 10);
     assert_eq!(timed("thaw of ten ext4", || agent.call(&Thaw {}, soon()))?, 10);
@@ -159,32 +160,35 @@ pub(crate) fn named(builder: Builder<'_>) -> Result<()> {
     check(&["/mnt/d3"], &["d3"])?;
     check(&["/mnt/d3", "/mnt/d5", "/mnt/d3"], &["d3", "d5"])?;
     check(&["/mnt/bound"], &["d0"])?;
-    check(&["/mnt/d3", "/mnt", "/nowhere", "/mnt/d4/"], &["d3"])?;
-    check(&["/nowhere"], &[])?;
+    check(&["/mnt/d3", "/mnt", "/nowhere"], &["d3"])?;
+    check(&["/mnt/d3/", "//mnt/d4", "/mnt/d5/.", "/mnt/./d6//"], &["d3", "d4", "d5", "d6"])?;
+    check(&["/mnt/link"], &["d7"])?;
+    check(&["/mnt/link/../d8", "/mnt/link/"], &["d7", "d8"])?;
+    check(&["/nowhere", "/mnt/d0/inner", "", "mnt/d1"], &[])?;
     check(&[], &[])?;
     assert_eq!(agent.call(&FreezeList::default(), soon())?, 10);
     assert_eq!(agent.call(&Thaw {}, soon())?, 10);
+    vm.wait_console("no file system that can be frozen is mounted at \"/nowhere\"")?;
     Ok(())
 }
 
 pub(crate) fn left_out(builder: Builder<'_>) -> Result<()> {
     let (mut vm, _disks) = boot(builder, &[("a", Content::Ext4), ("b", Content::Ext4), ("c", Content::Xfs)])?;
-    // A mount below another one cannot be opened, and what is read only or a single file is no trouble.
+    // What is hidden, read only or a single file is no trouble.
     vm.sh("mount -t tmpfs none /mnt/b")?;
     vm.sh("echo x >/mnt/a/file && touch /run/file && mount -o bind /mnt/a/file /run/file")?;
     vm.sh("umount /mnt/a && mount -t xfs -o remount,ro /mnt/c")?;
     let mut agent = answered(&vm)?;
-    assert_eq!(agent.call(&Freeze::default(), soon())?, 2);
-    assert_eq!(agent.call(&Thaw {}, soon())?, 2);
-    let hidden = FreezeList { mountpoints: Some(vec!["/mnt/b".into()]), lease: None };
-    assert_eq!(refusal(agent.call(&hidden, soon()))?, "failed to open /mnt/b: No such file or directory");
-    agent.call(&GetHostName {}, soon())?;
+    assert_eq!(agent.call(&Freeze::default(), soon())?, 3);
+    assert_eq!(agent.call(&Thaw {}, soon())?, 3);
     drop(agent);
-    configure(&mut vm, "fsfreeze-exclude=/run/*;btrfs\n")?;
+    configure(&mut vm, "fsfreeze-exclude=/run/*;btrfs;/mnt/b\n")?;
     let mut agent = answered(&vm)?;
     assert_eq!(agent.call(&Freeze::default(), soon())?, 1);
     vm.sh("echo y >/run/file")?;
     assert_eq!(agent.call(&Thaw {}, soon())?, 1);
+    let excluded = FreezeList { mountpoints: Some(vec!["/mnt/b".into()]), lease: None };
+    assert_eq!(agent.call(&excluded, soon())?, 0);
     Ok(())
 }
 

@@ -206,7 +206,7 @@ pub(crate) fn second_host(builder: Builder<'_>) -> Result<()> {
 }
 
 /// Puts a mapped device on a disk, and mounts it at `/mnt/mapped` instead. Not where the host has no dmsetup.
-fn map_plain(vm: &mut Vm, id: &str) -> Result<bool> {
+pub(super) fn map_plain(vm: &mut Vm, id: &str) -> Result<bool> {
     if vm.sh("test -x /usr/sbin/dmsetup").is_err() {
         eprintln!("no mapped device is frozen: the host has no dmsetup");
         return Ok(false);
@@ -218,4 +218,13 @@ fn map_plain(vm: &mut Vm, id: &str) -> Result<bool> {
          mkdir -p /mnt/mapped; mount -t ext4 /dev/dm-0 /mnt/mapped"
     ))?;
     Ok(true)
+}
+
+/// Makes everything on the mapped device fail that is asked of it.
+pub(super) fn fail_mapped(vm: &mut Vm, id: &str) -> Result<()> {
+    vm.sh(&format!(
+        "set -e; echo data >/mnt/mapped/data; size=$(cat /sys/block/dm-0/size); dmsetup suspend --nolockfs {id}; \
+         dmsetup reload {id} --table \"0 $size error\"; dmsetup resume --noudevsync {id}; echo data >/mnt/mapped/more"
+    ))?;
+    Ok(())
 }
