@@ -39,6 +39,17 @@ struct Open {
     last_used: Instant,
 }
 
+/// Whether one more file may be opened.
+#[derive(Debug)]
+pub(crate) enum Room {
+    /// It may.
+    Free,
+    /// It may, once this one is closed, which has left the table.
+    AfterClosing(Idle),
+    /// It may not.
+    None,
+}
+
 /// A file that was idle for so long that it is to be closed for another one.
 #[derive(Debug)]
 pub(crate) struct Idle {
@@ -51,20 +62,22 @@ pub(crate) struct Idle {
 }
 
 impl OpenFiles {
-    /// Makes room for one more file. If the table is full, an idle file leaves it, which the caller must close, unless
-    /// `may_be_closed` says that it cannot be closed now. `None` if there is no room.
-    pub(crate) fn make_room(&self, now: Instant, may_be_closed: impl Fn(&Resource) -> bool) -> Option<Option<Idle>> {
+    /// Makes room for one more file. If the table is full, an idle file leaves it, unless `may_be_closed` says that it
+    /// cannot be closed now.
+    pub(crate) fn make_room(&self, now: Instant, may_be_closed: impl Fn(&Resource) -> bool) -> Room {
         let mut table = self.table();
         if table.len() < MAX_OPEN_FILES {
-            return Some(None);
+            return Room::Free;
         }
         let is_idle = |open: &Open| {
             Arc::strong_count(&open.file) == 1 && now.saturating_duration_since(open.last_used) >= MAX_IDLE
         };
         let idle = table.iter().filter(|(_, open)| is_idle(open) && may_be_closed(&open.resource));
-        let (&handle, _) = idle.min_by_key(|(_, open)| open.last_used)?;
-        let Open { file, resource, .. } = table.remove(&handle)?;
-        Some(Some(Idle { handle, file, resource }))
+        let oldest = idle.min_by_key(|(_, open)| open.last_used).map(|(&handle, _)| handle);
+        match oldest.and_then(|handle| Some((handle, table.remove(&handle)?))) {
+            Some((handle, Open { file, resource, .. })) => Room::AfterClosing(Idle { handle, file, resource }),
+            None => Room::None,
+        }
     }
 
     /// Adds a file, with what using it may wait for.
@@ -122,24 +135,28 @@ mod tests {
         Resource::FileSystem("/".into())
     }
 
-    /// The handle of the file that is to be closed for another one.
-    fn room(files: &OpenFiles, now: Instant) -> Option<Option<i64>> {
-        files.make_room(now, |resource| *resource == disk()).map(|idle| idle.map(|idle| idle.handle))
+    /// Whether there is room, and the handle of the file that is to be closed for it.
+    fn room(files: &OpenFiles, now: Instant) -> (bool, Option<i64>) {
+        match files.make_room(now, |resource| *resource == disk()) {
+            Room::Free => (true, None),
+            Room::AfterClosing(idle) => (true, Some(idle.handle)),
+            Room::None => (false, None),
+        }
     }
 
     #[test]
     fn only_a_file_that_was_long_unused_makes_room() {
         let files = OpenFiles::default();
-        assert_eq!(room(&files, Instant::now()), Some(None));
+        assert_eq!(room(&files, Instant::now()), (true, None));
         (0..256).for_each(|handle| files.insert(handle, null(), disk()));
         let later = Instant::now() + MAX_IDLE;
-        assert_eq!(room(&files, Instant::now()), None);
+        assert_eq!(room(&files, Instant::now()), (false, None));
         // The first one is used again, and the second one by a command that has not ended.
         files.get(0).unwrap();
         let _in_use = files.get(1).unwrap();
-        assert_eq!(room(&files, later), Some(Some(2)));
+        assert_eq!(room(&files, later), (true, Some(2)));
         files.insert(256, null(), disk());
-        assert_eq!(room(&files, Instant::now()), None);
+        assert_eq!(room(&files, Instant::now()), (false, None));
     }
 
     #[test]
@@ -148,8 +165,8 @@ mod tests {
         (0..255).for_each(|handle| files.insert(handle, null(), Resource::FileSystem("/dead".into())));
         files.insert(255, null(), disk());
         let later = Instant::now() + MAX_IDLE;
-        assert_eq!(room(&files, later), Some(Some(255)));
+        assert_eq!(room(&files, later), (true, Some(255)));
         files.insert(256, null(), Resource::FileSystem("/dead".into()));
-        assert_eq!(room(&files, later), None);
+        assert_eq!(room(&files, later), (false, None));
     }
 }

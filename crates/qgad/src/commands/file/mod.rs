@@ -36,7 +36,7 @@ use super::{Result, Run};
 use crate::{
     guest::Guest,
     logging::audit,
-    open_files::{Idle, MAX_IDLE, MAX_OPEN_FILES},
+    open_files::{Idle, MAX_IDLE, MAX_OPEN_FILES, Room},
     policy::{AllowedPath, refused_by},
     storage::lookup::Lookup,
     sys,
@@ -157,15 +157,19 @@ impl Run for FileFlush {
 
 /// Whether one more file may be opened. If too many are open, an idle one is closed for it.
 fn make_room(guest: &Guest, command: &Use<'_>) -> bool {
-    let room = guest.files.make_room(Instant::now(), |resource| guest.in_use.check(resource).is_ok());
-    let Some(idle) = room else { return false };
-    if let Some(Idle { handle, file, resource }) = idle {
-        log::warn!("handle {handle} is closed: {MAX_OPEN_FILES} files are open, and it was not used for {MAX_IDLE:?}");
-        // Refused only if it has become overdue since. Closing it may wait for a disk.
-        let _ = command.turn_to(resource);
-        drop(file);
+    match guest.files.make_room(Instant::now(), |resource| guest.in_use.check(resource).is_ok()) {
+        Room::Free => true,
+        Room::None => false,
+        Room::AfterClosing(Idle { handle, file, resource }) => {
+            log::warn!(
+                "handle {handle} is closed: {MAX_OPEN_FILES} files are open, and it was not used for {MAX_IDLE:?}"
+            );
+            // Refused only if it has become overdue since. Closing it may wait for a disk.
+            let _ = command.turn_to(resource);
+            drop(file);
+            true
+        }
     }
-    true
 }
 
 /// The flags of a mode of fopen(3).
