@@ -159,13 +159,13 @@ pub(crate) fn status_of_signal(number: i32) -> u8 {
 pub(crate) fn print(error: &anyhow::Error) {
     let text: String = format!("{error:#}").chars().take(MAX_ERROR_CHARACTERS).collect();
     // Further lines come from the guest, and must not look like qgactl's.
-    say(&format!("qgactl: {}", printable(text.trim_end()).replace('\n', "\n  ")));
+    say(&format!("qgactl: {}", text.trim_end().replace('\n', "\n  ")));
     for line in error.downcast_ref().map_or("", Failure::hint).lines() {
         say(&format!("  {line}"));
     }
 }
 
-/// Prints a line to stderr. A reader that has gone away is no reason to stop half-way.
+/// Prints a line to stderr, escaped as on stdout. A reader that has gone away is no reason to stop half-way.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", printable(line));
 }
