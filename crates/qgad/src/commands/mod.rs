@@ -8,6 +8,7 @@ mod cpu;
 mod exec;
 mod file;
 mod freeze;
+mod job;
 mod memory;
 mod network;
 mod power;
