@@ -39,7 +39,7 @@ impl Run for Exec {
 }
 
 /// The program, if the policy allows it.
-fn check_allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
+pub(super) fn check_allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
     if guest.policy.allows_all_programs() {
         return Ok(program);
     }

@@ -4,6 +4,7 @@
 //! at once, its late result is dropped, and its thread is not used again. Busy threads are bounded by [`MAX_BUSY`]:
 //! beyond that, commands that can block are refused until some return. A command that panics is answered with an error,
 //! and affects nothing else. Nothing here wakes up unless a command ends or a deadline passes.
+//! A command that waits for another process has no thread ([`WaitingTasks`]). Its end runs on the I/O thread.
 //!
 //! The freeze's bounded calls and the storage probes bound blocking work, too, and do not share this code: they wait
 //! for their results on the thread of the command that asks, and know what each call is about. The executor knows
@@ -25,8 +26,8 @@ use qga::wire::message::{self, Error, Id};
 use crate::{
     guest::Guest,
     logging::audit::Entry,
-    serve::{dispatch::Task, server::MAX_CONNECTIONS},
-    util::threads,
+    serve::{dispatch::Task, server::MAX_CONNECTIONS, waiting::WaitingTasks},
+    util::{errno, threads},
 };
 
 /// Most commands that have not ended, given up or not: one for each peer served at once, and twice as many stuck or
@@ -39,7 +40,7 @@ const WORKER_STACK_BYTES: usize = 1024 * 1024;
 
 /// Identifies a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TaskId(u64);
+pub(crate) struct TaskId(pub(super) u64);
 
 /// The end of a task: by itself, or at its deadline.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ pub(crate) struct Executor {
     abandoned: usize,
     next_task_id: u64,
     returned: Arc<Returned>,
+    waiting: WaitingTasks,
 }
 
 /// The tasks that have returned.
@@ -92,21 +94,22 @@ impl Executor {
             idle: Vec::new(),
             abandoned: 0,
             next_task_id: 0,
+            waiting: WaitingTasks::new(wake_up.as_fd())?,
             returned: Arc::new(Returned { completions: Mutex::default(), wake_up }),
         })
     }
 
     /// Readable when [`Self::completions`] has something to say.
     pub(crate) fn wake_up(&self) -> BorrowedFd<'_> {
-        self.returned.wake_up.as_fd()
+        self.waiting.descriptor()
     }
 
     /// When [`Self::completions`] must be called even if nothing wakes the caller.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.running.iter().map(|running| running.deadline).min()
+        self.running.iter().map(|running| running.deadline).chain(self.waiting.next_deadline()).min()
     }
 
-    /// Starts a task on a thread.
+    /// Starts a task on a thread, or has it wait.
     ///
     /// # Errors
     /// When too many threads are stuck, or the system gives no further one; the task is lost.
@@ -119,7 +122,26 @@ impl Executor {
         })
     }
 
-    fn start_unless_full(&mut self, task: Task) -> Result<TaskId, Error> {
+    /// Whether a task waits for another process.
+    pub(crate) fn is_waiting(&self, task_id: TaskId) -> bool {
+        self.waiting.contains(task_id)
+    }
+
+    /// Ends the wait of a task soon, if it waits: its peer wants something else, or is gone.
+    pub(crate) fn hurry(&self, task_id: TaskId) {
+        self.waiting.hurry(task_id);
+    }
+
+    fn start_unless_full(&mut self, mut task: Task) -> Result<TaskId, Error> {
+        if let Some(wait) = task.wait.take() {
+            if self.waiting.len() >= MAX_BUSY {
+                return Err(Error::generic(format!("{} cannot wait: {MAX_BUSY} others do", task.name)));
+            }
+            self.next_task_id += 1;
+            let (task_id, name) = (TaskId(self.next_task_id), task.name);
+            let cannot = |error| Error::generic(format!("{name} cannot wait: {}", errno::describe(error)));
+            return self.waiting.add(task_id, wait, task).map(|()| task_id).map_err(cannot);
+        }
         if self.running.len() + self.abandoned >= MAX_BUSY {
             return Err(Error::generic(format!("{} cannot run: {MAX_BUSY} earlier ones have not ended", task.name)));
         }
@@ -141,6 +163,9 @@ impl Executor {
     pub(crate) fn completions(&mut self) -> Vec<Completion> {
         let mut completions = self.returned.take();
         completions.retain(|completion| self.take_back(completion.task_id));
+        for ready in self.waiting.take_ready() {
+            completions.push(Completion { task_id: ready.id, reply: ready.task.run(&self.guest) });
+        }
         completions.extend(self.expire(Instant::now()));
         completions
     }
@@ -173,7 +198,14 @@ impl Executor {
                 self.abandoned
             );
         }
-        expired.iter().map(Running::timed_out).collect()
+        let waited = self.waiting.take_expired(now).into_iter().map(|expired| {
+            let task = expired.task;
+            if let Some(entry) = &task.audit {
+                entry.timed_out();
+            }
+            timed_out(expired.id, task.name, task.timeout, task.id.as_ref())
+        });
+        expired.iter().map(Running::timed_out).chain(waited).collect()
     }
 
     fn spawn_worker(&self) -> io::Result<Worker> {
@@ -210,9 +242,13 @@ impl Returned {
 
 impl Running {
     fn timed_out(&self) -> Completion {
-        let error = Error::generic(format!("{} timed out after {} s", self.name, self.timeout.as_secs_f64()));
-        Completion { task_id: self.task_id, reply: Some(message::refusal(&error, self.id.as_ref())) }
+        timed_out(self.task_id, self.name, self.timeout, self.id.as_ref())
     }
+}
+
+fn timed_out(task_id: TaskId, name: &str, timeout: Duration, id: Option<&Id>) -> Completion {
+    let error = Error::generic(format!("{name} timed out after {} s", timeout.as_secs_f64()));
+    Completion { task_id, reply: Some(message::refusal(&error, id)) }
 }
 
 #[cfg(test)]
@@ -251,7 +287,7 @@ mod tests {
 
     fn task(timeout: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Task {
         let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), is_success: true };
-        Task { name: "test-command", command: Box::new(command), id: None, timeout, audit: None }
+        Task { name: "test-command", command: Box::new(command), id: None, timeout, audit: None, wait: None }
     }
 
     fn stuck_task(gate: &Arc<Gate>) -> Task {

@@ -12,9 +12,8 @@
 //!
 //! A freeze that the agent began may still succeed after that, even if the agent was killed. So the guard ends only
 //! when the agent says that no freeze is under way, or when the agent's last thread is gone; in that case it thaws once
-//! more. A new agent connects to a socket in the state directory. An abstract name would not do: root in a container
-//! that shares the network namespace could connect to it, and would receive the file systems' descriptors. An agent
-//! replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
+//! more. A new agent connects to a socket in the state directory. An agent replaces a guard that was killed by SIGKILL.
+//! The new guard listens on the same socket.
 //!
 //! This file is the agent's side, `process` is the guard, and `message` is the protocol between them.
 
@@ -23,39 +22,32 @@ mod process;
 
 use std::{
     fmt,
-    fs::{self, OpenOptions, Permissions},
+    fs::OpenOptions,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::PermissionsExt},
-    },
-    path::Path,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        socket::{
-            AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, setsockopt,
-            socket, socketpair, sockopt,
-        },
-        stat::Mode,
+        socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt},
         time::TimeVal,
     },
-    unistd::geteuid,
 };
 use qga::wire::message::Error;
 
 use self::message::Message;
 pub(crate) use self::process::run;
-use super::{BoundedCall, Claim, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, TakeoverSocket, Target, marker};
+use super::{BoundedCall, Claim, Guard, GuardEnd, Hooks, Lease, Marker, OnEnd, TakeoverSocket, Target};
 use crate::{
     environment::Environment,
-    process::spawn::{Child, Program, Stdio},
+    process::{
+        local_socket,
+        spawn::{Child, Program, Stdio},
+    },
     util::{errno, threads},
 };
 
@@ -69,6 +61,8 @@ const OURSELVES: &str = "/proc/self/exe";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long making the socket for a new agent may take: as long as a busy disk, not as a frozen one.
 const TAKEOVER_SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
+/// Agents that wait for the guard at a time.
+const BACKLOG: i32 = 1;
 /// How long a message may wait for room.
 const SEND_TIMEOUT_SECONDS: i64 = 5;
 /// Stack of the thread that waits for the guard's end, which runs the thaw and the hook then.
@@ -167,15 +161,7 @@ fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], lease: Lease, parts: &Part
 /// When there is one, but it does not let itself be taken over.
 pub(super) fn claim(marker: &Marker, on_end: OnEnd) -> Result<Option<Claim>, Error> {
     let claim = || -> io::Result<_> {
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        let (_directory, address) = address(marker)?;
-        match connect(socket.as_raw_fd(), &address) {
-            Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(None),
-            other => other?,
-        }
-        if !is_ours(&socket)? {
-            return Err(io::Error::other("it belongs to somebody else"));
-        }
+        let Some(socket) = local_socket::connect(&marker.socket())? else { return Ok(None) };
         limit_waiting(&socket)?;
         let (targets, lease, takeover_socket) = receive_holdings(&socket)?;
         let guard = watch(socket, takeover_socket.map(Arc::new), None, on_end)?;
@@ -312,11 +298,12 @@ impl fmt::Debug for Handle {
 /// when an agent finds a freeze whose guard was killed, or cannot hold one.
 fn make_takeover_socket(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket().display());
-    let cloned = marker.clone();
-    let made =
-        bounded_call.run(&doing, Instant::now() + TAKEOVER_SOCKET_TIMEOUT, move |_| listen_at(&cloned)).and_then(
-            |made| made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::describe(error)))),
-        );
+    let path = marker.socket();
+    let made = bounded_call
+        .run(&doing, Instant::now() + TAKEOVER_SOCKET_TIMEOUT, move |_| local_socket::listen(&path, BACKLOG))
+        .and_then(|made| {
+            made.map_err(|error| Error::generic(format!("failed to {doing}: {}", errno::describe(error))))
+        });
     match made {
         Ok(takeover_socket) => Some(Arc::new(takeover_socket)),
         Err(error) => {
@@ -324,35 +311,6 @@ fn make_takeover_socket(bounded_call: &BoundedCall, marker: &Marker) -> Option<T
             None
         }
     }
-}
-
-/// A socket for those who run as we do.
-fn listen_at(marker: &Marker) -> io::Result<OwnedFd> {
-    marker::remove(&marker.socket());
-    let socket =
-        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    let (_directory, address) = address(marker)?;
-    bind(socket.as_raw_fd(), &address)?;
-    // Nobody can connect before it listens.
-    fs::set_permissions(marker.socket(), Permissions::from_mode(0o600))?;
-    listen(&socket, Backlog::new(1)?)?;
-    Ok(socket)
-}
-
-/// The socket's address, by way of its directory's descriptor: addresses are short, paths may be long.
-fn address(marker: &Marker) -> io::Result<(OwnedFd, UnixAddr)> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = open(marker.directory(), flags, Mode::empty())?;
-    let socket = marker.socket();
-    let name = Path::new(socket.file_name().unwrap_or_default());
-    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_os_str().as_bytes()].concat();
-    let address = UnixAddr::new(path.as_slice())?;
-    Ok((directory, address))
-}
-
-/// Whether the other side of a socket runs as we do.
-fn is_ours(socket: &OwnedFd) -> nix::Result<bool> {
-    Ok(getsockopt(socket, sockopt::PeerCredentials)?.uid() == geteuid().as_raw())
 }
 
 /// Sends and receives have a timeout on both sides.
@@ -364,22 +322,10 @@ fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::root::Root;
-
-    #[test]
-    fn a_new_agent_of_the_same_user_only_is_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let marker = Marker::new(&Root::machine(), directory.path());
-        for _ in 0..2 {
-            let takeover_socket = make_takeover_socket(&BoundedCall::default(), &marker).unwrap();
-            assert_eq!(fs::metadata(marker.socket()).unwrap().permissions().mode() & 0o777, 0o600);
-            let (_directory, address) = address(&marker).unwrap();
-            let agent = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            connect(agent.as_raw_fd(), &address).unwrap();
-            drop(takeover_socket);
-        }
-    }
 
     #[test]
     fn where_no_socket_can_be_made_there_is_none() {

@@ -25,7 +25,7 @@ use nix::{
     },
 };
 
-use super::{GRACE, is_ours, limit_waiting, message::Message, message::send_target};
+use super::{GRACE, limit_waiting, message::Message, message::send_target};
 use crate::{
     environment::Environment,
     freeze::{
@@ -34,7 +34,7 @@ use crate::{
         target::{Kernel, Target},
         worker::{Worker, thaw_each},
     },
-    process::descriptor_passing::take_standard_input,
+    process::{descriptor_passing::take_standard_input, local_socket::is_ours},
     root::Root,
     sys,
     util::errno,
