@@ -102,3 +102,91 @@ impl WaitingTasks {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::OwnedFd, time::Duration};
+
+    use nix::{
+        poll::{PollFd, PollFlags, PollTimeout, poll},
+        sys::eventfd::{EfdFlags, EventFd},
+    };
+
+    use super::*;
+    use crate::serve::dispatch::Answer;
+
+    /// Something that is ready when it is told, or hurried.
+    #[derive(Debug)]
+    struct Event(EventFd);
+
+    impl Wait for Event {
+        fn descriptor(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+
+        fn hurry(&self) {
+            self.0.write(1).unwrap();
+        }
+    }
+
+    fn task(timeout: Duration) -> Task {
+        let answer = || Answer { line: None, is_success: true };
+        Task {
+            name: "test-command",
+            command: Box::new(move |_, _| answer()),
+            id: None,
+            timeout,
+            audit: None,
+            wait: None,
+        }
+    }
+
+    fn event() -> Arc<Event> {
+        Arc::new(Event(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap()))
+    }
+
+    fn waiting(timeout: Duration) -> (WaitingTasks, Vec<Arc<Event>>, OwnedFd) {
+        let other = OwnedFd::from(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap());
+        let mut tasks = WaitingTasks::new(other.as_fd()).unwrap();
+        let events = vec![event(), event()];
+        for (id, event) in (1..).zip(&events) {
+            tasks.add(TaskId(id), Arc::clone(event) as _, task(timeout)).unwrap();
+        }
+        (tasks, events, other)
+    }
+
+    fn ids(tasks: &[WaitingTask]) -> Vec<u64> {
+        tasks.iter().map(|task| task.id.0).collect()
+    }
+
+    fn is_ready(tasks: &WaitingTasks) -> bool {
+        poll(&mut [PollFd::new(tasks.descriptor(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+    }
+
+    #[test]
+    fn a_task_is_ready_when_its_descriptor_is_and_once() {
+        let (mut tasks, events, _other) = waiting(Duration::from_secs(60));
+        assert!(!is_ready(&tasks) && tasks.take_ready().is_empty());
+        events[1].0.write(1).unwrap();
+        assert!(is_ready(&tasks));
+        assert_eq!(ids(&tasks.take_ready()), [2]);
+        assert!(!is_ready(&tasks) && tasks.take_ready().is_empty());
+        assert!(tasks.contains(TaskId(1)) && !tasks.contains(TaskId(2)));
+    }
+
+    #[test]
+    fn a_task_that_is_hurried_is_ready_soon_and_others_are_not() {
+        let (mut tasks, _events, _other) = waiting(Duration::from_secs(60));
+        tasks.hurry(TaskId(1));
+        tasks.hurry(TaskId(3));
+        assert_eq!(ids(&tasks.take_ready()), [1]);
+    }
+
+    #[test]
+    fn a_task_does_not_wait_beyond_its_deadline() {
+        let (mut tasks, _events, _other) = waiting(Duration::ZERO);
+        assert!(tasks.next_deadline().is_some_and(|deadline| deadline <= Instant::now()));
+        assert_eq!(ids(&tasks.take_expired(Instant::now())), [1, 2]);
+        assert_eq!(tasks.next_deadline(), None);
+    }
+}

@@ -103,3 +103,15 @@ fn a_process_that_a_job_left_behind_is_heard_after_its_end() {
     write(&mut client, id, b"go\n", false).unwrap();
     assert_eq!(read_to_end(&mut client, id, 0).0, b"late\n");
 }
+
+#[test]
+fn agents_that_share_a_state_directory_share_their_jobs() {
+    let first = Agent::start();
+    let second = Agent::start_beside(&first);
+    // The second one has found no jobs when it started.
+    let id = start_shell(&mut first.connect(), "echo hello; cat");
+    assert_eq!(list(&mut second.connect())[0].id, id);
+    let mut client = second.connect();
+    write(&mut client, id, b"from the second", true).unwrap();
+    assert_eq!(read_to_end(&mut client, id, 0).0, b"hello\nfrom the second");
+}

@@ -42,8 +42,17 @@ impl Agent {
     pub(crate) fn start_with(general: &str, most_descriptors: Option<u32>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config"), format!("[general]\n{general}")).unwrap();
-        let process = spawn(directory.path(), most_descriptors);
+        let process = spawn(directory.path(), Path::new("."), most_descriptors);
         let agent = Self { process, directory, most_descriptors };
+        agent.connect();
+        agent
+    }
+
+    /// Starts one with the state directory of another.
+    pub(crate) fn start_beside(other: &Self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let process = spawn(directory.path(), other.directory.path(), None);
+        let agent = Self { process, directory, most_descriptors: None };
         agent.connect();
         agent
     }
@@ -63,7 +72,7 @@ impl Agent {
 
     fn start_again(&mut self) {
         self.process.wait().unwrap();
-        self.process = spawn(self.directory.path(), self.most_descriptors);
+        self.process = spawn(self.directory.path(), Path::new("."), self.most_descriptors);
         // A program that the earlier agent has just started holds its socket until the kernel is done with the exec,
         // which may be after that agent has ended. It accepts no peer.
         wait_for("the new agent answers", || {
@@ -152,11 +161,12 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(directory: &Path, most_descriptors: Option<u32>) -> Child {
+fn spawn(directory: &Path, state_directory: &Path, most_descriptors: Option<u32>) -> Child {
     let limit = most_descriptors.map_or_else(String::new, |count| format!("ulimit -n {count} && "));
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(format!(r#"{limit}exec "$0" "$@""#)).arg(env!("CARGO_BIN_EXE_qgad"));
-    command.args(["-m", "unix-listen", "-p", "socket", "-t", "."]).env("QGA_CONF", directory.join("config"));
+    command.args(["-m", "unix-listen", "-p", "socket", "-t"]).arg(state_directory);
+    command.env("QGA_CONF", directory.join("config"));
     command.current_dir(directory).spawn().unwrap()
 }
 

@@ -56,17 +56,16 @@ trait AboutJob: Command {
     }
 }
 
-/// Without a supervisor there is nothing to wait for. The rare thread that is used then keeps the way there one.
 impl<C: AboutJob> Run for C {
+    /// For a command that could not begin, because there is no way to the jobs: there may be jobs all the same. The
+    /// thread that looks for them does not wait for what they do.
     fn run(self, guest: &Guest) -> Result<C::Reply> {
-        match self.begin(guest) {
-            Some(begun) => {
-                let Begun { wait, finish } = begun?;
-                wait_for(wait.descriptor());
-                finish()
-            }
-            None => C::without_jobs(self.id()),
-        }
+        guest.jobs.find();
+        let Some(begun) = self.begin(guest) else { return C::without_jobs(self.id()) };
+        let Begun { wait, finish } = begun?;
+        wait.hurry();
+        wait_for(wait.descriptor());
+        finish()
     }
 
     fn audit_subject(&self) -> Option<String> {

@@ -30,8 +30,6 @@ const NUMBER_BYTES: usize = size_of::<i64>();
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// On a link: here is the socket of a request.
-    Conversation,
     /// On a link: the supervisor is ready.
     Ready,
     /// Start a job.
@@ -56,8 +54,7 @@ pub(super) enum Kind {
     Leaving,
 }
 
-const KINDS: [(Kind, u8); 12] = [
-    (Kind::Conversation, b'c'),
+const KINDS: [(Kind, u8); 11] = [
     (Kind::Ready, b'y'),
     (Kind::Start, b's'),
     (Kind::Read, b'r'),

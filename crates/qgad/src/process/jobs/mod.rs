@@ -51,6 +51,8 @@ pub(crate) const SUPERVISOR_OPTION: &str = "--job-supervisor";
 const OURSELVES: &str = "/proc/self/exe";
 /// The socket by which the next agent finds the supervisor.
 const SOCKET: &str = "qga.state.jobs";
+/// The kind of a message on a link, which carries a socket and nothing else: first the one to listen at.
+const SOCKET_KIND: u8 = 0;
 /// Agents that wait for the supervisor at a time.
 const BACKLOG: i32 = 4;
 /// How long a supervisor has to get ready. It takes milliseconds.
@@ -95,8 +97,12 @@ impl Jobs {
         Self { socket: state_directory.join(SOCKET), link: Mutex::default(), starting: KeyedLock::default() }
     }
 
-    /// Finds the jobs of an earlier agent.
+    /// Finds the jobs of an earlier agent, if there is no way to them yet.
     pub(crate) fn find(&self) {
+        let _only_one = self.starting.lock(String::new());
+        if self.link().is_some() {
+            return;
+        }
         match self.connect() {
             Ok(link) => *self.link() = link,
             Err(error) => log::error!("failed to reach the jobs: {}", self.describe(error)),
@@ -169,7 +175,7 @@ impl Jobs {
         let listener = local_socket::listen(&self.socket, BACKLOG)
             .map_err(|error| io::Error::other(format!("failed to listen at {}", self.describe(error))))?;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        descriptor_passing::send(&ours, 0, &[], Some(&listener))?;
+        descriptor_passing::send(&ours, SOCKET_KIND, &[], Some(&listener))?;
         let null = OpenOptions::new().write(true).open("/dev/null")?;
         let program = Program::new(OURSELVES, [SUPERVISOR_OPTION], environment.for_children())?;
         let child =
@@ -203,7 +209,7 @@ fn converse(link: &OwnedFd, request: &Message) -> io::Result<Pending> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
     request.send(&ours)?;
-    descriptor_passing::send(link, 0, &[], Some(&theirs))?;
+    descriptor_passing::send(link, SOCKET_KIND, &[], Some(&theirs))?;
     Ok(Pending(Arc::new(ours)))
 }
 

@@ -127,6 +127,20 @@ fn run(agent: &mut Agent, job: &JobStart) -> Result<String> {
     Ok(read_until(agent, id, is_over)?.0)
 }
 
+/// A job of a user with a terminal, one with more output than fits into a small message, and one that is killed.
+pub(super) fn of_each_kind(agent: &mut Agent, user: &str) -> Result<()> {
+    let terminal = Some(Terminal { rows: 24, columns: 80, term: None });
+    let on_a_terminal = JobStart { terminal, user: Some(user.into()), ..shell("id -un; test -t 0") };
+    assert_eq!(run(agent, &on_a_terminal)?, format!("{user}\r\n"));
+    assert_eq!(run(agent, &shell("head -c 200000 /dev/zero"))?.len(), 200_000);
+    let id = start(agent, &shell("cat"))?;
+    write(agent, id, &"x".repeat(200_000))?;
+    agent.call(&JobSignal { id, signal: "KILL".into() }, soon())?;
+    let (_, end) = read_until(agent, id, |_, output| output.state == JobState::Exited && output.out_eof)?;
+    assert_eq!(end.signal, Some(9));
+    Ok(())
+}
+
 /// How the jobs of a unit outlive restarts of it, and die with all their processes.
 pub(super) fn outlive_their_unit(vm: &mut Vm) -> Result<()> {
     let mut agent = answered(vm)?;
