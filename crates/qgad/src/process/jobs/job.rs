@@ -247,12 +247,18 @@ impl Job {
         if is_due(self.hung_up_at()) {
             self.is_hung_up = true;
             self.signal(SIGHUP);
-            self.input = None;
-            for stream in &mut self.streams {
-                stream.source = None;
-            }
+            self.close_streams();
         }
         self.reap_if_due();
+    }
+
+    /// Lets go of its streams.
+    pub(super) fn close_streams(&mut self) {
+        self.report = None;
+        self.input = None;
+        for stream in &mut self.streams {
+            stream.source = None;
+        }
     }
 
     /// Sends a signal to all its processes. One that is to end them wakes those that are stopped.
@@ -391,4 +397,115 @@ impl Job {
 
 fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsFd, thread};
+
+    use super::*;
+    use crate::process::spawn::{Program, Stdio, pipe_from_child, pipe_to_child};
+
+    /// How often a condition is checked that nothing announces.
+    const POLL_INTERVAL: Duration = Duration::from_millis(2);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A job of the shell that was not launched, but started in the usual way: a test has threads.
+    fn job(line: &str, change: impl FnOnce(&mut Start)) -> (Job, Instant) {
+        let program = Program::new("/bin/sh", ["-c", line], ["PATH=/usr/bin:/bin"]).unwrap();
+        let (their_input, input) = pipe_to_child().unwrap();
+        let (output, their_output) = pipe_from_child().unwrap();
+        let stdio = Stdio { input: their_input.as_fd(), output: their_output.as_fd(), error: their_output.as_fd() };
+        let pid = program.start(stdio).unwrap().pid();
+        let report = Report::of_a_program_that_runs();
+        let launched = Launched { pid, input: Some(input), outputs: [Some(output), None], group: None, report };
+        let mut start = Start {
+            id: 1,
+            label: c"sh".into(),
+            user: None,
+            program,
+            directory: None,
+            owner: None,
+            has_input: true,
+            terminal: None,
+            timeout: None,
+            hangs_up: false,
+        };
+        change(&mut start);
+        let now = Instant::now();
+        let mut job = Job::new(&start, launched, now);
+        job.has_started();
+        read_until(&mut job, "ready");
+        (job, now)
+    }
+
+    fn wait_for(job: &mut Job, wanted: impl Fn(&mut Job) -> bool) {
+        let end = Instant::now() + MINUTE;
+        while !wanted(job) {
+            assert!(Instant::now() < end, "{job:?}");
+            thread::sleep(POLL_INTERVAL);
+            job.look_for_end(Instant::now());
+        }
+    }
+
+    fn read_until(job: &mut Job, text: &str) {
+        let found = |job: &mut Job| {
+            job.drain(0, &mut [0; 100]);
+            String::from_utf8_lossy(&job.streams[0].window.first(100).concat()).contains(text)
+        };
+        wait_for(job, found);
+    }
+
+    /// What its end was.
+    fn end_of(job: &mut Job) -> ExitStatus {
+        wait_for(job, |job| job.has_exited());
+        job.end.unwrap().0
+    }
+
+    #[test]
+    fn a_job_that_nobody_names_is_hung_up_and_what_it_wrote_can_be_read() {
+        let (mut job, now) = job("echo ready; sleep 1000", |start| start.hangs_up = true);
+        assert_eq!(job.next_deadline(), Some(now + HANG_UP_AFTER));
+        job.attend(now + MINUTE);
+        job.act(now + HANG_UP_AFTER);
+        assert!(!job.has_exited() && !job.is_hung_up);
+        job.act(now + MINUTE + HANG_UP_AFTER);
+        assert_eq!(end_of(&mut job), ExitStatus::Signal(SIGHUP));
+        assert!(job.is_over() && job.kept_bytes() > 0);
+        assert_eq!(job.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_job_that_is_to_be_kept_is_not_hung_up() {
+        let (mut job, now) = job("echo ready; sleep 1000", |_| ());
+        assert_eq!(job.next_deadline(), None);
+        job.act(now + 100 * HANG_UP_AFTER);
+        assert!(!job.has_exited());
+        job.signal(SIGKILL);
+        assert_eq!(end_of(&mut job), ExitStatus::Signal(SIGKILL));
+    }
+
+    #[test]
+    fn a_job_that_ignores_the_end_of_its_time_is_killed_after_a_grace() {
+        let (mut job, now) = job("trap '' TERM; echo ready; while :; do sleep 1; done", |start| {
+            start.timeout = Some(60_000);
+        });
+        job.act(now + MINUTE / 2);
+        assert!(!job.is_timed_out);
+        job.act(now + MINUTE);
+        assert_eq!((job.is_timed_out, job.next_deadline()), (true, Some(now + MINUTE + KILL_AFTER)));
+        job.act(now + MINUTE + KILL_AFTER);
+        assert_eq!(end_of(&mut job), ExitStatus::Signal(SIGKILL));
+    }
+
+    #[test]
+    fn a_stopped_job_ends_when_its_time_does() {
+        let (mut job, now) = job("echo ready; kill -STOP $$", |start| start.timeout = Some(1));
+        wait_for(&mut job, |job| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", job.pid)).unwrap();
+            stat.contains(") T ")
+        });
+        job.act(now + MINUTE);
+        assert_eq!(end_of(&mut job), ExitStatus::Signal(SIGTERM));
+    }
 }

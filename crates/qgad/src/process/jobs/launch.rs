@@ -58,8 +58,9 @@ struct Streams {
     theirs: [OwnedFd; 3],
 }
 
-/// Starts a job.
-pub(super) fn launch(start: &Start) -> io::Result<Launched> {
+/// Starts a job. The new process first lets go of what it has of other jobs: it may wait for a dead disk for ever, and an
+/// input does not end while somebody holds it.
+pub(super) fn launch(start: &Start, let_go: impl FnOnce()) -> io::Result<Launched> {
     let Streams { input, outputs, theirs } = match &start.terminal {
         Some(_) => open_terminal(start)?,
         None => open_pipes(start.has_input)?,
@@ -69,6 +70,7 @@ pub(super) fn launch(start: &Start) -> io::Result<Launched> {
     match sys::process::fork_single_threaded()? {
         ForkResult::Parent { child } => Ok(Launched { pid: child, input, outputs, group, report: Report(report) }),
         ForkResult::Child => {
+            let_go();
             let failure = become_program(start, &theirs, group.as_ref());
             // Nobody may be left to read it.
             let _ = File::from(their_report).write_all(failure.as_bytes());
@@ -78,6 +80,12 @@ pub(super) fn launch(start: &Start) -> io::Result<Launched> {
 }
 
 impl Report {
+    /// What is read of a program that runs.
+    #[cfg(test)]
+    pub(super) fn of_a_program_that_runs() -> Self {
+        Self(File::open("/dev/null").unwrap())
+    }
+
     /// Why the program could not be started; `None` if it runs. To be called once there is something to read.
     pub(super) fn failure(&self) -> Option<String> {
         let mut text = Vec::new();

@@ -314,7 +314,13 @@ impl Supervisor {
         if self.jobs.contains_key(&start.id) {
             return Err(format!("there is a job {} already", start.id));
         }
-        let launched = launch(&start).map_err(errno::describe)?;
+        let let_go = || {
+            self.jobs.values_mut().for_each(Job::close_streams);
+            self.left_open.clear();
+            self.conversations.clear();
+            self.links.clear();
+        };
+        let launched = launch(&start, let_go).map_err(errno::describe)?;
         self.jobs.insert(start.id, Job::new(&start, launched, now));
         Ok(())
     }
