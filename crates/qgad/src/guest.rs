@@ -12,7 +12,7 @@ use crate::{
     freeze::Freezer,
     open_files::OpenFiles,
     policy::Policy,
-    process::{helpers::Helpers, programs::Programs},
+    process::{helpers::Helpers, jobs::Jobs, programs::Programs},
     root::Root,
     service::state::State,
     storage::Probes,
@@ -42,6 +42,8 @@ pub(crate) struct Guest {
     pub(crate) files: OpenFiles,
     /// The programs that hosts started.
     pub(crate) programs: Programs,
+    /// The programs that hosts talk to, whoever started them.
+    pub(crate) jobs: Jobs,
     /// Questions to devices, which may never answer.
     pub(crate) probes: Probes,
     /// The freeze.
@@ -94,6 +96,7 @@ pub(crate) mod tests {
             state: State::load(root, true).unwrap(),
             files: OpenFiles::default(),
             programs: Programs::new().unwrap(),
+            jobs: Jobs::new(root),
             probes: crate::storage::probes::tests::probes(),
             freezer: crate::freeze::tests::freezer_of_nothing(root),
             trims: crate::storage::probes::tests::probes(),

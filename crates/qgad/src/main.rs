@@ -1,7 +1,7 @@
 //! The program runs in one of a few modes: as the agent, or as one of the helper processes that the agent starts.
 //!
-//! The first argument selects a helper process: the guard of a freeze, or the holder of the pipes of running programs.
-//! Everything else is a command line of the agent, which may also print something and exit.
+//! The first argument selects a helper process: the guard of a freeze, the supervisor of jobs, or the holder of the
+//! pipes of running programs. Everything else is a command line of the agent, which may also print something and exit.
 
 mod accounts;
 mod channel;
@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use self::{
     config::options::{self, Parsed},
     environment::Environment,
-    process::programs,
+    process::{jobs, programs},
 };
 
 fn main() -> ExitCode {
@@ -44,6 +44,9 @@ fn main() -> ExitCode {
     }
     if mode.as_deref().is_some_and(|mode| mode == programs::PIPE_HOLDER_OPTION) {
         return programs::run_pipe_holder();
+    }
+    if mode.as_deref().is_some_and(|mode| mode == jobs::SUPERVISOR_OPTION) {
+        return jobs::run_supervisor();
     }
     let result = match options::parse(std::env::args_os()) {
         Parsed::Run(options) => startup::run(&options, environment),

@@ -35,6 +35,8 @@ pub(crate) struct Account {
     pub(crate) gid: Gid,
     /// The home directory, which may not exist.
     pub(crate) home: PathBuf,
+    /// The login shell; empty where the system's default counts.
+    pub(crate) shell: PathBuf,
 }
 
 impl Account {
@@ -43,8 +45,21 @@ impl Account {
         if !root.is_machine() {
             return Ok(find_in(&root.read(PASSWD)?, name));
         }
-        let user = User::from_name(name)?;
-        Ok(user.map(|user| Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir }))
+        Ok(User::from_name(name)?.map(Self::of))
+    }
+
+    /// The account of the agent itself, if it has a name.
+    pub(crate) fn of_agent() -> io::Result<Option<Self>> {
+        Ok(User::from_uid(geteuid())?.map(Self::of))
+    }
+
+    /// The ids of all groups of the user.
+    pub(crate) fn groups(&self) -> io::Result<Vec<Gid>> {
+        Ok(getgrouplist(&CString::new(self.name.as_str())?, self.gid)?)
+    }
+
+    fn of(user: User) -> Self {
+        Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir, shell: user.shell }
     }
 
     /// Runs an action on files with the rights of this user.
@@ -66,7 +81,7 @@ impl Account {
 
     /// For a thread that ends afterwards: the rights of the agent cannot be restored.
     fn assume_rights(&self) -> io::Result<()> {
-        let groups = getgrouplist(&CString::new(self.name.as_str())?, self.gid)?;
+        let groups = self.groups()?;
         sys::groups::set_of_thread(&groups)?;
         setfsgid(self.gid);
         setfsuid(self.uid);
@@ -80,7 +95,7 @@ fn find_in(passwd: &[u8], name: &str) -> Option<Account> {
     let mut lines = passwd.split(|byte| *byte == b'\n');
     lines.find_map(|line| {
         let fields: Vec<_> = line.split(|byte| *byte == b':').collect();
-        let [found, _, uid, gid, _, home, _] = fields[..] else { return None };
+        let [found, _, uid, gid, _, home, shell] = fields[..] else { return None };
         let number = |field| str::from_utf8(field).ok()?.parse().ok();
         (found == name.as_bytes()).then_some(())?;
         Some(Account {
@@ -88,6 +103,7 @@ fn find_in(passwd: &[u8], name: &str) -> Option<Account> {
             uid: Uid::from_raw(number(uid)?),
             gid: Gid::from_raw(number(gid)?),
             home: OsStr::from_bytes(home).into(),
+            shell: OsStr::from_bytes(shell).into(),
         })
     })
 }
@@ -126,7 +142,13 @@ mod tests {
 
     #[test]
     fn the_rights_of_the_agent_need_no_other_thread() {
-        let account = Account { name: String::new(), uid: geteuid(), gid: Gid::from_raw(0), home: PathBuf::new() };
+        let account = Account {
+            name: String::new(),
+            uid: geteuid(),
+            gid: Gid::from_raw(0),
+            home: PathBuf::new(),
+            shell: PathBuf::new(),
+        };
         let here = thread::current().id();
         assert_eq!(account.with_rights(|| thread::current().id()).unwrap(), here);
     }

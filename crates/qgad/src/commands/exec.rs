@@ -51,7 +51,7 @@ impl Run for Exec {
 }
 
 /// The program, whose file the command uses from now on.
-fn use_file_of(program: Program, guest: &Guest, command: &Use<'_>) -> io::Result<Program> {
+pub(super) fn use_file_of(program: Program, guest: &Guest, command: &Use<'_>) -> io::Result<Program> {
     let lookup = Lookup::new(&guest.root);
     for path in program.candidates() {
         lookup.follow(&path, command)?;
@@ -63,7 +63,7 @@ fn use_file_of(program: Program, guest: &Guest, command: &Use<'_>) -> io::Result
 }
 
 /// The program, if the policy allows it.
-fn check_allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
+pub(super) fn check_allowed(program: Program, guest: &Guest, has_environment: bool) -> io::Result<Program> {
     if guest.policy.allows_all_programs() {
         return Ok(program);
     }

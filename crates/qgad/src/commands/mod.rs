@@ -8,6 +8,7 @@ mod cpu;
 mod exec;
 mod file;
 mod freeze;
+mod job;
 mod memory;
 mod network;
 mod power;
@@ -16,6 +17,8 @@ mod ssh;
 mod storage;
 mod system;
 mod users;
+
+use std::{fmt, os::fd::BorrowedFd, sync::Arc};
 
 use qga::{Command, wire::message::Error};
 
@@ -38,4 +41,27 @@ pub(crate) trait Run: Command {
     fn run_inline(&self, _: &Guest) -> Option<Result<Self::Reply>> {
         None
     }
+
+    /// Begins the command on the I/O thread, if it asks another process and so needs no thread while it waits. `None`
+    /// means that it has had no effect.
+    fn begin(&self, _: &Guest) -> Option<Result<Begun<Self::Reply>>> {
+        None
+    }
+}
+
+/// A command that has begun.
+pub(crate) struct Begun<T> {
+    /// What it waits for.
+    pub(crate) wait: Arc<dyn Wait>,
+    /// The rest, which does not wait.
+    pub(crate) finish: Box<dyn FnOnce() -> Result<T> + Send>,
+}
+
+/// Waiting for another process.
+pub(crate) trait Wait: fmt::Debug + Send + Sync {
+    /// Readable when the wait is over.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Ends the wait soon.
+    fn hurry(&self);
 }

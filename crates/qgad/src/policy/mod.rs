@@ -291,8 +291,10 @@ mod tests {
         };
         let default = Settings::default;
         assert_eq!(allowed(Settings { exec_allow: no_paths(), ..default() }), ["guest-file-open"]);
-        assert_eq!(allowed(Settings { file_read_allow: no_paths(), ..default() }), ["guest-file-open", "guest-exec"]);
+        let programs = ["guest-exec", "qgad-job-start", "qgad-job-signal"];
+        let all = [&["guest-file-open"], &programs[..]].concat();
+        assert_eq!(allowed(Settings { file_read_allow: no_paths(), ..default() }), all);
         let no_files = Settings { file_read_allow: no_paths(), file_write_allow: no_paths(), ..default() };
-        assert_eq!(allowed(no_files), ["guest-exec"]);
+        assert_eq!(allowed(no_files), programs);
     }
 }

@@ -30,7 +30,7 @@ use nix::{
         stat::stat,
         wait::{Id, WaitPidFlag, waitid, waitpid},
     },
-    unistd::{AccessFlags, Pid, access, pipe2},
+    unistd::{AccessFlags, Pid, access, execve, pipe2},
 };
 
 pub(crate) use crate::sys::pidfd::ExitStatus;
@@ -47,7 +47,9 @@ const WATCHER_STACK_BYTES: usize = 64 * 1024;
 /// A program, ready to be started.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// As the caller gave them. The first one is the program.
+    /// The program as the caller named it: a path, or a name to look up.
+    path: CString,
+    /// All of `argv`. The first one is the program, unless it was given another name.
     arguments: Vec<CString>,
     environment: Vec<CString>,
 }
@@ -84,18 +86,19 @@ impl Program {
         let checked = |what: &'static str, text: Vec<u8>| {
             CString::new(text).map_err(|_| io::Error::other(format!("{what} has a NUL in it")))
         };
-        let path = checked("the path", path.as_ref().as_bytes().into());
+        let path = checked("the path", path.as_ref().as_bytes().into())?;
         let arguments = arguments.into_iter().map(|argument| checked("an argument", argument.into()));
         let environment = environment.into_iter().map(|variable| checked("a variable", variable.into()));
         Ok(Self {
-            arguments: std::iter::once(path).chain(arguments).collect::<Result<_, _>>()?,
+            arguments: std::iter::once(Ok(path.clone())).chain(arguments).collect::<Result<_, _>>()?,
+            path,
             environment: environment.collect::<Result<_, _>>()?,
         })
     }
 
     /// The paths that are tried, in their order.
     pub(crate) fn candidates(&self) -> Vec<PathBuf> {
-        let name = self.arguments[0].as_bytes();
+        let name = self.path.as_bytes();
         match name {
             b"" => Vec::new(),
             _ if name.contains(&b'/') => vec![self.path().into()],
@@ -103,9 +106,25 @@ impl Program {
         }
     }
 
+    /// The same program, with another first argument than its path.
+    pub(crate) fn named(mut self, name: CString) -> Self {
+        self.arguments[0] = name;
+        self
+    }
+
+    /// The path, the arguments with the first one, and the environment, to be passed to another process.
+    pub(crate) fn parts(&self) -> (&CStr, &[CString], &[CString]) {
+        (&self.path, &self.arguments, &self.environment)
+    }
+
+    /// A program of the parts of one. It needs at least one argument.
+    pub(crate) fn from_parts(path: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        Self { path, arguments, environment }
+    }
+
     /// The file that would be started.
     pub(crate) fn find(&self) -> io::Result<PathBuf> {
-        if self.arguments[0].as_bytes().contains(&b'/') {
+        if self.path.as_bytes().contains(&b'/') {
             return Ok(self.path().into());
         }
         let is_program = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
@@ -115,25 +134,23 @@ impl Program {
     /// The same program, but always started from this file. Its `argv[0]` is the file's path: a program that acts by
     /// the name it is called with acts by the file's own name.
     pub(crate) fn at(mut self, file: &Path) -> io::Result<Self> {
-        self.arguments[0] = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        self.path = CString::new(file.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        self.arguments[0] = self.path.clone();
         Ok(self)
     }
 
     /// The program as the caller named it.
     pub(crate) fn path(&self) -> &OsStr {
-        OsStr::from_bytes(self.arguments[0].as_bytes())
+        OsStr::from_bytes(self.path.as_bytes())
     }
 
     /// Starts it.
     pub(crate) fn start(&self, stdio: Stdio<'_>) -> io::Result<Child> {
         static PREPARE: Once = Once::new();
-        PREPARE.call_once(|| {
-            sys::fd::close_all_on_exec();
-            sys::process::reset_sigchld();
-        });
+        PREPARE.call_once(prepare);
         // Makes sure that there is a free descriptor to watch the program by. Otherwise it would have to be killed.
         let reserved = stdio.input.try_clone_to_owned()?;
-        let pid = self.start_first_found(stdio)?;
+        let pid = self.first_found(|path, arguments| spawn(path, arguments, &self.environment, stdio))?;
         drop(reserved);
         match sys::pidfd::open(pid).or_else(|_| watch(pid)) {
             Ok(descriptor) => Ok(Child { pid, descriptor }),
@@ -144,13 +161,22 @@ impl Program {
         }
     }
 
-    fn start_first_found(&self, stdio: Stdio<'_>) -> nix::Result<Pid> {
-        let name = self.arguments[0].as_bytes();
+    /// Becomes the program. Returns only when that fails.
+    pub(crate) fn exec(&self) -> Errno {
+        match self.first_found(|path, arguments| execve(path, arguments, &self.environment)) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    /// Tries the files that the program's name may mean, in their order, until one can be started.
+    fn first_found<T>(&self, start: impl Fn(&CStr, &[&CStr]) -> nix::Result<T>) -> nix::Result<T> {
+        let name = self.path.as_bytes();
         if name.is_empty() {
             return Err(Errno::ENOENT);
         }
         if name.contains(&b'/') {
-            return self.start_at(&self.arguments[0], stdio);
+            return self.start_at(&self.path, start);
         }
         let mut failure = Errno::ENOENT;
         for path in self.in_path(name) {
@@ -158,7 +184,7 @@ impl Program {
             if stat(path.as_c_str()).is_err_and(|error| error == Errno::ENOENT || error == Errno::ENOTDIR) {
                 continue;
             }
-            match self.start_at(&path, stdio) {
+            match self.start_at(&path, &start) {
                 Err(Errno::EACCES) => failure = Errno::EACCES,
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {}
                 other => return other,
@@ -175,16 +201,20 @@ impl Program {
         })
     }
 
-    fn start_at(&self, path: &CStr, stdio: Stdio<'_>) -> nix::Result<Pid> {
-        match spawn(path, &self.arguments, &self.environment, stdio) {
-            Err(Errno::ENOEXEC) => {
-                let arguments: Vec<_> =
-                    [SHELL, path].into_iter().chain(self.arguments[1..].iter().map(CString::as_c_str)).collect();
-                spawn(SHELL, &arguments, &self.environment, stdio)
-            }
+    fn start_at<T>(&self, path: &CStr, start: impl Fn(&CStr, &[&CStr]) -> nix::Result<T>) -> nix::Result<T> {
+        let arguments: Vec<_> = self.arguments.iter().map(CString::as_c_str).collect();
+        match start(path, &arguments) {
+            Err(Errno::ENOEXEC) => start(SHELL, &[&[SHELL, path], &arguments[1..]].concat()),
             other => other,
         }
     }
+}
+
+/// Prepares this process for starting programs: they get no descriptors that were not meant for them, and their end is
+/// learnt.
+pub(crate) fn prepare() {
+    sys::fd::close_all_on_exec();
+    sys::process::reset_sigchld();
 }
 
 impl Child {
@@ -258,7 +288,7 @@ pub(crate) fn pipe_from_child() -> io::Result<(File, OwnedFd)> {
     Ok((read.into(), write))
 }
 
-fn spawn<A: AsRef<CStr>>(path: &CStr, arguments: &[A], environment: &[CString], stdio: Stdio<'_>) -> nix::Result<Pid> {
+fn spawn(path: &CStr, arguments: &[&CStr], environment: &[CString], stdio: Stdio<'_>) -> nix::Result<Pid> {
     let mut actions = PosixSpawnFileActions::init()?;
     for (number, descriptor) in [stdio.input, stdio.output, stdio.error].iter().enumerate() {
         actions.add_dup2(descriptor.as_raw_fd(), i32::try_from(number).unwrap_or(i32::MAX))?;

@@ -8,6 +8,7 @@ use qga::{
         exec::MAX_OUTPUT_BYTES,
         file::{DEFAULT_READ_BYTES, MAX_READ_BYTES},
         freeze::MAX_LEASE_SECONDS,
+        job::{HANG_UP_AFTER, INPUT_BYTES, KILL_AFTER, MAX_WAIT, STREAM_BYTES},
         storage::TRIM_TIMEOUT,
     },
     wire::frame::{MAX_DEPTH, MAX_MESSAGE_BYTES, MAX_TOKENS},
@@ -18,7 +19,10 @@ use crate::{
     freeze::GUARD_GRACE,
     logging,
     open_files::{MAX_IDLE, MAX_OPEN_FILES},
-    process::programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
+    process::{
+        jobs::supervisor,
+        programs::{GRACE, MAX_AGE, MAX_KEPT_BYTES, MAX_RUNNING, MAX_WAITING_BYTES},
+    },
     serve::{executor::MAX_BUSY_OF_A_CLASS, server::MAX_CONNECTIONS},
 };
 
@@ -45,6 +49,23 @@ pub(super) fn limits() -> Vec<(&'static str, String)> {
         ),
         ("input that programs have not read", bytes(MAX_WAITING_BYTES)),
         ("output of children that outlive their program", format!("kept for {} after its end", duration(GRACE))),
+        ("running jobs", format!("{}", supervisor::MAX_RUNNING)),
+        (
+            "ended jobs",
+            format!("{}, oldest forgotten first; for {}", supervisor::MAX_ENDED, duration(supervisor::MAX_AGE)),
+        ),
+        (
+            "output of a job that nobody has read",
+            format!(
+                "{} a stream, {} in all; then the job waits",
+                bytes(STREAM_BYTES),
+                bytes(supervisor::MAX_KEPT_BYTES)
+            ),
+        ),
+        ("input that a job has not read", format!("{}; then the host waits", bytes(INPUT_BYTES))),
+        ("waiting for a job's output or input", duration(MAX_WAIT)),
+        ("a job after SIGTERM by its timeout", format!("is killed after {}", duration(KILL_AFTER))),
+        ("a job with a terminal that no command names", format!("is hung up after {}", duration(HANG_UP_AFTER))),
         (
             "timeout of a command",
             format!(

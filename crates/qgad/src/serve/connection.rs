@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::epoll::EpollFlags;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::epoll::EpollFlags,
+};
 use qga::wire::message;
 
 use super::{
@@ -53,6 +56,8 @@ pub(crate) struct Connection {
     taken: usize,
     /// The task whose reply is due next.
     running: Option<TaskId>,
+    /// A task of a peer that left.
+    left_behind: Option<TaskId>,
     may_read: bool,
     may_write: bool,
     is_watched_for_room: bool,
@@ -77,6 +82,7 @@ impl Connection {
             leftover: Vec::new(),
             taken: 0,
             running: None,
+            left_behind: None,
             may_read: true,
             may_write: true,
             moved: 0,
@@ -148,8 +154,16 @@ impl Connection {
         executor: &mut Executor,
         chunk: &mut Vec<u8>,
     ) -> io::Result<Progress> {
+        if let Some(task_id) = self.left_behind.take() {
+            executor.hurry(task_id);
+        }
         for _ in 0..STEPS_A_TURN {
             self.send()?;
+            if let Some(task_id) = self.running.filter(|&task_id| executor.is_waiting(task_id))
+                && self.has_more_input()
+            {
+                executor.hurry(task_id);
+            }
             if self.running.is_some() || !self.session.is_ready() {
                 return Ok(Progress::Waits);
             }
@@ -190,6 +204,15 @@ impl Connection {
         Ok(Progress::Continues)
     }
 
+    /// Whether there may be another request, or the peer is gone. A blank behind a request is neither.
+    fn has_more_input(&self) -> bool {
+        if self.leftover[self.taken.min(self.leftover.len())..].iter().any(|byte| !byte.is_ascii_whitespace()) {
+            return true;
+        }
+        let mut polled = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        self.may_read && poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
     /// A notice said that a port's peer left, or that one came.
     fn change_peer(&mut self) {
         self.has_peer = !self.has_peer;
@@ -213,7 +236,7 @@ impl Connection {
         self.session = Session::default();
         self.leftover = Vec::new();
         self.taken = 0;
-        self.running = None;
+        self.left_behind = self.running.take();
     }
 
     fn send(&mut self) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! guest's users, there is room for queries, and for a freeze, its thaw and a shutdown.
 //! A command that panics is answered with an error, and affects nothing else. Nothing here wakes up unless a command
 //! ends or a deadline passes.
+//! A command that waits for another process has no thread ([`WaitingTasks`]). Its end runs on the I/O thread.
 //!
 //! The freeze's bounded calls and the storage probes bound blocking work, too, and do not share this code: they wait
 //! for their results on the thread of the command that asks, and know what each call is about. The executor knows
@@ -31,13 +32,15 @@ use qga::{
 use crate::{
     guest::Guest,
     logging::audit::{Entry, Outcome},
-    serve::{dispatch::Task, server::MAX_CONNECTIONS},
-    util::threads,
+    serve::{dispatch::Task, server::MAX_CONNECTIONS, waiting::WaitingTasks},
+    util::{errno, threads},
 };
 
 /// Most commands of one class that have not ended, given up or not: one for each peer served at once, and as many stuck
 /// or left behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
 pub(crate) const MAX_BUSY_OF_A_CLASS: usize = 2 * MAX_CONNECTIONS;
+/// Most commands that wait for another process: one for each peer served at once, and as many of peers that left.
+const MAX_WAITING: usize = 2 * MAX_CONNECTIONS;
 /// Threads kept for the next command; a host that polls one guest needs one.
 const MAX_IDLE_WORKERS: usize = 2;
 /// Stack of a worker: name services load modules of their own, which are not modest.
@@ -45,7 +48,7 @@ const WORKER_STACK_BYTES: usize = 1024 * 1024;
 
 /// Identifies a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TaskId(u64);
+pub(crate) struct TaskId(pub(super) u64);
 
 /// The end of a task: by itself, or at its deadline.
 #[derive(Debug)]
@@ -70,6 +73,7 @@ pub(crate) struct Executor {
     /// Bytes of requests and of late replies that were dropped since this was last asked for.
     freed_bytes: usize,
     returned: Arc<Returned>,
+    waiting: WaitingTasks,
 }
 
 /// The tasks that have returned.
@@ -105,21 +109,22 @@ impl Executor {
             abandoned: Vec::new(),
             next_task_id: 0,
             freed_bytes: 0,
+            waiting: WaitingTasks::new(wake_up.as_fd())?,
             returned: Arc::new(Returned { completions: Mutex::default(), wake_up }),
         })
     }
 
     /// Readable when [`Self::completions`] has something to say.
     pub(crate) fn wake_up(&self) -> BorrowedFd<'_> {
-        self.returned.wake_up.as_fd()
+        self.waiting.descriptor()
     }
 
     /// When [`Self::completions`] must be called even if nothing wakes the caller.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.running.iter().map(|running| running.deadline).min()
+        self.running.iter().map(|running| running.deadline).chain(self.waiting.next_deadline()).min()
     }
 
-    /// Starts a task on a thread.
+    /// Starts a task on a thread, or has it wait.
     ///
     /// # Errors
     /// When too many threads are stuck, or the system gives no further one; the task is lost.
@@ -132,7 +137,26 @@ impl Executor {
         })
     }
 
-    fn start_unless_full(&mut self, task: Task) -> Result<TaskId, Error> {
+    /// Whether a task waits for another process.
+    pub(crate) fn is_waiting(&self, task_id: TaskId) -> bool {
+        self.waiting.contains(task_id)
+    }
+
+    /// Ends the wait of a task soon, if it waits: its peer wants something else, or is gone.
+    pub(crate) fn hurry(&self, task_id: TaskId) {
+        self.waiting.hurry(task_id);
+    }
+
+    fn start_unless_full(&mut self, mut task: Task) -> Result<TaskId, Error> {
+        if let Some(wait) = task.wait.take() {
+            if self.waiting.len() >= MAX_WAITING {
+                return Err(Error::generic(format!("{} cannot wait: {MAX_WAITING} others do", task.name)));
+            }
+            self.next_task_id += 1;
+            let (task_id, name) = (TaskId(self.next_task_id), task.name);
+            let cannot = |error| Error::generic(format!("{name} cannot wait: {}", errno::describe(error)));
+            return self.waiting.add(task_id, wait, task).map(|()| task_id).map_err(cannot);
+        }
         if self.busy(task.class) >= MAX_BUSY_OF_A_CLASS {
             let (name, class) = (task.name, task.class.name());
             return Err(Error::generic(format!(
@@ -170,6 +194,10 @@ impl Executor {
             self.freed_bytes += completion.request_bytes + reply_bytes;
             is_awaited
         });
+        for ready in self.waiting.take_ready() {
+            let (task_id, request_bytes) = (ready.id, ready.task.request_bytes);
+            completions.push(Completion { task_id, reply: ready.task.run(&self.guest), request_bytes });
+        }
         completions.extend(self.expire(Instant::now()));
         completions
     }
@@ -207,7 +235,14 @@ impl Executor {
                 self.abandoned.len()
             );
         }
-        expired.iter().map(Running::timed_out).collect()
+        let waited = self.waiting.take_expired(now).into_iter().map(|expired| {
+            let task = expired.task;
+            if let Some(entry) = &task.audit {
+                entry.ended(&Outcome::TimedOut);
+            }
+            timed_out(expired.id, task.name, task.timeout, task.id.as_ref())
+        });
+        expired.iter().map(Running::timed_out).chain(waited).collect()
     }
 
     fn spawn_worker(&self) -> io::Result<Worker> {
@@ -245,10 +280,13 @@ impl Returned {
 
 impl Running {
     fn timed_out(&self) -> Completion {
-        let error = Error::generic(format!("{} timed out after {} s", self.name, self.timeout.as_secs_f64()));
-        let reply = Some(message::refusal(&error, self.id.as_ref()));
-        Completion { task_id: self.task_id, reply, request_bytes: 0 }
+        timed_out(self.task_id, self.name, self.timeout, self.id.as_ref())
     }
+}
+
+fn timed_out(task_id: TaskId, name: &str, timeout: Duration, id: Option<&Id>) -> Completion {
+    let error = Error::generic(format!("{name} timed out after {} s", timeout.as_secs_f64()));
+    Completion { task_id, reply: Some(message::refusal(&error, id)), request_bytes: 0 }
 }
 
 #[cfg(test)]
@@ -272,7 +310,7 @@ mod tests {
     fn task(timeout: Duration, behaviour: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Task {
         let command = move |_: &Guest, _: Option<&Id>| Answer { line: behaviour(), outcome: Outcome::Ok };
         let (name, class) = ("test-command", Class::File);
-        Task { name, class, command: Box::new(command), id: None, request_bytes: 7, timeout, audit: None }
+        Task { name, class, command: Box::new(command), id: None, request_bytes: 7, timeout, audit: None, wait: None }
     }
 
     fn stuck_task(gate: &Arc<Gate>) -> Task {

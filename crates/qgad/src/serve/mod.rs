@@ -10,3 +10,4 @@ pub(crate) mod output;
 pub(crate) mod server;
 pub(crate) mod session;
 mod spare_memory;
+mod waiting;

@@ -228,7 +228,9 @@ impl Server {
             Err(error) => Some(error),
         };
         self.spare_memory.note(connection.take_moved(true), Instant::now());
-        self.connections.swap_remove(index);
+        if let Some(task_id) = self.connections.swap_remove(index).1.running() {
+            self.executor.hurry(task_id);
+        }
         if !self.source.lose_stream(failure) {
             self.ended = Some(Ended::ByChannel);
             return Ok(());

@@ -25,7 +25,7 @@ use crate::{
     logging::{self, Syslog},
     open_files::OpenFiles,
     policy::Policy,
-    process::programs::Programs,
+    process::{jobs::Jobs, programs::Programs},
     root::Root,
     serve::{
         dispatch::Dispatcher,
@@ -72,6 +72,7 @@ pub(crate) fn run(options: &Options, environment: Environment) -> Result<(), Vec
         // These start threads, which must inherit the signal mask that the server has set.
         logging::write_in_background();
         guest.freezer.recover();
+        guest.jobs.find();
         server.run()
     });
     guest.programs.hand_over(&guest.environment);
@@ -129,6 +130,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         files: OpenFiles::default(),
         programs: Programs::new()
             .map_err(|error| format!("failed to prepare for running programs: {}", errno::describe(error)))?,
+        jobs: Jobs::new(&state_directory),
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),

@@ -16,4 +16,6 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod rtc;
 pub(crate) mod socket;
+pub(crate) mod terminal;
 pub(crate) mod trim;
+pub(crate) mod xattr;

@@ -40,3 +40,20 @@ pub(crate) fn try_wait(child: Pid) -> nix::Result<Option<ExitStatus>> {
     let status = process::ExitStatus::from_raw(status);
     Ok(status.code().map(ExitStatus::Code).or_else(|| status.signal().map(ExitStatus::Signal)))
 }
+
+/// How a child ended, if it has. It is not reaped: its process id stays its own.
+pub(crate) fn peek(child: Pid) -> nix::Result<Option<ExitStatus>> {
+    let id = libc::id_t::try_from(child.as_raw()).map_err(|_| Errno::ESRCH)?;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel writes the structure, which outlives the call.
+    Errno::result(unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) })?;
+    // SAFETY: all zeros are a valid value of this structure of numbers, and the kernel has overwritten it or not.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: for a child, or nothing, these fields are numbers.
+    let (pid, status) = (unsafe { info.si_pid() }, unsafe { info.si_status() });
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(if info.si_code == libc::CLD_EXITED { ExitStatus::Code(status) } else { ExitStatus::Signal(status) }))
+}

@@ -5,7 +5,7 @@ use std::{fs, io};
 use nix::{
     errno::Errno,
     libc,
-    sys::signal::{SigHandler, Signal, signal},
+    sys::signal::{SigHandler, SigSet, Signal, signal},
     unistd::ForkResult,
 };
 
@@ -42,6 +42,20 @@ pub(crate) fn send_signal(pid: libc::pid_t, number: i32) -> nix::Result<()> {
 pub(crate) fn reset_sigchld() {
     // SAFETY: the default action runs no code of ours.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
+/// Restores the default actions of all signals and blocks none of them, as a program expects it. For a process of one
+/// thread that is about to become that program.
+pub(crate) fn reset_signals() {
+    for signal_to_reset in Signal::iterator() {
+        // SAFETY: the default action runs no code of ours.
+        let _ = unsafe { signal(signal_to_reset, SigHandler::SigDfl) };
+    }
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        // SAFETY: as above. The C library has these without names.
+        let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 #[cfg(test)]

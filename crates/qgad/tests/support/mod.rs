@@ -42,8 +42,17 @@ impl Agent {
     pub(crate) fn start_with(general: &str, most_descriptors: Option<u32>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config"), format!("[general]\n{general}")).unwrap();
-        let process = spawn(directory.path(), most_descriptors);
+        let process = spawn(directory.path(), Path::new("."), most_descriptors);
         let agent = Self { process, directory, most_descriptors };
+        agent.connect();
+        agent
+    }
+
+    /// Starts one with the state directory of another.
+    pub(crate) fn start_beside(other: &Self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let process = spawn(directory.path(), other.directory.path(), None);
+        let agent = Self { process, directory, most_descriptors: None };
         agent.connect();
         agent
     }
@@ -63,7 +72,7 @@ impl Agent {
 
     fn start_again(&mut self) {
         self.process.wait().unwrap();
-        self.process = spawn(self.directory.path(), self.most_descriptors);
+        self.process = spawn(self.directory.path(), Path::new("."), self.most_descriptors);
         // A program that the earlier agent has just started holds its socket until the kernel is done with the exec,
         // which may be after that agent has ended. It accepts no peer.
         wait_for("the new agent answers", || {
@@ -97,6 +106,23 @@ impl Agent {
         children.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
     }
 
+    /// The processes that work in its directory: itself, the supervisor of its jobs, and jobs.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let directory = self.directory.path().canonicalize().unwrap();
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let entry = entry.ok()?;
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            (fs::read_link(entry.path().join("cwd")).ok()? == directory).then_some(pid)
+        });
+        processes.collect()
+    }
+
+    /// The supervisor of its jobs, if there is one.
+    pub(crate) fn supervisor(&self) -> Option<i32> {
+        let is_supervisor = |pid: &i32| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"qgad-jobs\n");
+        self.processes().into_iter().find(is_supervisor)
+    }
+
     /// The names of its open descriptors' targets.
     pub(crate) fn descriptors(&self) -> Vec<String> {
         let directory = format!("/proc/{}/fd", self.pid());
@@ -108,9 +134,7 @@ impl Agent {
 
     /// Resident memory, in kibibytes.
     pub(crate) fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        resident(self.pid())
     }
 
     /// Its processor time so far, in the kernel's ticks of a hundredth of a second.
@@ -130,15 +154,27 @@ impl Drop for Agent {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // Jobs and their supervisor are nobody's children, and work in this directory.
+        for pid in self.processes() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
     }
 }
 
-fn spawn(directory: &Path, most_descriptors: Option<u32>) -> Child {
+fn spawn(directory: &Path, state_directory: &Path, most_descriptors: Option<u32>) -> Child {
     let limit = most_descriptors.map_or_else(String::new, |count| format!("ulimit -n {count} && "));
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(format!(r#"{limit}exec "$0" "$@""#)).arg(env!("CARGO_BIN_EXE_qgad"));
-    command.args(["-m", "unix-listen", "-p", "socket", "-t", "."]).env("QGA_CONF", directory.join("config"));
+    command.args(["-m", "unix-listen", "-p", "socket", "-t"]).arg(state_directory);
+    command.env("QGA_CONF", directory.join("config"));
     command.current_dir(directory).spawn().unwrap()
+}
+
+/// Resident memory of a process, in kibibytes.
+pub(crate) fn resident(pid: impl std::fmt::Display) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// Kills a program and all of its session that has not left its process group.

@@ -15,9 +15,8 @@
 //! thaws what was frozen late. Nothing can end a process that waits so, but this one has neither the agent's port nor
 //! its lock: the agent can be ended and replaced. An agent that gets no answer starts another guard to thaw.
 //!
-//! A new agent connects to a socket in the state directory, also to learn what is stuck. An abstract name would not do:
-//! root in a container that shares the network namespace could connect to it, and would receive the file systems'
-//! descriptors. An agent replaces a guard that was killed by SIGKILL. The new guard listens on the same socket.
+//! A new agent connects to a socket in the state directory, also to learn what is stuck. An agent replaces a guard that
+//! was killed by SIGKILL. The new guard listens on the same socket.
 //!
 //! This file is the agent's side, `process` is the guard, `message` is the protocol between them, and `takeover_socket`
 //! is how an agent finds the guards of another one.
@@ -178,9 +177,6 @@ pub(super) fn claim_all(marker: &Marker, on_event: &dyn Fn() -> OnEvent) -> Vec<
 }
 
 fn claim(socket: OwnedFd, on_event: OnEvent) -> io::Result<Claim> {
-    if !takeover_socket::is_ours(&socket)? {
-        return Err(io::Error::other("it belongs to somebody else"));
-    }
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::empty()))?;
     limit_waiting(&socket)?;
     let (mut targets, mut lease, mut takeover_socket, mut thawed) = (Vec::new(), None, None, None);

@@ -32,7 +32,7 @@ use nix::{
 use super::{
     GRACE, limit_waiting,
     message::{Message, send_target},
-    takeover_socket::{self, is_ours},
+    takeover_socket,
 };
 use crate::{
     environment::Environment,
@@ -44,7 +44,7 @@ use crate::{
         worker::OnDone,
         workers::Workers,
     },
-    process::descriptor_passing::take_standard_input,
+    process::{descriptor_passing::take_standard_input, local_socket::is_ours},
     root::Root,
     sys,
     util::errno,

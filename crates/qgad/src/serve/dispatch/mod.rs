@@ -21,7 +21,7 @@ use qga::{
 };
 
 use crate::{
-    commands::Run,
+    commands::{Begun, Run, Wait},
     guest::Guest,
     logging::audit::{Entry, Outcome},
     util::in_use::Resource,
@@ -39,7 +39,7 @@ pub(crate) struct Dispatcher {
 pub(crate) enum Dispatched {
     /// It was carried out or refused. The reply line, or nothing for a silent success.
     Done(Option<Vec<u8>>),
-    /// It may block: its task is to be run elsewhere.
+    /// It may block, or waits: its task is the executor's.
     Blocking(Task),
 }
 
@@ -57,6 +57,8 @@ pub(crate) struct Task {
     pub(crate) timeout: Duration,
     /// What the audit is to tell of it.
     pub(crate) audit: Option<Entry>,
+    /// What it waits for. It cannot block after that.
+    pub(crate) wait: Option<Arc<dyn Wait>>,
     /// Its behaviour, arguments included.
     pub(crate) command: PreparedCommand,
 }
@@ -95,6 +97,8 @@ pub(crate) struct Prepared {
 pub(crate) enum Step {
     /// Nothing: it was carried out.
     Done(Answer),
+    /// Its end: it has begun, and waits.
+    Wait(Arc<dyn Wait>, PreparedCommand),
     /// All: it is to be run.
     Run(PreparedCommand),
 }
@@ -125,16 +129,15 @@ impl Dispatcher {
             self.check_policy(handler, &request.arguments)?;
             self.prepare(handler, &request.arguments, id.as_ref())
         });
-        match task {
-            Ok((_, audit, Step::Done(answer))) => Dispatched::Done(finish(answer, audit.as_ref())),
-            Ok((spec, audit, Step::Run(command))) => {
-                let timeout = self.guest.timeout(spec);
-                let request_bytes = text.len();
-                let task = Task { name: spec.name, class: spec.class, id, request_bytes, timeout, audit, command };
-                if spec.inline { Dispatched::Done(task.run(&self.guest)) } else { Dispatched::Blocking(task) }
-            }
-            Err(error) => Dispatched::Done(Some(message::refusal(&error, id.as_ref()))),
-        }
+        let (spec, audit, wait, command) = match task {
+            Ok((_, audit, Step::Done(answer))) => return Dispatched::Done(finish(answer, audit.as_ref())),
+            Ok((spec, audit, Step::Wait(wait, command))) => (spec, audit, Some(wait), command),
+            Ok((spec, audit, Step::Run(command))) => (spec, audit, None, command),
+            Err(error) => return Dispatched::Done(Some(message::refusal(&error, id.as_ref()))),
+        };
+        let (name, class, timeout, request_bytes) = (spec.name, spec.class, self.guest.timeout(spec), text.len());
+        let task = Task { name, class, id, request_bytes, timeout, audit, wait, command };
+        if spec.inline { Dispatched::Done(task.run(&self.guest)) } else { Dispatched::Blocking(task) }
     }
 
     fn find(&self, name: &str) -> Result<&Handler, Error> {
@@ -240,10 +243,14 @@ fn prepare<C: Run>(arguments: &Object<'_>, guest: &Guest, id: Option<&Id>) -> Re
     let command: C = args::read(arguments)?;
     let audit_subject = if C::SPEC.audited { command.audit_subject() } else { None };
     // One that panics is left to its usual way, where that is answered.
-    let inline = catch_unwind(AssertUnwindSafe(|| command.run_inline(guest)));
-    let step = match inline {
-        Ok(Some(result)) => Step::Done(encode::<C>(result, id)),
-        Ok(None) | Err(_) => Step::Run(Box::new(|guest, id| encode::<C>(command.run(guest), id))),
+    let inline = catch_unwind(AssertUnwindSafe(|| command.run_inline(guest))).ok().flatten();
+    let begun =
+        if inline.is_none() { catch_unwind(AssertUnwindSafe(|| command.begin(guest))).ok().flatten() } else { None };
+    let step = match (inline, begun) {
+        (Some(result), _) => Step::Done(encode::<C>(result, id)),
+        (None, Some(Err(error))) => Step::Done(encode::<C>(Err(error), id)),
+        (None, Some(Ok(Begun { wait, finish }))) => Step::Wait(wait, Box::new(|_, id| encode::<C>(finish(), id))),
+        (None, None) => Step::Run(Box::new(|guest, id| encode::<C>(command.run(guest), id))),
     };
     Ok(Prepared { audit_subject, step })
 }

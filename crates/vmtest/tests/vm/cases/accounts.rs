@@ -135,7 +135,7 @@ pub(crate) fn are_logged_in(builder: Builder<'_>) -> Result<()> {
     Ok(())
 }
 
-fn add_users(vm: &mut Vm) -> Result<()> {
+pub(super) fn add_users(vm: &mut Vm) -> Result<()> {
     vm.sh("printf 'ann:x:1000:100::/home/ann:/bin/sh\nhomeless:x:1001:100::/home/homeless:/bin/sh\n\
          fixed:x:1002:100::/home/fixed:/bin/sh\n' >>/etc/passwd; mkdir -p /home/ann; chown 1000:100 /home/ann")
         .map(drop)

@@ -10,6 +10,7 @@ mod faults;
 mod freeze;
 mod hosts;
 mod idle;
+mod jobs;
 mod machine;
 mod memory;
 mod network;
@@ -107,6 +108,8 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_host_that_leaves_in_the_middle_of_a_write_loses_that_write_only", transfers::host_leaves_halfway),
     ("a_handle_does_not_survive_the_agent_and_is_not_used_again", transfers::restart_between_open_and_read),
     ("programs_run_and_leave_nothing_behind", transfers::programs),
+    ("jobs_have_the_rights_and_the_environment_of_their_user", jobs::of_users),
+    ("jobs_go_on_and_are_read_while_file_systems_are_frozen", jobs::go_on_while_frozen),
     ("disks_without_room_cost_lines_and_handles_and_nothing_else", faults::full_disks),
     ("a_file_system_that_never_answers_costs_one_thread", no_answer::costs_one_thread),
     ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),

@@ -25,7 +25,7 @@ use vmtest::{
 };
 
 use super::{mount_hidden, service::agent_pid, tool, unmount_hidden};
-use crate::cases::{answered, soon};
+use crate::cases::{answered, jobs, soon};
 
 const PROFILE: &str = "/etc/apparmor.d/usr.sbin.qgad";
 /// The refusals that the kernel has logged.
@@ -49,6 +49,7 @@ pub(crate) fn confines_the_agent(builder: Builder<'_>) -> Result<()> {
     tells_all_facts(&mut agent)?;
     changes_what_it_is_to(&mut vm, &mut agent)?;
     freezes(&mut vm, &mut agent)?;
+    jobs::of_each_kind(&mut agent, USER)?;
     assert_eq!(vm.sh(DENIED)?, "");
     opens_what_is_named_only(&mut vm, &mut agent)?;
     runs_programs_outside(&mut vm, &mut agent)?;

@@ -19,7 +19,7 @@ use vmtest::{
 };
 
 use super::{mount_hidden, tool, unmount_hidden, watchdog};
-use crate::cases::{answered, soon};
+use crate::cases::{answered, jobs, soon};
 
 /// Prints the agent's process, 0 when it does not run.
 const MAIN_PID: &str = "systemctl show --value -p MainPID qgad";
@@ -30,6 +30,7 @@ pub(crate) fn runs_as_its_unit_says(builder: Builder<'_>) -> Result<()> {
     starts_by_the_udev_rule(&mut vm)?;
     takes_the_place_of_the_other_agents_unit(&mut vm)?;
     leaves_programs_alone_when_it_restarts(&mut vm)?;
+    jobs::outlive_their_unit(&mut vm)?;
     stays_frozen_when_it_restarts(&mut vm)?;
     watchdog::replaces_an_agent_that_hangs(&mut vm)?;
     survives_another_systemd(&mut vm)?;

@@ -1,0 +1,133 @@
+//! The processes of a job: those of its session, and where it has a control group, all in that.
+//!
+//! A program that starts a session of its own leaves that of the job, but not the control group. A job has one where
+//! the service manager has delegated the agent's own group to it, as our units ask: systemd marks that group so. Where
+//! there is none, the session is all that can be reached. The first process of a session is not reaped as long as
+//! others may be signalled, so that its process id, which is the session's name, is not used again.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    libc::{SIGKILL, pid_t},
+    unistd::Pid,
+};
+
+use crate::sys;
+
+/// Where control groups are.
+const GROUPS: &str = "/sys/fs/cgroup";
+/// How often processes are looked for that were started meanwhile: one that forks faster needs a control group.
+const MAX_ROUNDS: usize = 8;
+/// How systemd marks a group that it leaves to a service.
+const DELEGATION_MARKS: [&std::ffi::CStr; 2] = [c"trusted.delegate", c"user.delegate"];
+
+/// A control group of one job. It is removed with the job, unless processes of it are left.
+#[derive(Debug)]
+pub(super) struct ControlGroup {
+    path: PathBuf,
+}
+
+impl ControlGroup {
+    /// A new group below our own, if our own is delegated.
+    pub(super) fn create(job: i64) -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let own = Path::new(GROUPS).join(own);
+        let is_delegated = DELEGATION_MARKS.iter().any(|mark| sys::xattr::is_true(&own, mark));
+        if !is_delegated {
+            return None;
+        }
+        let path = own.join(format!("job-{job}"));
+        fs::create_dir(&path).ok().map(|()| Self { path })
+    }
+
+    /// Moves the calling process into it.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.procs"), "0")
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.kill"), "1")
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // Fails while processes are left in it.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Sends a signal to all processes of a job.
+pub(super) fn signal(session: Pid, group: Option<&ControlGroup>, number: i32) {
+    if number == SIGKILL && group.is_some_and(|group| group.kill().is_ok()) {
+        return;
+    }
+    let mut signalled = HashSet::new();
+    for _ in 0..MAX_ROUNDS {
+        let mut members = of_session(session.as_raw()).unwrap_or_else(|| vec![session.as_raw()]);
+        if let Some(group) = group {
+            of_group(&group.path, &mut members);
+        }
+        members.retain(|&pid| signalled.insert(pid));
+        if members.is_empty() {
+            return;
+        }
+        for pid in members {
+            // It may have ended.
+            let _ = sys::process::send_signal(pid, number);
+        }
+    }
+}
+
+/// The processes of a session. `None` where the kernel does not list processes.
+fn of_session(session: pid_t) -> Option<Vec<pid_t>> {
+    let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid = str::from_utf8(entry.file_name().as_bytes()).ok()?.parse().ok()?;
+        (session_in(&fs::read(entry.path().join("stat")).ok()?) == Some(session)).then_some(pid)
+    });
+    Some(processes.collect())
+}
+
+/// The session in proc(5)'s `stat`: the fourth field behind the name, which may contain anything.
+fn session_in(stat: &[u8]) -> Option<pid_t> {
+    let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
+    let field = stat[end_of_name + 1..].split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(3)?;
+    str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// The processes of a group and the groups below it.
+fn of_group(path: &Path, members: &mut Vec<pid_t>) {
+    let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    members.extend(listed.lines().filter_map(|line| line.parse::<pid_t>().ok()).filter(|&pid| pid > 0));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            of_group(&entry.path(), members);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_is_found_behind_any_name() {
+        assert_eq!(session_in(b"12 (a) b) S 1 12 11 0 -1 4194304 5"), Some(11));
+        assert_eq!(session_in(b"12 (sh) S 1 12"), None);
+        assert_eq!(session_in(b""), None);
+    }
+
+    #[test]
+    fn this_process_is_in_its_session() {
+        let session = nix::unistd::getsid(None).unwrap().as_raw();
+        let own = pid_t::try_from(std::process::id()).unwrap();
+        assert!(session == 0 || of_session(session).unwrap().contains(&own));
+    }
+}

@@ -1,0 +1,63 @@
+//! What hosts can start and hold is bounded.
+
+use qga::commands::job::{JobForget, JobStart, STREAM_BYTES};
+
+use super::{
+    list, read, read_to_end, shell, signal, start, start_shell,
+    support::{Agent, deadline, resident, wait_for},
+};
+
+/// Most jobs that run, and most that have ended and are not forgotten: as README.md tells.
+const MAX_RUNNING: usize = 128;
+const MAX_ENDED: usize = 1024;
+
+#[test]
+fn a_program_whose_output_nobody_reads_waits_and_takes_no_memory() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let id = start_shell(&mut client, "cat /dev/zero");
+    let full = i64::try_from(STREAM_BYTES).unwrap();
+    // Behind an offset, so that bytes of an earlier fill do not count.
+    let fill_behind = |client: &mut _, offset| {
+        wait_for("the buffer is full", || {
+            let job = &list(client)[0];
+            (job.out_begin == offset && job.out_end == offset + full).then_some(())
+        });
+    };
+    fill_behind(&mut client, 0);
+    let mut offset = 0;
+    for _ in 0..20 {
+        let output = read(&mut client, id, offset, super::LONG).unwrap();
+        assert!(output.out_offset > offset);
+        offset = output.out_offset;
+    }
+    read(&mut client, id, offset, super::LONG).unwrap();
+    fill_behind(&mut client, offset);
+    assert!(resident(agent.supervisor().unwrap()) < 16 * 1024);
+    signal(&mut client, id, "KILL").unwrap();
+}
+
+#[test]
+fn only_so_many_jobs_run_at_once() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let ids: Vec<_> = (0..MAX_RUNNING).map(|_| start_shell(&mut client, "read line")).collect();
+    let refused = start(&mut client, &shell("true"));
+    assert_eq!(refused, Err(format!("failed to start /bin/sh: {MAX_RUNNING} jobs are running already")));
+    signal(&mut client, ids[0], "KILL").unwrap();
+    read_to_end(&mut client, ids[0], 0);
+    start_shell(&mut client, "true");
+}
+
+#[test]
+fn jobs_that_nobody_asks_about_are_forgotten_when_there_are_too_many() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let job = JobStart { path: Some("/bin/true".into()), ..JobStart::default() };
+    let ids: Vec<_> = (0..MAX_ENDED + 200).map(|_| start(&mut client, &job).unwrap().id).collect();
+    wait_for("the oldest are forgotten", || (list(&mut client).len() <= MAX_ENDED).then_some(()));
+    assert!(list(&mut client).iter().any(|job| job.id == ids[ids.len() - 1]));
+    assert!(list(&mut client).iter().all(|job| job.id != ids[0]));
+    let is_over = client.call(&JobForget { id: ids[0] }, deadline()).is_err();
+    assert!(is_over);
+}
