@@ -61,8 +61,8 @@ struct Streams {
     theirs: [OwnedFd; 3],
 }
 
-/// Starts a job. The new process first lets go of what it has of other jobs: it may wait for a dead disk for ever, and an
-/// input does not end while somebody holds it.
+/// Starts a job. The new process first lets go of what it has of other jobs: it may wait for a dead disk for ever, and
+/// an input does not end while somebody holds it.
 pub(super) fn launch(start: &Start, let_go: impl FnOnce()) -> io::Result<Launched> {
     let Streams { input, outputs, theirs } = match &start.terminal {
         Some(_) => open_terminal(start)?,
