@@ -95,8 +95,8 @@ fn the_readable_contract_is_current() {
     for (index, entry) in entries.iter().enumerate() {
         let spec = &entry.spec;
         if first_own == Some(index) {
-            text += "\n# Commands of qgad's own\n\nThe protocol does not have them, and other agents answer that they have \
-                     not found them.\n";
+            text += "\n# Commands of qgad's own\n\nThe protocol does not have them, and other agents answer that they \
+                     have not found them.\n";
         }
         writeln!(text, "\n## {}\n\n{}\n", spec.name, description(&entry.arguments)).unwrap();
         let frozen = if spec.while_frozen != WhileFrozen::Refused { ", served while frozen" } else { "" };

@@ -1,14 +1,14 @@
 //! Jobs: programs that a host talks to while they run. Commands of qgad's own, which other agents do not have.
 //!
 //! A job's output is a stream of bytes for each of standard output and standard error, counted from its start. A read
-//! names the offset from which it wants bytes, and that acknowledges all bytes before it: they are forgotten. So a reply
-//! that was lost costs nothing, because the same read gives the same bytes again. No byte is dropped: the agent keeps
-//! [`STREAM_BYTES`] of each stream, and the program waits while that is full, as behind any pipe. Input has offsets,
-//! too, so that a write can be repeated.
-//! Nothing blocks for long. A read or a write may wait, for [`MAX_WAIT`] at most. It ends early when there is something
-//! to say, and when another request arrives on the same connection. Hosts that share the channel use short waits.
-//! A job outlives its connection and its agent: the next agent knows it by the same id, with all of its output. It is
-//! forgotten when a host says so, or some time after its end. An id is never used twice.
+//! names the offset from which it wants bytes, and that acknowledges all bytes before it: they are forgotten. So a
+//! reply that was lost costs nothing, because the same read gives the same bytes again. No byte is dropped: the agent
+//! keeps [`STREAM_BYTES`] of each stream, and the program waits while that is full, as behind any pipe. Input has
+//! offsets, too, so that a write can be repeated. Nothing blocks for long. A read or a write may wait, for [`MAX_WAIT`]
+//! at most. It ends early when there is something to say, and when another request arrives on the same connection.
+//! Hosts that share the channel use short waits. A job outlives its connection and its agent: the next agent knows it
+//! by the same id, with all of its output. It is forgotten when a host says so, or some time after its end. An id is
+//! never used twice.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ pub struct JobStart {
     /// Its further arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arg: Option<Vec<String>>,
-    /// Variables, as `NAME=value`, that it has besides those of the agent, or of a login if `user` is given; they replace
-    /// those of the same name.
+    /// Variables, as `NAME=value`, that it has besides those of the agent, or of a login if `user` is given; they
+    /// replace those of the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
     /// Its working directory, opened with the user's rights. Unless given, the user's home directory, or `/` where that
@@ -69,8 +69,8 @@ pub struct JobStart {
     /// Seconds after which its processes get SIGTERM, and ten seconds later SIGKILL; never unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-    /// What becomes of it when no command names it for five minutes. Unless given, `hang-up` for one with a terminal and
-    /// `keep` for others.
+    /// What becomes of it when no command names it for five minutes. Unless given, `hang-up` for one with a terminal
+    /// and `keep` for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unattended: Option<Unattended>,
 }
@@ -126,7 +126,8 @@ pub struct JobRead {
     /// The same of standard error, which is not read unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub err_offset: Option<i64>,
-    /// Milliseconds to wait for a byte, an end of a stream or the exit of the program; 0 unless given, at most 30000.
+    /// Milliseconds to wait for what no read has told yet: a byte, the end of a stream that is read, the exit of the
+    /// program. 0 unless given, at most 30000. Where nothing can follow any more, nothing is waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<i64>,
     /// Most bytes of each stream: 2 MiB unless given, and at most.
@@ -194,12 +195,12 @@ pub struct JobWrite {
     /// The bytes; none unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buf_b64: Option<Base64>,
-    /// Where in the job's input the bytes begin. Those that were accepted already are passed over, so that a write whose
-    /// reply was lost can be repeated. Unless given, behind the bytes accepted so far.
+    /// Where in the job's input the bytes begin. Those that were accepted already are passed over, so that a write
+    /// whose reply was lost can be repeated. Unless given, behind the bytes accepted so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<i64>,
-    /// Whether the input ends behind the bytes; false unless given. It does once all of them are accepted. Not for a job
-    /// with a terminal, where a character means that.
+    /// Whether the input ends behind the bytes; false unless given. It does once all of them are accepted. Not for a
+    /// job with a terminal, where a character means that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eof: Option<bool>,
     /// Milliseconds to wait for room for at least one byte; 0 unless given, at most 30000.

@@ -1,15 +1,18 @@
 //! What hosts can start and hold is bounded.
 
-use qga::commands::job::{JobForget, JobStart, STREAM_BYTES};
+use qga::commands::job::{Job, JobForget, JobStart, STREAM_BYTES};
 
 use super::{
-    list, read, read_to_end, shell, signal, start, start_shell,
+    list, read, read_to_end, read_until, shell, signal, start, start_shell,
     support::{Agent, deadline, resident, wait_for},
 };
 
 /// Most jobs that run, and most that have ended and are not forgotten: as README.md tells.
 const MAX_RUNNING: usize = 128;
 const MAX_ENDED: usize = 1024;
+/// Most output that all jobs keep, and what each stream may keep whatever the others do.
+const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
+const RESERVED_BYTES: usize = 64 * 1024;
 
 #[test]
 fn a_program_whose_output_nobody_reads_waits_and_takes_no_memory() {
@@ -35,6 +38,26 @@ fn a_program_whose_output_nobody_reads_waits_and_takes_no_memory() {
     fill_behind(&mut client, offset);
     assert!(resident(agent.supervisor().unwrap()) < 16 * 1024);
     signal(&mut client, id, "KILL").unwrap();
+}
+
+#[test]
+fn all_jobs_together_keep_so_much_output_and_each_a_little() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let ids: Vec<_> =
+        (0..MAX_KEPT_BYTES / STREAM_BYTES + 4).map(|_| start_shell(&mut client, "cat /dev/zero")).collect();
+    let kept = |job: &Job| usize::try_from(job.out_end - job.out_begin).unwrap();
+    wait_for("there is no more room", || {
+        let jobs = list(&mut client);
+        let is_full = jobs.iter().map(kept).sum::<usize>() >= MAX_KEPT_BYTES;
+        (is_full && jobs.iter().all(|job| kept(job) >= RESERVED_BYTES)).then_some(())
+    });
+    assert!(resident(agent.supervisor().unwrap()) < 100 * 1024);
+    let late = start_shell(&mut client, "echo late; read line");
+    assert_eq!(read_until(&mut client, late, 0, "late\n"), 5);
+    for id in ids {
+        signal(&mut client, id, "KILL").unwrap();
+    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn when_the_supervisor_is_killed_its_jobs_are_gone_and_new_ones_can_be_started()
 fn a_process_that_a_job_left_behind_is_heard_after_its_end() {
     let agent = Agent::start();
     let mut client = agent.connect();
-    let id = start_shell(&mut client, "(read line <&3; echo late) 3<&0 & exit 0");
+    let id = start_shell(&mut client, "exec 3<&0; (read line <&3; echo late) & exit 0");
     let exited = |client: &mut Client<UnixStream>| {
         let request = JobRead { id, out_offset: 0, wait: super::LONG, ..JobRead::default() };
         Some(client.call(&request, deadline()).unwrap()).filter(|output| output.state == JobState::Exited)

@@ -34,6 +34,9 @@ use crate::{
 
 /// Longest report of a failure.
 const MAX_REPORT_BYTES: u64 = 4096;
+/// What a pipe holds: enough for a program to go on while the supervisor is busy with others. The kernel allocates what
+/// is used of it.
+const PIPE_BYTES: i32 = 512 * 1024;
 /// What a failed start exits with, as a shell does.
 const NOT_STARTED: i32 = 127;
 
@@ -58,8 +61,8 @@ struct Streams {
     theirs: [OwnedFd; 3],
 }
 
-/// Starts a job. The new process first lets go of what it has of other jobs: it may wait for a dead disk for ever, and an
-/// input does not end while somebody holds it.
+/// Starts a job. The new process first lets go of what it has of other jobs: it may wait for a dead disk for ever, and
+/// an input does not end while somebody holds it.
 pub(super) fn launch(start: &Start, let_go: impl FnOnce()) -> io::Result<Launched> {
     let Streams { input, outputs, theirs } = match &start.terminal {
         Some(_) => open_terminal(start)?,
@@ -112,6 +115,10 @@ fn open_pipes(has_input: bool) -> io::Result<Streams> {
     };
     let (output, their_output) = pipe_from_child()?;
     let (error, their_error) = pipe_from_child()?;
+    for pipe in [Some(&output), input.as_ref()].into_iter().flatten() {
+        // It works with less, which is what a user without privileges gets.
+        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    }
     Ok(Streams { input, outputs: [Some(output), Some(error)], theirs: [their_input, their_output, their_error] })
 }
 

@@ -63,8 +63,8 @@ const MAX_LINKS: usize = 4;
 const MAX_CONVERSATIONS: usize = 128;
 /// Most streams of forgotten jobs that are read to their end, so that nothing is killed for writing to them.
 const MAX_LEFT_OPEN: usize = 64;
-/// Bytes read at a time: the capacity of a pipe.
-const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes read at a time. After each piece, the other jobs have their turn.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// All that a supervisor has.
 struct Supervisor {

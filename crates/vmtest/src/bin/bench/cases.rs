@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     agent::{Binary, Server},
     client::{Client, request},
-    mounts, network, port, sysfs,
+    jobs, mounts, network, port, sysfs,
 };
 
 /// How long an agent is left alone before it counts as settled.
@@ -108,6 +108,17 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
         let mut clients = [first.connect()?, second.connect()?];
         let figures = in_turns(300, &mut clients, run_true)?;
         add("exec of /bin/true until its end is told", "µs", Target::None, figures.map(|it| it * 1e6), None);
+    }
+    for (name, target, take) in [
+        ("job: a key typed until its echo is read, to a ping", 3.0, jobs::type_keys as fn(&Server) -> _),
+        ("job: 32 MiB of output, to the same file read", 1.43, jobs::read_output),
+        ("job: 32 MiB of input, to the same file written", 2.0, jobs::write_input),
+        ("job: /bin/true until its end is told, to exec", 1.5, jobs::run_short),
+    ] {
+        if wanted(name) {
+            let [job, floor] = take(&first)?.map(|seconds: f64| seconds * 1e6);
+            add(name, "µs", Target::FloorTimes(target), [job, f64::NAN], Some(floor));
+        }
     }
     for (count, target) in [(1000, Target::AtLeast(100.0)), (2000, Target::None)] {
         let name = format!("network interfaces, {count}");
@@ -275,7 +286,7 @@ impl Transfer {
     }
 }
 
-fn run_true(client: &mut Client) -> anyhow::Result<()> {
+pub(crate) fn run_true(client: &mut Client) -> anyhow::Result<()> {
     let started = client.call("guest-exec", &json!({ "path": "/bin/true" }))?;
     let status = json!({ "pid": started["pid"] });
     while client.call("guest-exec-status", &status)?["exited"] != true {}

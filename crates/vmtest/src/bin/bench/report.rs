@@ -56,6 +56,9 @@ fn judge(row: &Row) -> (String, String, &'static str) {
 }
 
 fn format_figure(figure: f64) -> String {
+    if figure.is_nan() {
+        return String::new();
+    }
     if figure == 0.0 || figure >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.1}") }
 }
 
