@@ -31,8 +31,9 @@ use crate::{
 
 /// Stack of the thread.
 const STACK_BYTES: usize = 256 * 1024;
-/// Most mounts that are taken off one mount. The table is read again after each, and a user may add any number.
-const MAX_HIDING: usize = 64;
+/// Most mounts that are taken off one mount: more than users may make. fusermount(1) allows 1000. The table is read
+/// again after each, so the timeout of the freeze ends it sooner.
+const MAX_HIDING: usize = 4096;
 
 /// Opens what a mount shows below others, for its attributes only, and then in the way given. The caller's mount
 /// namespace does not change.

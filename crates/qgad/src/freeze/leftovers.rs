@@ -117,14 +117,13 @@ impl Shared {
             }
             !leftover.stuck.is_empty()
         });
-        let may_write = !inner.stage.is_frozen_or_freezing();
         drop(inner);
         // What the kernel froze for a guard that was killed, nobody has thawed.
         for (guard, targets) in killed {
             self.thaw_by_another_guard(targets, Takeover::New);
             self.inner().leftovers.retain(|leftover| !Arc::ptr_eq(&leftover.guard, &guard));
         }
-        if may_write {
+        if !self.inner().stage.is_frozen_or_freezing() {
             self.resume_writing();
         }
     }

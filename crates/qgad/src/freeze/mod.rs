@@ -203,6 +203,8 @@ impl Freezer {
         self.0.begin(command)?;
         let last = Instant::now() + LONGEST_ATTEMPT;
         if let Err(error) = self.0.make_ready(named) {
+            // What kept the log in memory may have returned since.
+            self.0.resume_writing();
             self.0.become_thawed();
             return Err(error);
         }
@@ -397,8 +399,11 @@ impl Shared {
         match (held.guard, thawed) {
             (Some(guard), Some(thawed)) => self.keep_stuck(guard, held.targets, thawed),
             (guard, _) => {
-                if guard.is_some() {
+                if let Some(guard) = guard {
                     log::error!("the guard of the freeze does not answer, and another one thaws");
+                    // What it began to freeze and the kernel has not finished cannot be thawed yet.
+                    let stuck = if guard.is_gone() { Vec::new() } else { guard.stuck() };
+                    self.leave_over(guard, held.targets.clone(), stuck);
                 }
                 self.thaw_by_another_guard(held.targets, Takeover::New)
             }
@@ -445,8 +450,10 @@ impl Shared {
 
     /// Ends a thaw. If file systems were frozen, deferred jobs run first; then the thaw hook runs.
     fn end(&self, were_writers_waiting: bool) -> Result<(), Error> {
-        if were_writers_waiting {
-            self.let_writers_go_on();
+        match were_writers_waiting {
+            true => self.let_writers_go_on(),
+            // An earlier attempt that was given up may have set it since.
+            false => self.remove(Marker::clear),
         }
         let hook = self.machine.run_hook(Action::Thaw);
         self.remove(Marker::clear_thaw_hook_pending);
@@ -468,7 +475,10 @@ impl Shared {
     }
 
     /// Reads or changes files in the state directory, which may be on a disk that does not answer.
-    fn in_state_directory<T: Send + 'static>(&self, what: fn(&Marker) -> T) -> Result<T, Error> {
+    fn in_state_directory<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Marker) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         let marker = self.marker.clone();
         let doing = format!("change {}", marker.directory().display());
         self.recording.run(&doing, Instant::now() + RECORD_TIMEOUT, move |_| what(&marker))

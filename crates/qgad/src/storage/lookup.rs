@@ -34,7 +34,7 @@ pub(crate) struct Lookup<'a> {
 impl<'a> Lookup<'a> {
     /// Of a machine whose mounts are unknown, all of it counts as one file system.
     pub(crate) fn new(root: &'a Root) -> Self {
-        let mounts = MountTable::read(root, OF_PROCESS).map(MountTable::into_entries).unwrap_or_default();
+        let mounts = MountTable::read(root, OF_PROCESS).map(MountTable::into_visible).unwrap_or_default();
         Self { root, mounts }
     }
 
@@ -131,7 +131,7 @@ proc/self/mountinfo:
 | 4 3 0:50 / /home/ann/mnt rw - fuse.sshfs x rw
 | 5 1 0:50 / /srv/same rw - fuse.sshfs x rw
 | 6 1 0:60 / /srv/net\\040work rw - nfs4 x rw
-| 7 1 0:61 / /srv/net\\040work rw - nfs4 y rw
+| 7 6 0:61 / /srv/net\\040work rw - nfs4 y rw
 dev/
 home/ann/.ssh -> mnt/.ssh
 home/ann/file: x

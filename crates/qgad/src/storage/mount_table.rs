@@ -66,8 +66,11 @@ impl MountTable {
         &self.entries
     }
 
-    /// The same, without the table.
-    pub(crate) fn into_entries(self) -> Vec<Entry> {
+    /// The mounts to whose mount points paths lead, in the order of mounting.
+    pub(crate) fn into_visible(mut self) -> Vec<Entry> {
+        let mut are_visible =
+            self.entries.iter().map(|entry| self.hiding(entry).is_none()).collect::<Vec<_>>().into_iter();
+        self.entries.retain(|_| are_visible.next().unwrap_or(true));
         self.entries
     }
 

@@ -82,7 +82,10 @@ impl<'a> KeysFile<'a> {
             .map_err(|error| failed(errno::describe(error)))?
             .ok_or_else(|| failed("no such user".into()))?;
         let file = Self { root, account };
-        Lookup::new(root).follow(&file.path(), command).map_err(|error| file.error(Failure::Read(error)))?;
+        // What does not answer from now on is blamed on the user, who can change where the path leads.
+        let lookup = Lookup::new(root).follow(&file.path(), command);
+        let turned = lookup.and_then(|_| command.turn_to(Resource::User(username.into())));
+        turned.map_err(|error| file.error(Failure::Read(error)))?;
         Ok(file)
     }
 

@@ -50,7 +50,7 @@ use self::message::Message;
 pub(crate) use self::process::run;
 use super::{
     BoundedCall, Claim, Guard, Hooks, Marker, OnEvent, TakeoverSocket, Target,
-    parts::{Duty, GuardEvent, Stuck, Takeover, Thawed},
+    parts::{Action, Duty, GuardEvent, Stuck, Takeover, Thawed},
     workers::{THAW_STALL, THAW_TIMEOUT},
 };
 use crate::{
@@ -91,6 +91,8 @@ struct Watch {
 
 #[derive(Debug, Default)]
 struct WatchState {
+    /// When each freeze was ordered.
+    ordered: HashMap<usize, Instant>,
     /// How freezing each file system went, as far as the kernel has returned.
     frozen: HashMap<usize, nix::Result<()>>,
     /// It was told to thaw.
@@ -285,6 +287,7 @@ impl Watch {
 
 impl Guard for Handle {
     fn freeze(&self, index: usize) {
+        self.watch.change(|state| state.ordered.insert(index, Instant::now()));
         self.say(&Message::Freeze(index));
     }
 
@@ -318,7 +321,7 @@ impl Guard for Handle {
     }
 
     fn stuck(&self) -> Vec<Stuck> {
-        self.watch.state().thawed.as_ref().map(|thawed| thawed.stuck.clone()).unwrap_or_default()
+        self.watch.state().stuck()
     }
 
     fn is_gone(&self) -> bool {
@@ -327,6 +330,18 @@ impl Guard for Handle {
 
     fn takeover_socket(&self) -> Option<TakeoverSocket> {
         self.takeover_socket.clone()
+    }
+}
+
+impl WatchState {
+    /// What the kernel has not returned from. A guard that was killed or stopped cannot say, but what it was told is
+    /// known.
+    fn stuck(&self) -> Vec<Stuck> {
+        if let Some(thawed) = &self.thawed {
+            return thawed.stuck.clone();
+        }
+        let unanswered = self.ordered.iter().filter(|(index, _)| !self.frozen.contains_key(index));
+        unanswered.map(|(&index, &since)| Stuck { index, action: Action::Freeze, since }).collect()
     }
 }
 
@@ -346,9 +361,32 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Sends and receives have a timeout on both sides.
+/// Sends and receives have a timeout.
 fn limit_waiting(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(SEND_TIMEOUT_SECONDS, 0))?;
     let timeout = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
     setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::new(timeout, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_that_was_killed_leaves_stuck_what_it_has_not_said_to_be_frozen() {
+        let mut state = WatchState::default();
+        let now = Instant::now();
+        state.ordered.extend([(0, now), (1, now)]);
+        assert_eq!(state.learn(Message::Frozen(0, Ok(()))), None);
+        assert_eq!(state.stuck(), [Stuck { index: 1, action: Action::Freeze, since: now }]);
+        assert_eq!(state.learn(Message::Thawed(Thawed::default())), Some(GuardEvent::Thawed));
+        assert_eq!(state.stuck(), []);
+    }
+
+    #[test]
+    fn what_a_guard_tells_after_its_thaw_is_news_of_what_was_stuck() {
+        let mut state = WatchState { is_told: true, ..WatchState::default() };
+        assert_eq!(state.learn(Message::Thawed(Thawed::default())), None);
+        assert_eq!(state.learn(Message::Thawed(Thawed::default())), Some(GuardEvent::Returned));
+    }
 }

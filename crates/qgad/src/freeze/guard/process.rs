@@ -4,15 +4,18 @@
 //! thaw are started before that, so that thawing needs no further resource. It writes its own messages to standard
 //! error, after everything is thawed. Its memory is locked, and the kernel's out-of-memory killer passes it over.
 //!
-//! Its main thread makes no call that a file system may keep from returning: those that thaw have threads, and so has
-//! what it writes in the state directory in the end. So it always answers, also about what is stuck.
+//! Its main thread makes no call that a file system may keep from returning, and waits for no program: each file system
+//! has a thread, and so has what is done after a thaw by itself. So it always answers, also about what is stuck.
 
 use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -47,12 +50,15 @@ use crate::{
     process::{descriptor_passing::take_standard_input, local_socket::is_ours},
     root::Root,
     sys,
-    util::errno,
+    util::{errno, threads},
 };
 
 /// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the
 /// kernel for good, for a dead disk, keeps its descriptors: its socket does not end.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Stack of the thread that writes the note and runs the hook.
+const RECORD_STACK_BYTES: usize = 256 * 1024;
 
 /// All that a guard has.
 struct Guard {
@@ -60,9 +66,9 @@ struct Guard {
     agent: Option<OwnedFd>,
     takeover_socket: Option<OwnedFd>,
     marker: Marker,
-    /// Writing in the state directory, which may be on what is stuck.
-    writing: BoundedCall,
-    hooks: Hooks,
+    hooks: Arc<Hooks>,
+    /// Whether the note about a thaw by itself is still to be written, or the thaw hook to end.
+    is_recording: Arc<AtomicBool>,
     /// The setting, to be told to the guard of the next agent.
     lease: Lease,
     workers: Workers,
@@ -173,8 +179,8 @@ impl Guard {
             agent: Some(agent),
             takeover_socket: None,
             marker,
-            writing: BoundedCall::default(),
-            hooks,
+            hooks: Arc::new(hooks),
+            is_recording: Arc::default(),
             lease,
             workers,
             is_told,
@@ -209,7 +215,9 @@ impl Guard {
                 self.be_claimed();
             }
             self.check_time();
-            if self.phase == Phase::Thawed && self.tell_thawed().stuck.is_empty() {
+            // An agent that is told of a thaw looks for the note.
+            let may_tell = self.phase == Phase::Thawed && !self.is_recording.load(Ordering::Acquire);
+            if may_tell && self.tell_thawed().stuck.is_empty() {
                 return self.leave();
             }
         }
@@ -361,39 +369,74 @@ impl Guard {
         }
         self.thaw();
         let reason = format!("the freeze ended by itself because {reason}");
-        let note = reason.clone();
-        self.write(move |marker| {
-            marker.note(&note).unwrap_or_else(|error| log::error!("{error}"));
-            marker.clear();
-        });
         log::warn!("{reason}");
         for stuck in self.workers.thawed().stuck {
             if let Some(target) = self.workers.targets().nth(stuck.index) {
                 log::error!("failed to thaw {}: no answer", target.mount_point.display());
             }
         }
-        if self.life_of_agent() != Life::Running {
-            // Neither a new agent nor one that was stopped for a while must run it again. What goes wrong with it is in
-            // the log.
-            self.write(Marker::clear_thaw_hook_pending);
-            let _ = self.hooks.thaw(&Environment::from_process());
+        let record = Record {
+            reason,
+            marker: self.marker.clone(),
+            // Neither a new agent nor one that was stopped for a while must run it again.
+            hooks: (self.life_of_agent() != Life::Running).then(|| Arc::clone(&self.hooks)),
+        };
+        let (is_recording, done) = (Arc::clone(&self.is_recording), Arc::clone(&self.done));
+        is_recording.store(true, Ordering::Release);
+        let work = move || {
+            record.keep();
+            is_recording.store(false, Ordering::Release);
+            // Fails only when it is raised already.
+            let _ = done.write(1);
+        };
+        if let Err(error) = threads::start("record", RECORD_STACK_BYTES, work) {
+            log::error!("failed to start a thread: {}", errno::describe(error));
+            self.is_recording.store(false, Ordering::Release);
         }
     }
 
     /// Everything is thawed.
     fn leave(&mut self) {
         if let Some(takeover_socket) = self.takeover_socket.take() {
-            self.write(move |marker| takeover_socket::remove(marker, &takeover_socket));
+            write(&BoundedCall::default(), &self.marker, move |marker| {
+                takeover_socket::remove(marker, &takeover_socket);
+            });
         }
     }
+}
 
-    /// Changes files in the state directory.
-    fn write(&self, what: impl FnOnce(&Marker) + Send + 'static) {
-        let marker = self.marker.clone();
-        let doing = format!("change {}", marker.directory().display());
-        if let Err(error) = self.writing.run(&doing, Instant::now() + RECORD_TIMEOUT, move |_| what(&marker)) {
-            log::error!("{}", error.desc);
+/// What is left of a freeze that ended by itself.
+struct Record {
+    reason: String,
+    marker: Marker,
+    /// The thaw hook, if nobody else runs it.
+    hooks: Option<Arc<Hooks>>,
+}
+
+impl Record {
+    /// Writes the note, and runs the thaw hook.
+    fn keep(self) {
+        let Self { reason, marker, hooks } = self;
+        // The state directory may be on what is stuck.
+        let writing = BoundedCall::default();
+        write(&writing, &marker, move |marker| {
+            marker.note(&reason).unwrap_or_else(|error| log::error!("{error}"));
+            marker.clear();
+        });
+        if let Some(hooks) = hooks {
+            write(&writing, &marker, Marker::clear_thaw_hook_pending);
+            // What goes wrong with it is in the log.
+            let _ = hooks.thaw(&Environment::from_process());
         }
+    }
+}
+
+/// Changes files in the state directory.
+fn write(bounded_call: &BoundedCall, marker: &Marker, what: impl FnOnce(&Marker) + Send + 'static) {
+    let doing = format!("change {}", marker.directory().display());
+    let marker = marker.clone();
+    if let Err(error) = bounded_call.run(&doing, Instant::now() + RECORD_TIMEOUT, move |_| what(&marker)) {
+        log::error!("{}", error.desc);
     }
 }
 

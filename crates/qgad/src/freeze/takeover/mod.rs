@@ -88,21 +88,25 @@ impl Shared {
 
     /// The freeze of another agent: its guard's, or whatever is mounted now if there is no guard.
     fn take_over(self: &Arc<Self>) -> Result<Option<Held>, Error> {
-        let (mut held, mut refusal) = (None, None);
+        let (mut held, mut refusal, mut has_thawed) = (None, None, false);
         for claim in self.machine.claim_guards(&|| self.on_event()) {
             match claim {
                 Ok(Claim { guard, targets, lease, is_frozen: true }) if held.is_none() => {
                     let targets = targets.into_iter().map(Arc::new).collect();
                     held = Some(self.holding(targets, guard, lease));
                 }
-                Ok(claim) => self.keep_leftover(claim),
+                Ok(claim) => {
+                    has_thawed = true;
+                    self.keep_leftover(claim);
+                }
                 Err(error) => refusal = Some(error),
             }
         }
         match (held, refusal) {
             (Some(held), _) => Ok(Some(held)),
             (None, Some(refusal)) => Err(refusal),
-            (None, None) if !self.marker.is_set() => Ok(None),
+            // A guard that has thawed may not have been able to remove the marker.
+            (None, None) if has_thawed || !self.marker.is_set() => Ok(None),
             (None, None) => {
                 let found = self.machine.find_all(Instant::now() + FIND_TIMEOUT)?;
                 let targets = self.without_stuck(found.into_iter().map(Arc::new).collect());
@@ -215,14 +219,15 @@ impl Shared {
     }
 
     /// Frozen to thawed without a host. The guard has left a note, unless there is none to leave it.
-    fn end_by_itself(self: &Arc<Self>, freeze: u64, note: Option<&str>) {
+    fn end_by_itself(self: &Arc<Self>, freeze: u64, note: Option<&'static str>) {
         let Some(held) = self.inner().stage.end_by_itself(freeze) else { return };
         // A guard whose agent was stopped for a while has run it.
         let was_hook_run = held.is_hook_noted && !self.marker.is_thaw_hook_pending();
         self.release(held);
         self.marker.remember_end();
-        if let Some(Err(error)) = note.map(|note| self.marker.note(note)) {
-            log::error!("{error}");
+        if let Some(note) = note {
+            let noted = self.in_state_directory(move |marker| marker.note(note)).map_err(|error| error.desc);
+            noted.and_then(|noted| noted).unwrap_or_else(|error| log::error!("{error}"));
         }
         log::warn!("the freeze has ended by itself; the next thaw says why");
         self.let_writers_go_on();

@@ -388,6 +388,10 @@ impl Job {
 
     /// What is left of it when it is forgotten: open streams, whose writers must not fail.
     pub(super) fn into_open_streams(self) -> Vec<File> {
+        // Processes that it left behind were to be killed.
+        if self.killed_at.is_some() {
+            self.signal(SIGKILL);
+        }
         if !self.is_reaped {
             let _ = pidfd::try_wait(self.pid);
         }

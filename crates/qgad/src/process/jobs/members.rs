@@ -65,8 +65,11 @@ impl Drop for ControlGroup {
 
 /// Sends a signal to all processes of a job.
 pub(super) fn signal(session: Pid, group: Option<&ControlGroup>, number: i32) {
-    if number == SIGKILL && group.is_some_and(|group| group.kill().is_ok()) {
-        return;
+    // Processes of the session may have been moved out of the group, as a login does it.
+    if number == SIGKILL
+        && let Some(group) = group
+    {
+        let _ = group.kill();
     }
     let mut signalled = HashSet::new();
     for _ in 0..MAX_ROUNDS {

@@ -138,7 +138,8 @@ impl Jobs {
                 }
                 other => other?,
             };
-            wait_for(&pending.0, START_TIMEOUT)?;
+            let not_started = |_| io::Error::other(format!("no answer after {} s", START_TIMEOUT.as_secs()));
+            wait_for(&pending.0, START_TIMEOUT).map_err(not_started)?;
             match Message::receive(&pending.0)? {
                 Some(Message { kind: Kind::Leaving, .. }) => self.lose(&link),
                 Some(Message { kind: Kind::Failed, bytes, .. }) => {

@@ -19,6 +19,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
+    libc::SIGKILL,
     poll::{PollFd, PollFlags, poll},
     sys::{
         prctl,
@@ -224,7 +225,7 @@ impl Supervisor {
                 self.jobs.values_mut().for_each(|job| job.look_for_end(now));
             }
             Source::Link(key) => self.receive_from(key),
-            Source::Conversation(key) if events.contains(PollFlags::POLLHUP) => drop(self.conversations.remove(&key)),
+            Source::Conversation(key) if events.contains(PollFlags::POLLHUP) => self.end_conversation(key),
             Source::Conversation(key) => {
                 if let Some(conversation) = self.conversations.get_mut(&key) {
                     conversation.is_hurried = true;
@@ -254,6 +255,15 @@ impl Supervisor {
                     self.left_open.remove(index);
                 }
             }
+        }
+    }
+
+    /// Nobody waits for the answer any more. A program that has not been started by then is not to be.
+    fn end_conversation(&mut self, key: u64) {
+        let Some(Conversation { request, .. }) = self.conversations.remove(&key) else { return };
+        let started = self.jobs.get(&request.number(0)).filter(|_| request.kind == Kind::Start);
+        if let Some(job) = started.filter(|job| job.report().is_some()) {
+            let _ = sys::process::send_signal(job.pid().as_raw(), SIGKILL);
         }
     }
 
@@ -319,6 +329,9 @@ impl Supervisor {
             self.left_open.clear();
             self.conversations.clear();
             self.links.clear();
+            if let Ok(null) = File::open("/dev/null") {
+                self.listener = null.into();
+            }
         };
         let launched = launch(&start, let_go).map_err(errno::describe)?;
         self.jobs.insert(start.id, Job::new(&start, launched, now));
@@ -334,7 +347,8 @@ impl Supervisor {
                 Message::done([job.pid().as_raw().into()], Vec::new())
             }
             Some(reason) => {
-                // The process has just said that it ends.
+                // The process has just said that it ends. A user whose rights it has may have stopped it.
+                let _ = sys::process::send_signal(job.pid().as_raw(), SIGKILL);
                 let _ = waitpid(job.pid(), None);
                 self.jobs.remove(&id);
                 Message::failed(reason)

@@ -1,6 +1,6 @@
 //! A user who keeps the kernel from returning from a freeze.
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
 use anyhow::{Result, ensure};
 use qga::commands::{
@@ -60,6 +60,19 @@ pub(crate) fn by_a_user(builder: Builder<'_>) -> Result<()> {
     start_write_that_waits(&mut vm)?;
     refusal(agent.call(&Freeze::default(), soon()))?;
     vm.sh(&format!("kill -KILL $({GUARDS})"))?;
+    check_stuck(&mut agent)?;
+    vm.sh(ABORT)?;
+    check_released(&mut vm, &mut agent)?;
+
+    // So would one that is killed before the agent has given up.
+    start_write_that_waits(&mut vm)?;
+    let frozen = thread::scope(|scope| {
+        let freeze = scope.spawn(|| agent.call(&Freeze::default(), soon()));
+        let is_stuck = format!("cat /proc/$({GUARDS})/task/*/status | grep -q '^State:.D'");
+        let killed = vm.wait_until(&is_stuck).and_then(|_| vm.sh(&format!("kill -KILL $({GUARDS})")));
+        killed.map(|_| freeze.join().expect("the call returns"))
+    })?;
+    assert_eq!(refusal(frozen)?, "failed to freeze /mnt/data: timed out after 2 s");
     check_stuck(&mut agent)?;
     vm.sh(ABORT)?;
     check_released(&mut vm, &mut agent)
