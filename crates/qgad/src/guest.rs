@@ -42,7 +42,7 @@ pub(crate) struct Guest {
     pub(crate) files: OpenFiles,
     /// The programs that hosts started.
     pub(crate) programs: Programs,
-    /// The programs that hosts talk to, whoever started them.
+    /// The jobs, also those of an earlier agent.
     pub(crate) jobs: Jobs,
     /// Questions to devices, which may never answer.
     pub(crate) probes: Probes,

@@ -3,8 +3,9 @@
 //! `qga.state.isfrozen` exists exactly while file systems are frozen. It contains the boot id, so that a file left by a
 //! crashed machine does not count. An empty one counts: qemu-ga and administrators make such files.
 //!
-//! `qga.state.thaw-note` says why a freeze ended by itself, until a host has been told. An agent that knows of such an
-//! end remembers it, too, in case the guard could not write the note. A note that cannot be read counts as present.
+//! `qga.state.thaw-note` says why a freeze ended by itself, until that was reported to a host. An agent that knows of
+//! such an end remembers it, too, in case the guard could not write the note. A note that cannot be read counts as
+//! present.
 //!
 //! `qga.state.hooks` contains the boot id. It exists from before the first freeze hook until the thaw hooks have run;
 //! an agent that finds it runs them. If the disk is full, these three files are empty: their existence matters most.
@@ -37,7 +38,7 @@ const MAX_NOTE_BYTES: usize = 1024;
 pub(crate) struct Marker {
     directory: PathBuf,
     boot: String,
-    /// A freeze ended by itself, and no host has been told.
+    /// A freeze ended by itself, and that was not reported to a host yet.
     has_ended: Arc<AtomicBool>,
 }
 

@@ -406,7 +406,7 @@ impl Shared {
         }
     }
 
-    /// Thaws what nobody else thaws, and returns how many were frozen.
+    /// Thaws file systems whose guard does not answer, and returns how many were frozen.
     fn thaw_by_another_guard(self: &Arc<Self>, targets: Vec<Arc<Target>>, takeover: Takeover) -> i64 {
         if targets.is_empty() {
             return 0;

@@ -36,7 +36,7 @@ pub(crate) fn listen(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     let (_directory, address) = address(path)?;
     bind(socket.as_raw_fd(), &address)?;
-    // Nobody can connect before it listens.
+    // No process can connect before it listens.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     start_listening(&socket, Backlog::new(backlog)?)?;
     Ok(socket)

@@ -94,7 +94,7 @@ struct Watch {
 struct WatchState {
     /// How freezing each file system went, as far as the kernel has returned.
     frozen: HashMap<usize, nix::Result<()>>,
-    /// It was told to thaw.
+    /// The agent has asked it to thaw.
     is_told: bool,
     /// What it has thawed, by itself or not.
     thawed: Option<Thawed>,

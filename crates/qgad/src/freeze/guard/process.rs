@@ -420,7 +420,7 @@ mod tests {
         tests::{Fake, Trouble, target},
     };
 
-    /// A guard of `/a` that does something until it leaves; the agent's end of its socket is passed on.
+    /// Runs a guard of `/a` until it exits; the action gets the agent's end of its socket.
     fn check(
         troubles: &[(&str, Trouble)],
         prepare: impl FnOnce(&mut Guard),

@@ -68,7 +68,7 @@ fn listen_at_first_free(marker: &Marker) -> io::Result<OwnedFd> {
     for path in (0..MAX_GUARDS).map(|number| marker.socket(number)) {
         match local_socket::connect(&path) {
             Ok(None) => return local_socket::listen(&path, BACKLOG),
-            // Somebody is there, and sees that we are gone at once.
+            // Another guard listens there, and sees this connection close at once.
             Ok(Some(_)) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

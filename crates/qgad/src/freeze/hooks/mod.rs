@@ -152,7 +152,7 @@ impl Hooks {
         }
     }
 
-    /// Refuses a program that somebody else could have written, or that is none.
+    /// Refuses a program that another user could have written, or a file that is no program.
     fn trust(&self, program: &Path) -> Result<(), Error> {
         let is_listed = self.path.as_deref() != Some(program);
         let directory = program.parent().filter(|_| is_listed);

@@ -43,7 +43,7 @@ struct Status {
     target: Option<PathBuf>,
 }
 
-/// Refuses an absolute path that somebody else could make lead to another program, or that leads to none.
+/// Refuses an absolute path that another user could make lead to another program, or that leads to no file.
 pub(super) fn check(path: &Path) -> Result<(), Distrust> {
     let program = follow(path, look)?;
     let status = look(&program).map_err(Distrust::Absent)?;
@@ -59,7 +59,7 @@ pub(super) fn check(path: &Path) -> Result<(), Distrust> {
     }
 }
 
-/// Refuses a directory to which somebody else could add programs.
+/// Refuses a directory to which another user could add programs.
 pub(super) fn check_directory(path: &Path) -> Result<(), Distrust> {
     let directory = follow(path, look)?;
     let status = look(&directory).map_err(Distrust::Absent)?;
@@ -102,7 +102,7 @@ fn follow(path: &Path, look: impl Fn(&Path) -> io::Result<Status>) -> Result<Pat
     Ok(here)
 }
 
-/// Refuses a name in a directory where somebody else could replace it.
+/// Refuses a name in a directory where another user could replace it.
 fn check_step(path: &Path, directory: &Status, name: &Path, named: &Status) -> Result<(), Distrust> {
     let what = format!("its directory '{}'", path.display());
     check_owner(&what, path, directory)?;

@@ -211,7 +211,7 @@ impl Running {
         }
     }
 
-    /// Reads what the program has written until it ended. What others write behind it may have no end.
+    /// Reads what is in the pipe when the program has ended. Its leftovers may write without end.
     fn read_what_is_there(&mut self) {
         let mut waiting = true;
         for _ in 0..MAX_PIPE_BYTES / PIECE_BYTES {
