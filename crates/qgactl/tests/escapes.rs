@@ -1,4 +1,4 @@
-//! What a hostile guest sends to the terminal of whoever runs qgactl: it is shown escaped, whatever prints it.
+//! Control sequences and invisible characters from a hostile guest are escaped in all output of qgactl.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 

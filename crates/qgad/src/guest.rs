@@ -42,7 +42,7 @@ pub(crate) struct Guest {
     pub(crate) files: OpenFiles,
     /// The programs that hosts started.
     pub(crate) programs: Programs,
-    /// The programs that hosts talk to, whoever started them.
+    /// The jobs, also those of an earlier agent.
     pub(crate) jobs: Jobs,
     /// Questions to devices, which may never answer.
     pub(crate) probes: Probes,
@@ -50,7 +50,7 @@ pub(crate) struct Guest {
     pub(crate) freezer: Freezer,
     /// Trims, which may never end.
     pub(crate) trims: Probes,
-    /// What commands use that may not answer.
+    /// The resources that commands use and that may not answer.
     pub(crate) in_use: InUse,
     /// Locks of the guest's own files that commands change.
     pub(crate) file_locks: KeyedLock,
@@ -62,7 +62,7 @@ impl Guest {
         Helpers::new(&self.root, &self.environment)
     }
 
-    /// For a command that names what it uses: a file, a program or a user. It says so before it does.
+    /// For a command that uses a file, a program or a user: it names each resource before it uses it.
     pub(crate) fn begin_use(&self, spec: &Spec) -> Use<'_> {
         self.in_use.begin(self.timeout(spec))
     }

@@ -42,22 +42,22 @@ struct Open {
 /// Whether one more file may be opened.
 #[derive(Debug)]
 pub(crate) enum Room {
-    /// It may.
+    /// Yes.
     Free,
-    /// It may, once this one is closed, which has left the table.
+    /// Yes, once this one is closed. It is no longer in the table.
     AfterClosing(Idle),
-    /// It may not.
+    /// No.
     None,
 }
 
-/// A file that was idle for so long that it is to be closed for another one.
+/// An idle file that is to be closed for another one.
 #[derive(Debug)]
 pub(crate) struct Idle {
     /// Its handle, which is free.
     pub(crate) handle: i64,
     /// The file. Closing it may wait.
     pub(crate) file: Arc<File>,
-    /// What closing it may wait for.
+    /// The resource that closing it may wait for.
     pub(crate) resource: Resource,
 }
 
@@ -80,7 +80,7 @@ impl OpenFiles {
         }
     }
 
-    /// Adds a file, with what using it may wait for.
+    /// Adds a file, with the resource that using it may wait for.
     pub(crate) fn insert(&self, handle: i64, file: File, resource: Resource) {
         self.table().insert(handle, Open { file: Arc::new(file), resource, last_used: Instant::now() });
     }
@@ -93,7 +93,7 @@ impl OpenFiles {
         Ok(Arc::clone(&open.file))
     }
 
-    /// What using the file of a handle may wait for.
+    /// The resource that using the file of a handle may wait for.
     pub(crate) fn resource(&self, handle: i64) -> Result<Resource, Error> {
         self.table().get(&handle).map(|open| open.resource.clone()).ok_or_else(|| not_found(handle))
     }

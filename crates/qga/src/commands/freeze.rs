@@ -18,7 +18,7 @@ const FREEZE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Tells whether file systems are frozen. While a freeze is under way the answer is still `thawed`.
 ///
-/// An error names a file system for which the kernel has not returned from an earlier freeze or thaw, after which writers
+/// An error names a file system that is stuck: the kernel has not returned from an earlier freeze or thaw, and writers
 /// may wait there.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,14 +1,16 @@
-//! Jobs: programs that a host talks to while they run. Commands of qgad's own, which other agents do not have.
+//! Jobs: programs that a host talks to while they run. These commands are qgad's own; other agents do not have them.
 //!
-//! A job's output is a stream of bytes for each of standard output and standard error, counted from its start. A read
-//! names the offset from which it wants bytes, and that acknowledges all bytes before it: they are forgotten. So a
-//! reply that was lost costs nothing, because the same read gives the same bytes again. No byte is dropped: the agent
-//! keeps [`STREAM_BYTES`] of each stream, and the program waits while that is full, as behind any pipe. Input has
-//! offsets, too, so that a write can be repeated. Nothing blocks for long. A read or a write may wait, for [`MAX_WAIT`]
-//! at most. It ends early when there is something to say, and when another request arrives on the same connection.
-//! Hosts that share the channel use short waits. A job outlives its connection and its agent: the next agent knows it
-//! by the same id, with all of its output. It is forgotten when a host says so, or some time after its end. An id is
-//! never used twice.
+//! **Output.** A job has a stream for each of standard output and standard error. Offsets count bytes from its start. A
+//! read names the offset at which it begins, and acknowledges all bytes before it, which are discarded. So a read whose
+//! reply was lost can be repeated and returns the same bytes. No byte is dropped: the agent keeps [`STREAM_BYTES`] of
+//! each stream, and while that is full the program waits, as with any pipe. Input has offsets, too, so that a write can
+//! be repeated.
+//!
+//! **Waiting.** A read or a write may wait for [`MAX_WAIT`] at most. The wait ends early when there is something to
+//! report, and when another request arrives on the same connection. Hosts that share the channel use short waits.
+//!
+//! **Life.** A job outlives its connection and its agent: the next agent has it by the same id, with all of its output.
+//! It is forgotten at a host's request, or some time after its end. An id is never used twice.
 
 use std::time::Duration;
 
@@ -41,23 +43,23 @@ const fn spec(name: &'static str) -> Spec {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobStart {
-    /// The program: a path, or a name that is looked up in `PATH`. Also its first argument. Unless given, the login
-    /// shell of the user, started as a login does.
+    /// The program: a path, or a name that is looked up in `PATH`; also its `argv[0]`. Unless given, the login shell of
+    /// the user, started as at a login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Its further arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arg: Option<Vec<String>>,
-    /// Variables, as `NAME=value`, that it has besides those of the agent, or of a login if `user` is given; they
-    /// replace those of the same name.
+    /// Environment variables, as `NAME=value`, in addition to those of the agent, or of a login if `user` is given.
+    /// They replace variables of the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
     /// Its working directory, opened with the user's rights. Unless given, the user's home directory, or `/` where that
     /// cannot be entered; without `user`, the agent's working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// The name of the user that it runs as: with his groups, and `HOME`, `SHELL`, `USER`, `LOGNAME` and `PATH` as a
-    /// login has them. Unless given, the agent's own user.
+    /// The name of the user that it runs as, with the user's groups, and with `HOME`, `SHELL`, `USER`, `LOGNAME` and
+    /// `PATH` as at a login. Unless given, the agent's own user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Whether qgad-job-write can give it input; otherwise its input is empty. One with a terminal always has input.
@@ -69,7 +71,7 @@ pub struct JobStart {
     /// Seconds after which its processes get SIGTERM, and ten seconds later SIGKILL; never unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-    /// What becomes of it when no command names it for five minutes. Unless given, `hang-up` for one with a terminal
+    /// What happens to it when no command names it for five minutes. Unless given, `hang-up` for one with a terminal
     /// and `keep` for others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unattended: Option<Unattended>,
@@ -88,7 +90,7 @@ pub struct Terminal {
     pub rows: i64,
     /// Its width in characters, from 1 to 65535.
     pub columns: i64,
-    /// Its type, which becomes the variable `TERM`: the host's own. `vt220` unless given.
+    /// Its type, for the variable `TERM`: that of the host's terminal. `vt220` unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub term: Option<String>,
 }
@@ -100,7 +102,7 @@ pub struct Terminal {
 pub enum Unattended {
     /// Nothing: it goes on.
     Keep,
-    /// Its processes get SIGHUP, and its streams are closed, as when a line to a terminal breaks.
+    /// Its processes get SIGHUP, and its streams are closed, as when a terminal is disconnected.
     HangUp,
 }
 
@@ -126,8 +128,8 @@ pub struct JobRead {
     /// The same of standard error, which is not read unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub err_offset: Option<i64>,
-    /// Milliseconds to wait for what no read has told yet: a byte, the end of a stream that is read, the exit of the
-    /// program. 0 unless given, at most 30000. Where nothing can follow any more, nothing is waited for.
+    /// Milliseconds to wait for something new: a byte, the end of a stream that is read, the exit of the program. 0
+    /// unless given, at most 30000. If nothing can follow, the reply is immediate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<i64>,
     /// Most bytes of each stream: 2 MiB unless given, and at most.
@@ -140,9 +142,9 @@ impl Command for JobRead {
     type Reply = JobOutput;
 }
 
-/// What a job wrote, and how it is doing. All is told when it has exited and each stream is at its end.
+/// What a job wrote, and its state. Nothing follows once it has exited and each stream is at its end.
 ///
-/// A stream may end before the program exits, and later: processes that it left behind may still write.
+/// A stream may end before the program exits, or after that: processes that it left behind may still write.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -153,7 +155,7 @@ pub struct JobOutput {
     pub out_offset: i64,
     /// Whether nothing follows them.
     pub out_eof: bool,
-    /// Bytes of standard error; this and the next two are there if `err-offset` was given.
+    /// Bytes of standard error; this and the next two are present if `err-offset` was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub err_b64: Option<Base64>,
     /// The offset behind them.
@@ -179,9 +181,9 @@ pub struct JobOutput {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum JobState {
-    /// It has not.
+    /// It has not exited.
     Running,
-    /// It has, by itself or by a signal.
+    /// It has exited, by itself or by a signal.
     Exited,
 }
 
@@ -195,12 +197,12 @@ pub struct JobWrite {
     /// The bytes; none unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buf_b64: Option<Base64>,
-    /// Where in the job's input the bytes begin. Those that were accepted already are passed over, so that a write
-    /// whose reply was lost can be repeated. Unless given, behind the bytes accepted so far.
+    /// Where in the job's input the bytes begin. Those that were accepted already are skipped, so that a write whose
+    /// reply was lost can be repeated. Unless given, behind the bytes accepted so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<i64>,
-    /// Whether the input ends behind the bytes; false unless given. It does once all of them are accepted. Not for a
-    /// job with a terminal, where a character means that.
+    /// Whether the input ends behind the bytes, once all of them are accepted; false unless given. Not for a job with a
+    /// terminal, where a character (usually Ctrl-D) ends the input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eof: Option<bool>,
     /// Milliseconds to wait for room for at least one byte; 0 unless given, at most 30000.
@@ -213,7 +215,7 @@ impl Command for JobWrite {
     type Reply = AcceptedInput;
 }
 
-/// How much of a job's input was accepted. The job gets that, whatever becomes of the agent.
+/// How much of a job's input was accepted. The job gets that even if the agent ends.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AcceptedInput {
@@ -221,11 +223,11 @@ pub struct AcceptedInput {
     pub count: i64,
     /// The offset behind all input accepted so far.
     pub offset: i64,
-    /// Whether no input is taken any more: it has ended, or the program does not read it any more.
+    /// Whether no more input is accepted: it has ended, or the program does not read it any more.
     pub closed: bool,
 }
 
-/// Sends a signal to all processes of a job: its session, and where it has a control group of its own, all in that.
+/// Sends a signal to all processes of a job: those of its session and, if it has one, of its control group.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobSignal {
@@ -240,7 +242,7 @@ impl Command for JobSignal {
     type Reply = Nothing;
 }
 
-/// Changes the size of a job's terminal, which tells the foreground program.
+/// Changes the size of a job's terminal. The foreground program gets SIGWINCH.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobResize {
@@ -274,7 +276,7 @@ impl Command for JobList {
 pub struct Job {
     /// Its id.
     pub id: i64,
-    /// The process id of the program, which may be another one's once it has exited.
+    /// The process id of the program, which may belong to another process once it has exited.
     pub pid: i64,
     /// The program.
     pub path: String,
@@ -283,7 +285,7 @@ pub struct Job {
     pub user: Option<String>,
     /// Whether it has a terminal.
     pub terminal: bool,
-    /// What becomes of it when no command names it.
+    /// What happens to it when no command names it.
     pub unattended: Unattended,
     /// Whether the program has exited.
     pub state: JobState,

@@ -2,7 +2,7 @@
 //!
 //! It checks from the near end to the far one, and stops at the first failure: the socket's path, the connection, an
 //! answer, the agent's commands, whether file systems are frozen, which commands are refused for which reason, and
-//! which mounted file systems have no disk: where that is because it is gone, qgad passes them over in a freeze.
+//! which mounted file systems have no disk. If the disk was removed, qgad leaves the file system out of a freeze.
 //! Nothing changes in the guest: a command that is reported as disabled is called with an argument that no command has.
 
 use std::{

@@ -2,8 +2,9 @@
 //!
 //! The local file appears under its name only once it is complete and compared; until then it has a hidden name beside
 //! it, and a transfer that fails or is interrupted leaves nothing. An existing file keeps its contents until then.
-//! A file that never ends does not fill the host's disk. What is copied is what the file had when it was opened; of a
-//! file that grows, the rest is left out, which is said. A file without a size may have [`MAX_UNSIZED_BYTES`].
+//! A file that never ends does not fill the host's disk: as many bytes are copied as the file has when it is opened. If
+//! the file grows, the rest is left out, with a message. Of a file without a size, at most [`MAX_UNSIZED_BYTES`] are
+//! copied.
 
 use std::{
     fs::{self, Permissions},
@@ -26,7 +27,7 @@ use crate::{
     progress,
 };
 
-/// Most bytes of a file of which the guest tells no size: more than any file in /proc has, and soon received.
+/// Most bytes of a file without a size: more than any file in /proc has, and quickly received.
 const MAX_UNSIZED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Copy a file from the guest to the host

@@ -1,9 +1,9 @@
-//! Home directories on a way that only root can change.
+//! Opening a home directory whose path only root can change.
 //!
-//! What is found there was put there by root, or, in a home of the user's own, by the user. So root's rights can be
-//! used in a directory of root's without an attacker choosing the directory. Only root can change a directory that
-//! belongs to root and that neither group nor others can write; an access control list of further users shows as
-//! group there. Nobody can change the way after it was checked, because each directory is opened in the one before.
+//! So root's rights can be used there, and no attacker chooses the directory. Only root can change a directory that
+//! belongs to root and that neither its group nor others can write; an access control list shows as group permissions.
+//! Each directory is opened relative to the one before, so the path cannot change after the check. A home of the user's
+//! own contains what the user put there.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,19 +21,19 @@ use nix::{
 use super::Account;
 use crate::root::{Directory, Root};
 
-/// Most links on the way: as many as the kernel follows.
+/// Most links on the path: as many as the kernel follows.
 const MAX_LINKS: usize = 40;
 /// Permission to write for group and others.
 const OTHERS_WRITE: u32 = 0o022;
 
 impl Account {
-    /// Opens the home directory, which is root's or the user's, and which nobody else can change.
+    /// Opens the home directory, which belongs to root or the user, and which nobody else can change.
     ///
-    /// Links on the way are root's own and are followed, as `/home` is a link in some systems. The home itself may be
-    /// one, too, if its parent is root's.
+    /// Links of root's on the path are followed, as `/home` is a link in some systems. The home itself may be one, too,
+    /// if its parent is root's.
     ///
     /// # Errors
-    /// `EACCES` when somebody else can change the way or the home.
+    /// `EACCES` when another user can change the path or the home.
     pub(crate) fn open_home(&self, root: &Root) -> io::Result<Directory> {
         let home = open_on_roots_way(root, &self.home)?;
         match self.can_trust(&home.metadata()?) {

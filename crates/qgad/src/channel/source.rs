@@ -67,7 +67,7 @@ pub(crate) struct PortOpener {
     opened: Option<OwnedFd>,
     may_open: bool,
     retry: Option<Retry>,
-    /// The loop has not been told of the descriptor of `retry`.
+    /// The loop does not watch the descriptor of `retry` yet.
     is_unwatched: bool,
     last_failure: String,
 }

@@ -42,8 +42,8 @@ pub(crate) trait Run: Command {
         None
     }
 
-    /// Begins the command on the I/O thread, if it asks another process and so needs no thread while it waits. `None`
-    /// means that it has had no effect.
+    /// Begins the command on the I/O thread, if another process carries it out and no thread has to wait. `None` means
+    /// that it has had no effect.
     fn begin(&self, _: &Guest) -> Option<Result<Begun<Self::Reply>>> {
         None
     }
@@ -53,11 +53,11 @@ pub(crate) trait Run: Command {
 pub(crate) struct Begun<T> {
     /// What it waits for.
     pub(crate) wait: Arc<dyn Wait>,
-    /// The rest, which does not wait.
+    /// The rest of the command, which does not block.
     pub(crate) finish: Box<dyn FnOnce() -> Result<T> + Send>,
 }
 
-/// Waiting for another process.
+/// A wait for another process.
 pub(crate) trait Wait: fmt::Debug + Send + Sync {
     /// Readable when the wait is over.
     fn descriptor(&self) -> BorrowedFd<'_>;

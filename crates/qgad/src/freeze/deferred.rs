@@ -14,7 +14,7 @@ impl DeferredJobs {
         self.0.push(Box::new(job));
     }
 
-    /// The jobs, of which none is left behind.
+    /// Takes all jobs.
     pub(super) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for DeferredJobs {
 }
 
 impl Shared {
-    /// Writes as usual from now on, except where something is stuck. Deferred jobs run once nothing is.
+    /// Allows writing again, except on a stuck file system. Deferred jobs run once none is stuck.
     pub(super) fn resume_writing(&self) {
         let mut inner = self.inner();
         let stuck: Vec<_> = inner.stuck().into_iter().map(|(target, _)| target).collect();

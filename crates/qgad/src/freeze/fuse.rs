@@ -1,17 +1,17 @@
-//! File systems in user space (FUSE) that keep someone waiting.
+//! File systems in user space (FUSE) that have not answered a request.
 //!
 //! A write whose data lies in a mapped page of such a file system waits for its server, and a freeze waits for that
-//! write. A server that never answers can be cut off by way of `/sys/fs/fuse/connections`, as the kernel's
-//! Documentation/filesystems/fuse.rst has it.
+//! write. A connection to a server that never answers can be aborted in `/sys/fs/fuse/connections`, see the kernel's
+//! Documentation/filesystems/fuse.rst.
 
 use crate::root::Root;
 
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
-/// How many connections an error names at most: it is read by people.
+/// Most connections that an error names: it is read by people.
 const MAX_CONNECTIONS: usize = 8;
 
-/// The files that end all requests of a connection when `1` is written to them, of the connections that have
-/// unanswered requests. None where the kernel's list is not mounted.
+/// The `abort` files of the connections that have unanswered requests. Writing `1` to one ends all these requests. None
+/// where the kernel's list is not mounted.
 pub(super) fn abort_files(root: &Root) -> Vec<String> {
     let names = root.names(CONNECTIONS).unwrap_or_default();
     let connections = names.iter().filter_map(|name| Some(format!("{CONNECTIONS}/{}", name.to_str()?)));

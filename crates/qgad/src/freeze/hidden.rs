@@ -1,12 +1,12 @@
 //! Opening a mounted file system whose mount point leads to another mount.
 //!
-//! A user who mounts FUSE over a directory of his hides what root has mounted below it. To freeze that all the same, a
-//! thread of its own enters a copy of the mount namespace, unmounts there what hides the mount, and opens it. The copy
-//! is made private first, so that no mount of the machine changes, and ends with the thread. The file system in front
-//! is not asked for anything: neither a path through it is followed, nor does its last mount go.
+//! A user who mounts FUSE over a directory hides what root has mounted below it. To freeze that all the same, a thread
+//! enters a copy of the mount namespace, unmounts there what hides the mount, and opens it. The copy is made private
+//! first, so that no mount of the machine changes, and ends with the thread. The hiding file system receives no
+//! request: no path through it is followed, and its last mount stays.
 //!
-//! What is opened belongs to a mount of the copy, which is detached when that ends. It keeps the file system from being
-//! given up, but not its mount points from being unmounted.
+//! The opened descriptor belongs to a mount of the copy, which is detached when the copy ends. The descriptor keeps the
+//! file system alive, but does not keep its mount points from being unmounted.
 
 use std::{
     io,
@@ -31,12 +31,11 @@ use crate::{
 
 /// Stack of the thread.
 const STACK_BYTES: usize = 256 * 1024;
-/// Most mounts that are taken off one mount: more than users may make. fusermount(1) allows 1000. The table is read
+/// Most mounts that are unmounted to uncover one: more than users may make. fusermount(1) allows 1000. The table is read
 /// again after each, so the timeout of the freeze ends it sooner.
 const MAX_HIDING: usize = 4096;
 
-/// Opens what a mount shows below others, for its attributes only, and then in the way given. The caller's mount
-/// namespace does not change.
+/// Opens the root of a hidden mount, with `O_PATH` and then as given. The caller's mount namespace does not change.
 ///
 /// # Errors
 /// `ENOENT` when it is not mounted there any more; otherwise what kept it from being reached.
@@ -69,7 +68,7 @@ fn uncover(root: &Root, hidden: &Mount) -> io::Result<OwnedFd> {
         match table.hiding(entry) {
             // The copy of a mount has an id of its own.
             None => return mounts::open_path(root, &Mount { id: entry.id, is_hidden: false, ..hidden.clone() }),
-            // Not even a dead file system is asked before it is unmounted in this way.
+            // A lazy unmount sends no request to the file system, which may be dead.
             Some(hiding) => umount2(&hiding.mount_point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
         }
     }

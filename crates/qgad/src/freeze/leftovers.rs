@@ -1,34 +1,35 @@
 //! What is stuck: file systems for which the kernel has not returned from a freeze or a thaw.
 //!
-//! A freeze that was given up may still keep writers waiting, so nobody is told that such a file system is thawed: the
-//! status and each thaw are errors that name it, say for how long, and what may end it. A freeze that includes it fails
-//! at once; of other file systems it works. Its guard thaws it as soon as the kernel returns, and the log has that.
+//! A freeze that was abandoned may still keep writers waiting, so such a file system is never reported as thawed: the
+//! status and each thaw are errors that name it, say since when it is stuck, and what may end that. A freeze that
+//! includes it fails at once; other file systems can be frozen. Its guard thaws it as soon as the kernel returns, and
+//! logs that.
 
 use std::{sync::Arc, time::Instant};
 
 use qga::wire::message::Error;
 
 use super::{
-    Claim, FIND_TIMEOUT, Guard, Inner, Shared, Takeover, Target,
+    FIND_TIMEOUT, Guard, Inner, Shared, TakenOver, Takeover, Target,
     parts::{Action, Stuck},
 };
 
-/// How many guards may wait for what is stuck. Further freezes are refused then.
+/// Most guards that wait for stuck file systems. With more, freezes are refused.
 const MAX_LEFTOVERS: usize = 8;
 
-/// A guard that waits for what is stuck, and its file systems.
+/// A guard that waits for stuck file systems, and all its file systems.
 #[derive(Debug)]
 pub(super) struct Leftover {
     guard: Arc<dyn Guard>,
     targets: Vec<Arc<Target>>,
-    /// What was stuck when that was last looked at.
+    /// What was stuck at the last look.
     stuck: Vec<Stuck>,
     /// The guard was killed, and another one thaws.
     is_replaced: bool,
 }
 
 impl Leftover {
-    /// Sees what the kernel has returned from.
+    /// Updates what is stuck.
     fn look(&mut self) {
         let stuck = self.guard.stuck();
         for returned in self.stuck.iter().filter(|old| stuck.iter().all(|new| new.index != old.index)) {
@@ -62,8 +63,8 @@ impl Inner {
 }
 
 impl Shared {
-    /// Keeps a guard, until what it has told to be stuck is not any more.
-    pub(super) fn leave_over(self: &Arc<Self>, guard: Arc<dyn Guard>, targets: Vec<Arc<Target>>, stuck: Vec<Stuck>) {
+    /// Keeps a guard until none of its file systems is stuck.
+    pub(super) fn keep_guard(self: &Arc<Self>, guard: Arc<dyn Guard>, targets: Vec<Arc<Target>>, stuck: Vec<Stuck>) {
         if stuck.is_empty() {
             return;
         }
@@ -75,7 +76,7 @@ impl Shared {
         self.review_leftovers();
     }
 
-    /// Says what is stuck.
+    /// The stuck file systems in words.
     pub(super) fn check_nothing_is_stuck(&self, doing: &str) -> Result<(), Error> {
         let stuck = self.inner().stuck();
         self.describe(&stuck).map_or(Ok(()), |reason| Err(Error::generic(format!("{doing}{reason}"))))
@@ -102,7 +103,7 @@ impl Shared {
         targets
     }
 
-    /// Looks at what was stuck: guards have told something, or one has ended.
+    /// Updates what is stuck, after a message from a guard or the end of one.
     pub(super) fn review_leftovers(self: &Arc<Self>) {
         let mut killed = Vec::new();
         let mut inner = self.inner();
@@ -118,7 +119,7 @@ impl Shared {
             !leftover.stuck.is_empty()
         });
         drop(inner);
-        // What the kernel froze for a guard that was killed, nobody has thawed.
+        // The kernel may have frozen a file system for a guard that was killed before it could thaw it.
         for (guard, targets) in killed {
             self.thaw_by_another_guard(targets, Takeover::New);
             self.inner().leftovers.retain(|leftover| !Arc::ptr_eq(&leftover.guard, &guard));
@@ -128,24 +129,24 @@ impl Shared {
         }
     }
 
-    /// Takes over the guards that another agent left with what is stuck.
-    pub(super) fn claim_leftovers(self: &Arc<Self>) {
-        for claim in self.machine.claim_guards(&|| self.on_event()) {
-            match claim {
-                Ok(claim) => self.keep_leftover(claim),
+    /// Takes over the guards of stuck file systems that another agent left.
+    pub(super) fn take_over_leftovers(self: &Arc<Self>) {
+        for taken_over in self.machine.take_over_guards(&|| self.on_event()) {
+            match taken_over {
+                Ok(taken_over) => self.keep_leftover(taken_over),
                 Err(error) => log::warn!("{}", error.desc),
             }
         }
     }
 
-    /// Keeps a guard of another agent. What nobody knows to be frozen is not to stay so.
-    pub(super) fn keep_leftover(self: &Arc<Self>, claim: Claim) {
-        let thawed = if claim.is_frozen { claim.guard.thaw() } else { None };
-        let stuck = thawed.map_or_else(|| claim.guard.stuck(), |thawed| thawed.stuck);
-        self.leave_over(claim.guard, claim.targets.into_iter().map(Arc::new).collect(), stuck);
+    /// Keeps a guard of another agent. If it holds an unknown freeze, that is thawed.
+    pub(super) fn keep_leftover(self: &Arc<Self>, taken_over: TakenOver) {
+        let thawed = if taken_over.is_frozen { taken_over.guard.thaw() } else { None };
+        let stuck = thawed.map_or_else(|| taken_over.guard.stuck(), |thawed| thawed.stuck);
+        self.keep_guard(taken_over.guard, taken_over.targets.into_iter().map(Arc::new).collect(), stuck);
     }
 
-    /// Names what is stuck, with what may end that.
+    /// Describes stuck file systems, and what may end that.
     fn describe(&self, stuck: &[(Arc<Target>, Stuck)]) -> Option<String> {
         let describe = |(target, stuck): &(Arc<Target>, Stuck)| {
             let doing = match stuck.action {
@@ -159,8 +160,8 @@ impl Shared {
         if described.is_empty() {
             return None;
         }
-        let way_out = self.machine.way_out().map(|way_out| format!("; {way_out}")).unwrap_or_default();
-        Some(described.join("; ") + &way_out)
+        let abort_hint = self.machine.abort_hint().map(|abort_hint| format!("; {abort_hint}")).unwrap_or_default();
+        Some(described.join("; ") + &abort_hint)
     }
 
     /// Thaws what others froze, and returns how many that were.

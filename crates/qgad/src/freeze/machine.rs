@@ -1,8 +1,8 @@
 //! The real machine, on which file systems are frozen.
 //!
 //! Finding and opening file systems may hang on a mount point below a dead network file system, so both are bounded
-//! calls. A freeze needs every file system that it is for, except those whose device is gone; a thaw takes what it can
-//! get.
+//! calls. A freeze fails if a file system cannot be opened, unless its device is gone. A thaw uses those that can be
+//! opened.
 
 use std::{os::fd::BorrowedFd, path::Path, sync::Arc, time::Instant};
 
@@ -10,7 +10,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use qga::wire::message::Error;
 
 use super::{
-    Action, Claim, Guard, Hooks, Machine, Marker, OnEvent, Operations,
+    Action, Guard, Hooks, Machine, Marker, OnEvent, Operations, TakenOver,
     bounded_call::{BoundedCall, Progress},
     fuse, guard,
     parts::Duty,
@@ -25,7 +25,7 @@ use crate::{
     util::errno,
 };
 
-/// The machine, as the administrator's settings want it to be treated.
+/// The machine, with the administrator's settings.
 #[derive(Debug)]
 pub(crate) struct RealMachine {
     /// The machine's files.
@@ -38,7 +38,7 @@ pub(crate) struct RealMachine {
     pub(crate) hooks: Hooks,
     /// Where the guard keeps what outlives the agent.
     pub(crate) marker: Marker,
-    /// Looking for file systems.
+    /// Finding and opening file systems.
     pub(crate) search: BoundedCall,
     /// Making the guard's socket.
     pub(crate) listening: BoundedCall,
@@ -62,8 +62,8 @@ impl Machine for RealMachine {
         guard::start(targets, duty, &parts, &self.environment, on_event)
     }
 
-    fn claim_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>> {
-        guard::claim_all(&self.marker, on_event)
+    fn take_over_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<TakenOver, Error>> {
+        guard::take_over_all(&self.marker, on_event)
     }
 
     fn run_hook(&self, action: Action) -> Result<(), Error> {
@@ -73,7 +73,7 @@ impl Machine for RealMachine {
         }
     }
 
-    fn way_out(&self) -> Option<String> {
+    fn abort_hint(&self) -> Option<String> {
         let files = fuse::abort_files(&self.root);
         (!files.is_empty()).then(|| format!("if that waits for a FUSE file system, write 1 to {}", files.join(" or ")))
     }
@@ -86,7 +86,7 @@ impl Machine for RealMachine {
     }
 
     fn resume(&self, stuck: &[Arc<Target>]) {
-        // A thread that writes there could not be ended, nor could this process.
+        // A thread that writes there could not be killed, nor could this process.
         if stuck.is_empty() || !logging::writes_to(|file| is_on(&self.root, file, stuck)) {
             logging::flush_held();
         }
@@ -103,17 +103,17 @@ fn is_on(root: &Root, file: BorrowedFd<'_>, targets: &[Arc<Target>]) -> bool {
     file_systems.into_iter().any(|one| targets.iter().any(|target| target.file_system == one))
 }
 
-/// Keeps all memory, also what comes later, from having to be read from a disk.
+/// Locks all memory, also what is allocated later, so that none has to be read from a disk.
 pub(super) fn lock_memory() -> nix::Result<()> {
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
 }
 
-/// What file systems are looked for.
+/// Why file systems are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    /// All must be found, except those of which no device is left: nothing of them can be copied any more.
+    /// To freeze: all are needed, except those without any device left, which nobody can copy.
     Freeze,
-    /// As many as possible: one that is frozen and out of reach must not keep the others frozen.
+    /// To thaw: as many as possible, so that one that cannot be opened does not keep the others frozen.
     Thaw,
 }
 

@@ -3,14 +3,15 @@
 //! `qga.state.isfrozen` exists exactly while file systems are frozen. It contains the boot id, so that a file left by a
 //! crashed machine does not count. An empty one counts: qemu-ga and administrators make such files.
 //!
-//! `qga.state.thaw-note` says why a freeze ended by itself, until a host has been told. An agent that knows of such an
-//! end remembers it, too, in case the guard could not write the note. A note that cannot be read counts as there.
+//! `qga.state.thaw-note` says why a freeze ended by itself, until that was reported to a host. An agent that knows of
+//! such an end remembers it, too, in case the guard could not write the note. A note that cannot be read counts as
+//! present.
 //!
 //! `qga.state.hooks` contains the boot id. It exists from before the first freeze hook until the thaw hooks have run;
 //! an agent that finds it runs them. If the disk is full, these three files are empty: their existence matters most.
 //!
-//! `qga.state.guard` is the socket on which the guard of a freeze waits for a new agent. There are more, numbered, while
-//! guards of earlier freezes wait for a file system that is stuck.
+//! `qga.state.guard` is the takeover socket of the guard. There are more, with numbers, while guards of earlier freezes
+//! wait for a file system that is stuck.
 
 use std::{
     fs::{self, OpenOptions},
@@ -27,7 +28,7 @@ use std::{
 use crate::{root::Root, util::errno};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// What a note tells that has no room for more.
+/// The reason when a note is empty, because the disk was full.
 const ENDED: &str = "the freeze ended by itself";
 /// Longest note that is read; ours are a line.
 const MAX_NOTE_BYTES: usize = 1024;
@@ -37,7 +38,7 @@ const MAX_NOTE_BYTES: usize = 1024;
 pub(crate) struct Marker {
     directory: PathBuf,
     boot: String,
-    /// A freeze ended by itself, and no host has been told.
+    /// A freeze ended by itself, and that was not reported to a host yet.
     has_ended: Arc<AtomicBool>,
 }
 
@@ -54,7 +55,7 @@ impl Marker {
         &self.directory
     }
 
-    /// Where a guard waits for a new agent. There may be several guards, numbered from 0.
+    /// The path of a takeover socket. There may be several guards, numbered from 0.
     pub(crate) fn socket(&self, number: usize) -> PathBuf {
         match number {
             0 => self.directory.join("qga.state.guard"),
@@ -62,12 +63,12 @@ impl Marker {
         }
     }
 
-    /// Whether file systems are frozen by an agent that is gone. One that cannot be looked at counts as there.
+    /// Whether file systems are frozen by an agent that is gone. A file that cannot be read counts as present.
     pub(crate) fn is_set(&self) -> bool {
         self.is_of_this_boot(&self.path())
     }
 
-    /// How long ago file systems were frozen, by the guest's clock; nothing where that cannot be told.
+    /// How long ago file systems were frozen, by the guest's clock; 0 if that is unknown.
     pub(crate) fn age(&self) -> Duration {
         let set = fs::metadata(self.path()).and_then(|status| status.modified());
         set.ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
@@ -93,7 +94,7 @@ impl Marker {
         write(&self.hooks_path(), self.boot.as_bytes())
     }
 
-    /// Says that they were run, or are run by somebody who cannot be asked again.
+    /// Records that they were run, or are being run.
     pub(crate) fn clear_thaw_hook_pending(&self) {
         remove(&self.hooks_path());
     }
@@ -130,7 +131,7 @@ impl Marker {
         note
     }
 
-    /// What ended before does not concern the next freeze.
+    /// Discards the end of an earlier freeze: it does not concern the next one.
     pub(crate) fn forget_note(&self) {
         self.has_ended.store(false, Ordering::Relaxed);
         remove(&self.note_path());
@@ -168,7 +169,7 @@ impl Marker {
 fn write(path: &Path, contents: &[u8]) -> Result<(), String> {
     let empty = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = empty().and_then(|mut file| match file.write_all(contents) {
-        // Half of it would say something else.
+        // Half of a boot id or a reason would mean something else.
         Err(error) if errno::is_disk_full(&error) => empty().map(drop),
         other => other,
     });

@@ -7,13 +7,14 @@
 //! A second process, the guard, freezes and thaws ([`guard`]), because the kernel may never return from either. It also
 //! thaws when the lease ends, or when the agent is gone and no new one comes. The next thaw reports that once, as an
 //! error. In the guard each file system has a thread of its own ([`worker`]), so that one that does not answer delays
-//! no other. One from which the kernel does not return is stuck ([`leftovers`]): its guard stays until it has thawed.
+//! no other. If the kernel does not return, the file system is *stuck* ([`leftovers`]): its guard stays until it
+//! has thawed it.
 //!
 //! While file systems are frozen, the agent writes to no disk and locks its memory. It holds its log in memory, and
 //! defers other work ([`deferred`]).
 //!
-//! The thaw hook runs after every attempt, successful or not. A note tells the next agent if this one ends before that.
-//! [`takeover`] has what happens to a freeze without a request of a host.
+//! The thaw hook runs after every attempt, successful or not. If the agent ends before that, a file tells the next
+//! agent to run it ([`marker`]). [`takeover`] is about what happens to a freeze without a request of a host.
 
 mod bounded_call;
 mod deferred;
@@ -55,7 +56,7 @@ use self::{
     deferred::DeferredJobs,
     leftovers::Leftover,
     parts::{
-        Action, Claim, Duty, Guard, GuardEvent, Holding, Lease, Machine, OnEvent, Takeover, TakeoverSocket, Thawed,
+        Action, Duty, Guard, GuardEvent, Holding, Lease, Machine, OnEvent, TakenOver, Takeover, TakeoverSocket, Thawed,
     },
     stage::Stage,
     target::{Operations, Target},
@@ -125,7 +126,7 @@ struct Held {
 }
 
 impl Held {
-    /// The freeze of an earlier agent, of which nothing is known and which nobody guards.
+    /// The freeze of an earlier agent that has no guard, and of which nothing else is known.
     fn unknown() -> Self {
         Self { targets: Vec::new(), guard: None, lease: None, since: Instant::now(), is_hook_noted: false }
     }
@@ -272,7 +273,7 @@ impl Shared {
         inner.stage.begin_freeze().map_err(|frozen_for| refusal(command, frozen_for))
     }
 
-    /// Runs the freeze hook, unless something is stuck that is to be frozen. If it fails it has run the thaw hook itself.
+    /// Runs the freeze hook, unless a file system to be frozen is stuck. If the hook fails, the thaw hook was run, too.
     fn make_ready(&self, named: Option<&[String]>) -> Result<(), Error> {
         if self.inner().is_anything_stuck() {
             self.find(named, Instant::now() + FIND_TIMEOUT)?;
@@ -403,14 +404,14 @@ impl Shared {
                     log::error!("the guard of the freeze does not answer, and another one thaws");
                     // What it began to freeze and the kernel has not finished cannot be thawed yet.
                     let stuck = if guard.is_gone() { Vec::new() } else { guard.stuck() };
-                    self.leave_over(guard, held.targets.clone(), stuck);
+                    self.keep_guard(guard, held.targets.clone(), stuck);
                 }
                 self.thaw_by_another_guard(held.targets, Takeover::New)
             }
         }
     }
 
-    /// Thaws what nobody else thaws, and returns how many were frozen.
+    /// Thaws file systems whose guard does not answer, and returns how many were frozen.
     fn thaw_by_another_guard(self: &Arc<Self>, targets: Vec<Arc<Target>>, takeover: Takeover) -> i64 {
         if targets.is_empty() {
             return 0;
@@ -444,7 +445,7 @@ impl Shared {
     }
 
     fn keep_stuck(self: &Arc<Self>, guard: Arc<dyn Guard>, targets: Vec<Arc<Target>>, thawed: Thawed) -> i64 {
-        self.leave_over(guard, targets, thawed.stuck);
+        self.keep_guard(guard, targets, thawed.stuck);
         thawed.count
     }
 

@@ -16,7 +16,7 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
     /// Opens the file systems to freeze, first to last: those that are named, or all.
     fn find(&self, named: Option<&[String]>, deadline: Instant) -> Result<Vec<Target>, Error>;
 
-    /// Opens all file systems that might be frozen, in the same order, also what is never frozen by us.
+    /// Opens all file systems that might be frozen, in the same order, excluded ones too.
     fn find_all(&self, deadline: Instant) -> Result<Vec<Target>, Error>;
 
     /// How they are thawed where no guard can be started.
@@ -26,25 +26,25 @@ pub(crate) trait Machine: fmt::Debug + Send + Sync {
     fn start_guard(&self, targets: &[Arc<Target>], duty: Duty, on_event: OnEvent) -> Result<Arc<dyn Guard>, Error>;
 
     /// Takes over the guards of agents that are gone. An error is a guard that cannot be taken over yet.
-    fn claim_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>>;
+    fn take_over_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<TakenOver, Error>>;
 
     /// Runs the administrator's hook.
     fn run_hook(&self, action: Action) -> Result<(), Error>;
 
-    /// What ends a system call that a user's file system keeps from returning, if there may be such a one.
-    fn way_out(&self) -> Option<String>;
+    /// What may end a stuck system call: the FUSE connections that wait, if there are any.
+    fn abort_hint(&self) -> Option<String>;
 
     /// Locks memory and keeps the log in it.
     fn quiesce(&self);
 
-    /// Undoes that, except that the log stays in memory where it would be written to one of these.
+    /// Undoes that. A log on one of these file systems stays in memory.
     fn resume(&self, stuck: &[Arc<Target>]);
 }
 
 /// The process that freezes, and that thaws when no agent does.
 ///
-/// The kernel may never return from freezing or thawing, and its thread, and the process of that thread, cannot be
-/// ended then. So no agent makes these calls itself: it can always be ended and replaced.
+/// The kernel may never return from freezing or thawing, and then the calling process cannot be killed. So the guard
+/// makes these calls, and the agent can always be killed and replaced.
 pub(crate) trait Guard: fmt::Debug + Send + Sync {
     /// Orders the freeze of one of its file systems.
     fn freeze(&self, index: usize);
@@ -55,7 +55,7 @@ pub(crate) trait Guard: fmt::Debug + Send + Sync {
     /// Everything is frozen: the lease begins.
     fn complete(&self);
 
-    /// Has everything thawed, and waits for that. Nothing if it does not answer. It leaves once everything is thawed.
+    /// Has everything thawed, and waits for that; `None` if it does not answer. It exits once everything is thawed.
     fn thaw(&self) -> Option<Thawed>;
 
     /// What the kernel has not returned from after a thaw.
@@ -82,24 +82,25 @@ pub(crate) struct Duty {
 /// What of a guard's file systems is frozen when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holding {
-    /// Nothing by us: what others froze stays so.
+    /// None: what other programs froze stays frozen.
     Nothing,
-    /// Any of them may be, and is to be thawed.
+    /// Any of them may be frozen, and is to be thawed.
     Frozen,
 }
 
 /// How a new agent finds a guard.
 #[derive(Clone, Debug)]
 pub(crate) enum Takeover {
-    /// At a socket that is made for it.
+    /// By a new takeover socket.
     New,
-    /// At that of the guard whose place it takes.
+    /// By the takeover socket of the guard that it replaces.
     Socket(TakeoverSocket),
     /// Not at all: it ends with its agent.
     None,
 }
 
-/// The socket on which a new agent is waited for. It is kept, because none can be made while its directory is frozen.
+/// The socket on which a guard waits for a new agent. The agent keeps it, too, for a further guard: none can be made
+/// while its directory is frozen.
 pub(crate) type TakeoverSocket = Arc<OwnedFd>;
 
 /// How long a freeze may last; without end if not given.
@@ -125,23 +126,23 @@ pub(crate) struct Stuck {
     pub(crate) since: Instant,
 }
 
-/// Called from a thread of its own when a guard does something that it was not asked for.
+/// Called when a guard does something by itself, from a thread that watches the guard.
 pub(crate) type OnEvent = Box<dyn FnMut(GuardEvent) + Send>;
 
-/// What a guard does by itself.
+/// What a guard did by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuardEvent {
     /// It has thawed everything and left a note.
     Thawed,
-    /// After it was told to thaw: the kernel has returned from what was stuck, or the guard has ended.
+    /// After a thaw: the kernel has returned from a stuck call, or the guard has ended.
     Returned,
-    /// Its process has ended before it was told to thaw.
+    /// Its process has ended before a thaw.
     Ended,
 }
 
 /// A guard that was taken over.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct TakenOver {
     /// The guard.
     pub(crate) guard: Arc<dyn Guard>,
     /// What it holds, in the order of freezing.
@@ -152,7 +153,7 @@ pub(crate) struct Claim {
     pub(crate) is_frozen: bool,
 }
 
-/// What is done to file systems, and what a hook is told.
+/// What is done to file systems, and the argument of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// File systems are frozen, or about to be.

@@ -1,15 +1,17 @@
 //! Which file systems are frozen, and in which order.
 //!
-//! Each file system is frozen once, however often it is mounted. One that stands on another one is frozen before it,
-//! such as a file system in a loop image before the one that holds the image, also through device mapper, RAID and
-//! btrfs: otherwise writing back the upper one would wait for the lower one. Next, a file system that is mounted on
-//! another one is frozen before it. Apart from that the last mounted is frozen first, as in qemu-ga. Thawing has the
-//! reverse order. What stands on a file whose file system is not known, such as an image on a subvolume that is mounted
-//! nowhere, is frozen before all others.
+//! Each file system is frozen once, however often it is mounted. The order follows these rules, most important first:
 //!
-//! File systems that the configuration excludes, by mount point or type, are left out even if a host names them. A name
-//! is a path to a mount point, as people write it: with slashes and dots too many, or through symbolic links. Names that
-//! lead to no such file system, and types that the kernel cannot freeze, are told in the log.
+//! 1. A file system that is stored on another one, for instance in a loop image, is frozen before it, also through
+//!    device mapper, RAID and btrfs. Otherwise writing back the upper one would wait for the lower one. If the lower
+//!    one is unknown, as for an image on a btrfs subvolume that is not mounted, the upper one is frozen before all
+//!    others.
+//! 2. A file system that is mounted on another one is frozen before it.
+//! 3. The last mounted is frozen first, as in qemu-ga.
+//!
+//! Thawing has the reverse order. File systems that the configuration excludes, by mount point or type, are left out
+//! even if a host names them. A name is any path to a mount point: with extra slashes and dots, or through symbolic
+//! links. The log has the names that lead to no such file system, and the file systems that no kernel can freeze.
 
 use std::{
     collections::{BinaryHeap, HashMap, HashSet},
@@ -31,7 +33,7 @@ use crate::{
     util::glob::Globs,
 };
 
-/// Deepest stack of devices that is looked through: more than anybody builds, and an end to what makes no sense.
+/// Deepest stack of devices that is followed: more than anybody builds. It also ends a cycle.
 const MAX_DEPTH: usize = 16;
 
 /// Types of file systems on disks or flash that have no block device in the kernel's lists, and that no kernel can
@@ -45,9 +47,9 @@ pub(crate) struct Candidate {
     pub(crate) mounts: Vec<Mount>,
 }
 
-/// What the plan asks about what is on a disk. Each may hang, and each is one of the machine's or of a test.
+/// Questions about devices and paths, which may hang. Tests answer them themselves.
 pub(crate) struct Questions<'a> {
-    /// What a loop device stands on.
+    /// The file or device below a loop device.
     pub(crate) backing: &'a dyn Fn(&BlockDevice<'_>) -> Option<Backing>,
     /// The id of a btrfs.
     pub(crate) btrfs_id: &'a dyn Fn(&Mount) -> Option<String>,
@@ -86,7 +88,7 @@ impl Candidate {
         self.mounts[0].file_system
     }
 
-    /// Whether it is sure that the kernel has removed its last device, although it is still mounted.
+    /// Whether the kernel has removed its last device, although it is still mounted. In doubt it has not.
     pub(crate) fn has_lost_its_devices(&self, root: &Root, questions: &Questions<'_>) -> bool {
         match self.is_btrfs() {
             true => self.btrfs_id(questions).is_some_and(|id| btrfs::is_gone(root, &id)),
@@ -111,8 +113,8 @@ impl Candidate {
         self.mounts.iter().filter(|mount| !mount.is_hidden).find_map(questions.btrfs_id)
     }
 
-    /// Paths are compared by their components. On the wire they are text: bytes that are none were told as replacement
-    /// characters.
+    /// Paths are compared by their components. On the wire they are text, in which replacement characters stand for
+    /// bytes that are not UTF-8.
     fn is_mounted_at(&self, path: &Path) -> bool {
         self.mounts
             .iter()
@@ -194,12 +196,12 @@ fn gather(mounts: Vec<Mount>) -> Vec<Candidate> {
     candidates
 }
 
-/// What candidates, by their index, stand on in files of these.
+/// Which candidates, by index, are stored in files of which others.
 #[derive(Debug, Default)]
 struct Stacks {
-    /// Above, and below.
+    /// The upper one, and the lower one.
     pairs: Vec<(usize, usize)>,
-    /// What may stand on any other one.
+    /// Those that may be stored on any other one.
     on_unknown: Vec<usize>,
 }
 
@@ -213,7 +215,7 @@ fn stacked(root: &Root, candidates: &[Candidate], questions: &Questions<'_>) -> 
             let by_number = backing.file_system.and_then(|number| by_number.get(&number));
             match by_number.or_else(|| by_mount.get(&backing.mount?)) {
                 Some(&below) => stacks.pairs.push((above, below)),
-                // Even a mount that is known may stand on any other one, as an overlay does.
+                // A known mount without a block device, such as an overlay, may be stored on any other one.
                 None => stacks.on_unknown.push(above),
             }
         }
@@ -240,7 +242,7 @@ struct FileBelow {
     mount: Option<u64>,
 }
 
-/// The files that hold a part of a file system, behind any number of devices made of devices.
+/// The files that hold a part of a file system, through any number of stacked devices.
 fn files_below(root: &Root, candidate: &Candidate, questions: &Questions<'_>) -> Vec<FileBelow> {
     let mut files = Vec::new();
     let mut seen = HashSet::new();
@@ -261,7 +263,7 @@ fn files_below(root: &Root, candidate: &Candidate, questions: &Questions<'_>) ->
 }
 
 /// Indices in an order in which the first of each pair comes before the second. Where no pair says otherwise, what may
-/// stand on any other one comes first, and then the last of all. A pair that contradicts earlier ones is passed over;
+/// be stored on any other one comes first, and then the last of all. A pair that contradicts earlier ones is ignored;
 /// those of `stacks` are the earlier ones.
 fn order(count: usize, stacks: &Stacks, nested: &[(usize, usize)]) -> Vec<usize> {
     let mut behind = vec![Vec::new(); count];
@@ -334,7 +336,7 @@ sys/dev/block/7:0 -> ../../devices/virtual/block/loop0
 sys/dev/block/7:1 -> ../../devices/virtual/block/loop1
 ";
 
-    /// A file on this mount, of which the driver tells nothing.
+    /// A file on this mount, of which the driver says nothing.
     fn on_mount(id: u64) -> Backing {
         Backing::File { file_system: None, mount: Some(id) }
     }

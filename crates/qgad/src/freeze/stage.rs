@@ -163,7 +163,8 @@ impl<H> Stage<H> {
         }
     }
 
-    /// Begins a thaw, also of a thawed guest: somebody else may have frozen file systems. Returns what the freeze holds.
+    /// Begins a thaw, also of a thawed guest: another program may have frozen file systems. Returns what the freeze
+    /// holds.
     ///
     /// # Errors
     /// While another step is under way.

@@ -1,9 +1,9 @@
 //! A file system that was opened, to be frozen and thawed by its descriptor.
 //!
 //! The descriptor stays valid whatever happens to the mount point, and prevents unmounting. A mounted directory is
-//! preferred to a mounted file, and a mount that a path leads to is preferred to one that others hide ([`hidden`]).
-//! Nothing else is opened: opening a device or a pipe has effects. A file system that cannot be opened by any of its
-//! mounts is an error, and nothing only if it is not mounted any more: nobody can take it out of a freeze by hiding it.
+//! preferred to a mounted file, and a visible mount to one that another mount hides ([`hidden`]). Nothing else is
+//! opened: opening a device or a pipe has effects. If no mount of a file system can be opened, that is an error, unless
+//! it was unmounted meanwhile: hiding a file system does not take it out of a freeze.
 
 use std::{
     fmt::Debug,
@@ -32,8 +32,8 @@ use crate::{
 
 const DIRECTORY: &[SFlag] = &[SFlag::S_IFDIR];
 const DIRECTORY_OR_FILE: &[SFlag] = &[SFlag::S_IFDIR, SFlag::S_IFREG];
-/// Most mounts of a file system that are looked for below others: each costs a copy of the table of mounts, of which
-/// there may be thousands. One is enough unless something is very odd.
+/// Most hidden mounts of a file system that are tried: each try copies the mount namespace, which may have thousands of
+/// mounts. Usually the first one succeeds.
 const MAX_HIDDEN: usize = 16;
 
 /// An opened file system.
@@ -114,13 +114,13 @@ impl From<OpenFailure> for Error {
 fn open_any(root: &Root, mounts: &[Mount]) -> io::Result<OwnedFd> {
     let visible =
         |kinds| mounts.iter().filter(|mount| !mount.is_hidden).map(move |mount| open_visible(root, mount, kinds));
-    // One that was not hidden may be by now. So may the path to it lead through a file system that must be asked, and
-    // that a user mounted just now. In the copy of the mount namespace, nobody mounts anything.
+    // A user may just have mounted something over it, or over a directory on its path. In the copy of the mount
+    // namespace, nobody mounts anything.
     let hidden = mounts
         .iter()
         .take(MAX_HIDDEN)
         .map(|mount| hidden::open(root, mount, |found| open_as(root, found, DIRECTORY_OR_FILE)));
-    // Where no namespace may be made, that is all that is left.
+    // Where no namespace may be made, the last possibility is a path, even if a file system on it may not answer.
     let by_asking = mounts
         .iter()
         .filter(|mount| !mount.is_hidden)
@@ -151,8 +151,7 @@ fn open_as(root: &Root, found: &OwnedFd, kinds: &[SFlag]) -> io::Result<OwnedFd>
     }
 }
 
-/// That a mount is not where it was looked for, or cannot be reached in one way, says less than what kept another from
-/// being opened.
+/// An error that only says that a mount was not found, or could not be uncovered, explains less than another one.
 fn more_telling(earlier: Option<io::Error>, later: io::Error) -> io::Error {
     let tells_little = |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::WouldBlock].contains(&error.kind());
     earlier.filter(|earlier| !tells_little(earlier)).unwrap_or(later)

@@ -1,4 +1,6 @@
 //! The state machine on a machine that fails on purpose.
+//!
+//! The file is long because the fake machine and the tests of its failures belong together.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,8 +40,8 @@ pub(super) struct Fake {
     pub(super) has_no_guard: AtomicBool,
     hook_fails: AtomicBool,
     pub(super) cannot_look: AtomicBool,
-    pub(super) is_claimed: AtomicBool,
-    pub(super) claim_hangs: AtomicBool,
+    pub(super) has_other_agent: AtomicBool,
+    pub(super) takeover_hangs: AtomicBool,
     guards_are_stopped: AtomicBool,
 }
 
@@ -49,7 +51,7 @@ pub(super) struct FakeState {
     log: Vec<String>,
     goes_on: bool,
     guards: Vec<Arc<FakeGuard>>,
-    pub(super) claim: Option<Lease>,
+    pub(super) taken_over: Option<Lease>,
     /// The file systems of a guard that another agent left, because they are stuck.
     pub(super) left: Vec<&'static str>,
 }
@@ -60,7 +62,7 @@ impl fmt::Debug for FakeState {
     }
 }
 
-/// A file system for operations that look at its place only.
+/// A file system for operations that look at its mount point only.
 pub(super) fn target(mount_point: &str) -> Target {
     let file_system = Number { major: 0, minor: 0 };
     Target { mount_point: mount_point.into(), descriptor: File::open("/dev/null").unwrap().into(), file_system }
@@ -268,32 +270,32 @@ impl Machine for FakeMachine {
         Ok(FakeGuard::start(&self.0, targets, duty, on_event))
     }
 
-    fn claim_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>> {
-        if self.0.is_claimed.load(Ordering::Relaxed) {
-            self.0.note("claim refused".into());
+    fn take_over_guards(&self, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<TakenOver, Error>> {
+        if self.0.has_other_agent.load(Ordering::Relaxed) {
+            self.0.note("takeover refused".into());
             return vec![Err(Error::generic("another agent has it"))];
         }
-        if self.0.claim_hangs.load(Ordering::Relaxed) {
+        if self.0.takeover_hangs.load(Ordering::Relaxed) {
             self.0.hang();
         }
-        let claim = |mount_points: &[&str], lease, holding| {
+        let taken_over = |mount_points: &[&str], lease, holding| {
             let targets = || mount_points.iter().map(|mount_point| target(mount_point));
             let held: Vec<_> = targets().map(Arc::new).collect();
             let duty = Duty { holding, lease, takeover: Takeover::New };
             let guard = FakeGuard::start(&self.0, &held, duty, on_event());
-            Claim { guard, targets: targets().collect(), lease, is_frozen: holding == Holding::Frozen }
+            TakenOver { guard, targets: targets().collect(), lease, is_frozen: holding == Holding::Frozen }
         };
-        let mut claims = Vec::new();
+        let mut all_taken_over = Vec::new();
         let left = std::mem::take(&mut self.0.state().left);
         if !left.is_empty() {
-            let claim = claim(&left, None, Holding::Nothing);
-            (0..left.len()).for_each(|index| claim.guard.freeze(index));
-            claim.guard.thaw();
-            claims.push(Ok(claim));
+            let taken_over = taken_over(&left, None, Holding::Nothing);
+            (0..left.len()).for_each(|index| taken_over.guard.freeze(index));
+            taken_over.guard.thaw();
+            all_taken_over.push(Ok(taken_over));
         }
-        let lease = self.0.state().claim.take();
-        claims.extend(lease.map(|lease| Ok(claim(&["/a", "/b"], lease, Holding::Frozen))));
-        claims
+        let lease = self.0.state().taken_over.take();
+        all_taken_over.extend(lease.map(|lease| Ok(taken_over(&["/a", "/b"], lease, Holding::Frozen))));
+        all_taken_over
     }
 
     fn run_hook(&self, action: Action) -> Result<(), Error> {
@@ -308,7 +310,7 @@ impl Machine for FakeMachine {
         self.0.note("quiesce".into());
     }
 
-    fn way_out(&self) -> Option<String> {
+    fn abort_hint(&self) -> Option<String> {
         Some("there is a way out".into())
     }
 
@@ -394,7 +396,7 @@ fn what_is_not_supported_or_frozen_already_is_not_counted() {
 }
 
 #[test]
-fn a_failure_undoes_what_was_done_and_names_its_place() {
+fn a_failure_undoes_what_was_done_and_names_its_mount_point() {
     check_failure(
         &[("/b", Trouble::Fails(Errno::EIO))],
         "failed to freeze /b: Input/output error",

@@ -3,8 +3,8 @@
 //! The kernel may never return from either, and a thread inside it cannot be cancelled. So each file system has a
 //! thread of its own, started before anything is frozen, in a process that holds nothing that others need. Orders run
 //! one after the other: at most one freeze, then any number of thaws. So a thaw that is ordered while the kernel still
-//! freezes undoes a freeze that succeeds late. What turned out to be frozen by somebody else is left so. Giving an
-//! order allocates nothing: a thaw needs no resource that could be missing.
+//! freezes undoes a freeze that succeeds late. A file system that another program had frozen before stays frozen.
+//! Giving an order allocates nothing: a thaw needs no resource that could be missing.
 
 use std::{
     fmt, io,
@@ -24,13 +24,13 @@ use crate::util::threads;
 
 /// Stack of a worker, which makes one system call at a time. All of it is in memory while file systems are frozen.
 const STACK_BYTES: usize = 64 * 1024;
-/// How often a file system may have been frozen, and is thawed at most. The kernel lets users freeze it once.
+/// Most thaws of one file system. The kernel lets user space freeze it once.
 const MAX_THAWS: u32 = 16;
 /// Orders that wait for the thread: a freeze, a thaw, and another one after that. A further thaw would find nothing to
 /// do.
 const MAX_ORDERS: usize = 3;
 
-/// What is called after each order that is done, from the thread that did it.
+/// Called after each order that was carried out, by the thread that did.
 pub(super) type OnDone = Arc<dyn Fn() + Send + Sync>;
 
 /// A file system and its thread.
@@ -75,7 +75,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// The place its file system is known by.
+    /// The mount point that its file system is known by.
     pub(super) fn mount_point(&self) -> &Path {
         &self.shared.target.mount_point
     }
@@ -96,7 +96,7 @@ impl Worker {
     /// Orders a thaw.
     pub(super) fn thaw(&self) {
         let mut state = self.shared.state();
-        // Where there is no room, thaws wait that have not begun.
+        // Without room, a thaw is waiting already.
         if self.orders.try_send(Action::Thaw).is_ok() {
             state.thaws += 1;
             state.thawing_since.get_or_insert_with(Instant::now);
@@ -166,7 +166,7 @@ impl Shared {
     }
 }
 
-/// Thaws a file system until it says that it is thawed, and tells whether it was frozen.
+/// Thaws a file system until the kernel says that it is not frozen. Returns whether it was.
 pub(super) fn thaw(operations: &dyn Operations, target: &Target) -> bool {
     (0..MAX_THAWS).take_while(|_| operations.thaw(target).is_ok()).count() > 0
 }

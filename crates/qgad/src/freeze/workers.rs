@@ -1,7 +1,7 @@
 //! All file systems of a freeze, each with its worker.
 //!
-//! The guard process works with this. It is also a guard itself, in the agent's process: the last resort where a
-//! process cannot be started to thaw, and that of tests.
+//! The guard process uses this. Tests use it as a guard, and so does an agent that cannot start a guard process to
+//! thaw.
 
 use std::{
     io,
@@ -16,9 +16,9 @@ use super::{
     worker::{OnDone, Worker},
 };
 
-/// How long one file system is waited for before the next one is thawed, too.
+/// How long to wait for one file system before the next one is thawed as well.
 pub(super) const THAW_STALL: Duration = Duration::from_secs(1);
-/// How long those are waited for in the end that did not thaw at once.
+/// How long to wait at the end for those that did not thaw at once.
 pub(super) const THAW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The workers, in the order of freezing.

@@ -128,7 +128,7 @@ impl Entry {
     }
 }
 
-/// A line in place of those that are missing.
+/// A line that replaces lost ones.
 pub(crate) fn gap(time: SystemTime, lost: u64, reason: &str) -> String {
     let line = Gap { time: rfc_3339(time), lost, reason };
     String::from_utf8_lossy(&json::to_vec(&line)).into_owned()

@@ -1,7 +1,7 @@
-//! The system log of a daemon that has no file for its log.
+//! The system log, for a daemon without a log file.
 //!
-//! A line is one datagram, as syslog(3) sends it. Nothing waits for a receiver: a line for which there is no room, or
-//! nobody, is lost and counted. A receiver that was started again is found again.
+//! A line is one datagram, as syslog(3) sends it. Sending never blocks: a line for which there is no room or no
+//! receiver is lost and counted. After a restart of the receiver, the connection is made again.
 
 use std::{
     io::{self, Write},
@@ -23,10 +23,10 @@ pub(crate) struct Syslog {
 }
 
 impl Syslog {
-    /// Connects to the system's.
+    /// Connects to the system log.
     ///
     /// # Errors
-    /// When nobody receives there.
+    /// When there is no receiver.
     pub(crate) fn connect() -> io::Result<Self> {
         Self::connect_to(Path::new(PATH))
     }
@@ -39,7 +39,7 @@ impl Syslog {
     }
 }
 
-/// Sends one line a time.
+/// Each write is one line.
 impl Write for Syslog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let end = bytes.iter().position(|&byte| byte == b'\n');

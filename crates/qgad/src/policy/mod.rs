@@ -50,7 +50,7 @@ pub(crate) enum Refusal<'a> {
     ByPolicy(Rule<'a>),
 }
 
-/// A rule does not allow a file or a program that a command names. It travels as an [`io::Error`].
+/// A rule forbids a file or a program that a command names. Passed on inside an [`io::Error`].
 #[derive(Debug)]
 struct NotAllowed {
     /// For the audit.
@@ -177,7 +177,7 @@ impl fmt::Display for NotAllowed {
 
 impl std::error::Error for NotAllowed {}
 
-/// The rule that does not allow a file or program, if that is the error.
+/// The rule that forbids a file or program, if that is the error.
 pub(crate) fn refused_by(error: &io::Error) -> Option<Refused> {
     error.get_ref()?.downcast_ref().map(|NotAllowed { refused, .. }| refused.clone())
 }

@@ -1,6 +1,6 @@
 //! Messages between processes of this program: a kind, some bytes, and at most one descriptor each.
 //!
-//! They travel on a socket that keeps messages apart. The process that is started gets its end as standard input.
+//! They are sent on a socket that preserves message boundaries. A started process gets its end as standard input.
 
 use std::{
     fs::OpenOptions,

@@ -1,7 +1,7 @@
 //! Sockets in the state directory, by which an agent finds the processes that an earlier one left.
 //!
-//! Their messages are kept apart. An abstract name would not do: root in a container that shares the network namespace
-//! could connect to it, and would be obeyed.
+//! They preserve message boundaries. They have no abstract names, because root in a container that shares the network
+//! namespace could connect to one and send requests.
 
 use std::{
     fs::{self, Permissions},
@@ -26,7 +26,7 @@ use nix::{
     unistd::geteuid,
 };
 
-/// Makes a socket for those who run as we do, in place of what is at its path. It never blocks.
+/// Makes a non-blocking listening socket for processes of the agent's user. Replaces a file at its path.
 pub(crate) fn listen(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -36,16 +36,16 @@ pub(crate) fn listen(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
     let (_directory, address) = address(path)?;
     bind(socket.as_raw_fd(), &address)?;
-    // Nobody can connect before it listens.
+    // No process can connect before it listens.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     start_listening(&socket, Backlog::new(backlog)?)?;
     Ok(socket)
 }
 
-/// Connects to such a socket, without waiting. The connection does not block either. `None` when nobody listens.
+/// Connects to such a socket, without waiting. The connection is non-blocking. `None` when no process listens.
 ///
 /// # Errors
-/// `WouldBlock` when who listens does not accept. Also when somebody else listens.
+/// `WouldBlock` when the listener does not accept. Also when the listener runs as another user.
 pub(crate) fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
@@ -60,12 +60,12 @@ pub(crate) fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     if is_ours(&socket)? { Ok(Some(socket)) } else { Err(io::Error::other("it belongs to somebody else")) }
 }
 
-/// Whether the other side of a socket runs as we do.
+/// Whether the other side of a socket runs as the same user as this process.
 pub(crate) fn is_ours(socket: &impl AsFd) -> nix::Result<bool> {
     Ok(getsockopt(socket, sockopt::PeerCredentials)?.uid() == geteuid().as_raw())
 }
 
-/// The socket's address, by way of its directory's descriptor: addresses are short, paths may be long.
+/// The socket's address, relative to its directory's descriptor: paths may be too long for an address.
 fn address(path: &Path) -> io::Result<(OwnedFd, UnixAddr)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

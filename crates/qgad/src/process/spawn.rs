@@ -117,7 +117,7 @@ impl Program {
         (&self.path, &self.arguments, &self.environment)
     }
 
-    /// A program of the parts of one. It needs at least one argument.
+    /// A program from the parts that [`Self::parts`] returns. It needs at least one argument.
     pub(crate) fn from_parts(path: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
         Self { path, arguments, environment }
     }
@@ -161,7 +161,7 @@ impl Program {
         }
     }
 
-    /// Becomes the program. Returns only when that fails.
+    /// Executes the program in this process. Returns only on failure.
     pub(crate) fn exec(&self) -> Errno {
         match self.first_found(|path, arguments| execve(path, arguments, &self.environment)) {
             Ok(never) => match never {},
@@ -210,8 +210,8 @@ impl Program {
     }
 }
 
-/// Prepares this process for starting programs: they get no descriptors that were not meant for them, and their end is
-/// learnt.
+/// Prepares this process for starting programs: no other descriptors are inherited, and the end of a program is
+/// reported.
 pub(crate) fn prepare() {
     sys::fd::close_all_on_exec();
     sys::process::reset_sigchld();

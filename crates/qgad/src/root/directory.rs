@@ -1,8 +1,8 @@
-//! An open directory, and what is in it by name.
+//! An open directory, whose files are accessed by name.
 //!
-//! No name leads elsewhere: it has one component, and a link is never followed. What was learned about a directory
-//! stays true for it, even if somebody renames it or puts a link in its place. A directory that was opened with some
-//! rights can be used with others afterwards.
+//! A name has one component, and a link is never followed, so no access leaves the directory. What was checked about a
+//! directory stays true, even if another process renames it or replaces it by a link. A directory that was opened with
+//! some rights can be used with others afterwards.
 
 use std::{
     ffi::{OsStr, OsString},

@@ -78,11 +78,11 @@ impl Root {
         Ok(openat2(directory, path.as_ref(), how)?)
     }
 
-    /// Opens a file by its path if the kernel has all of the path in memory, as it has that of each mount point. No file
-    /// system is asked, and none can keep the caller waiting. Kernels older than 5.12 open it in any case.
+    /// Opens a file if the kernel has all of its path cached, as it has for each mount point. No file system is
+    /// accessed, so none can block the caller. Kernels older than 5.12 open the file in any case.
     ///
     /// # Errors
-    /// `EAGAIN` when a file system would have to be asked.
+    /// `EAGAIN` when a file system would have to be accessed.
     pub(crate) fn open_cached(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
         if !self.is_machine() {
             return self.open(path, flags);

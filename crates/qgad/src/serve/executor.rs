@@ -1,10 +1,9 @@
 //! Runs commands off the I/O thread, each with a deadline.
 //!
 //! A command that can block runs on a worker thread. If it passes its deadline, it is abandoned: its peer gets an error
-//! at once, its late result is dropped, and its thread is not used again. The next command that would get stuck at the
-//! same is refused ([`InUse`](crate::util::in_use)). Should there be much that does not answer, [`MAX_BUSY_OF_A_CLASS`]
-//! bounds the threads. Each class of commands has its own: whatever becomes of the files, programs and homes of the
-//! guest's users, there is room for queries, and for a freeze, its thaw and a shutdown.
+//! at once, its late result is dropped, and its thread is not used again. The next command that would use the same
+//! resource is refused ([`InUse`](crate::util::in_use)). [`MAX_BUSY_OF_A_CLASS`] bounds the threads of each class of
+//! commands. So stuck files, programs and homes leave threads for queries, a freeze, its thaw and a shutdown.
 //! A command that panics is answered with an error, and affects nothing else. Nothing here wakes up unless a command
 //! ends or a deadline passes.
 //! A command that waits for another process has no thread ([`WaitingTasks`]). Its end runs on the I/O thread.
@@ -36,8 +35,8 @@ use crate::{
     util::{errno, threads},
 };
 
-/// Most commands of one class that have not ended, given up or not: one for each peer served at once, and as many stuck
-/// or left behind by peers that went away. What hung mounts may cost in memory before the agent says stop.
+/// Most commands of one class that have not ended, abandoned ones included: one for each peer served at once, and as
+/// many that are stuck or whose peers have left. It bounds the memory that hung mounts cost.
 pub(crate) const MAX_BUSY_OF_A_CLASS: usize = 2 * MAX_CONNECTIONS;
 /// Most commands that wait for another process: one for each peer served at once, and as many of peers that left.
 const MAX_WAITING: usize = 2 * MAX_CONNECTIONS;
@@ -67,7 +66,7 @@ pub(crate) struct Executor {
     guest: Arc<Guest>,
     running: Vec<Running>,
     idle: Vec<Worker>,
-    /// The tasks that were given up and have not returned, with their classes.
+    /// The abandoned tasks that have not returned, with their classes.
     abandoned: Vec<(TaskId, Class)>,
     next_task_id: u64,
     /// Bytes of requests and of late replies that were dropped since this was last asked for.

@@ -1,15 +1,14 @@
-//! Memory that large messages have left free, and when it goes back to the kernel.
+//! Memory that large messages have left free, and when it is returned to the kernel.
 //!
-//! It is kept for a moment, because a host that moves a file in pieces sends the next one at once.
+//! It is kept for a moment, because a host that moves a file in pieces sends the next piece at once.
 
 use std::time::{Duration, Instant};
 
 use crate::sys;
 
-/// Bytes of messages after which there may be memory worth giving back. What a message means may take thirty times its
-/// size while it is read.
+/// Bytes of messages after which returning memory may be worth it. A parsed message may take thirty times its size.
 const MUCH_FREED_BYTES: usize = 64 * 1024;
-/// How long it is kept for a next large message, which a host that moves a file in pieces sends at once.
+/// How long memory is kept for the next large message.
 const SPARE_MEMORY_AGE: Duration = Duration::from_secs(1);
 
 /// What large messages have left free, and when it is given back.

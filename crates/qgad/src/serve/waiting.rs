@@ -1,7 +1,7 @@
 //! Tasks that wait for a descriptor, without a thread.
 //!
-//! Such a task has asked another process for something, and its rest can be done when the answer is there. It may be
-//! hurried: that asks the other process to answer at once. The descriptors are watched together, with one more.
+//! Such a task has sent a request to another process, and is completed when the answer has come. It can be hurried,
+//! which asks the other process to answer at once. All descriptors are watched through one, together with one more.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -14,7 +14,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::{dispatch::Task, executor::TaskId};
 use crate::commands::Wait;
 
-/// Events taken at a time.
+/// Events handled at a time.
 const EVENTS: usize = 16;
 /// The data of the event of the other descriptor: no task has this number.
 const OTHER: u64 = 0;
@@ -65,7 +65,7 @@ impl WaitingTasks {
         self.tasks.iter().any(|waiting| waiting.id == id)
     }
 
-    /// Asks for the answer that a task waits for.
+    /// Asks the other process to answer a task at once.
     pub(super) fn hurry(&self, id: TaskId) {
         if let Some(waiting) = self.tasks.iter().find(|waiting| waiting.id == id) {
             waiting.wait.hurry();
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::{logging::audit::Outcome, serve::dispatch::Answer};
 
-    /// Something that is ready when it is told, or hurried.
+    /// A wait that ends at the test's request, or when it is hurried.
     #[derive(Debug)]
     struct Event(EventFd);
 

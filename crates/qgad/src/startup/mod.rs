@@ -179,7 +179,7 @@ fn leave_foreground(settings: &Settings, freezer: &Freezer) -> Result<Option<Hel
         None => Syslog::connect().inspect_err(warn_of_no_log).ok(),
     };
     let pid_file = become_daemon(&settings.pidfile, freezer)?;
-    // Until here, failures are told to who starts the agent.
+    // Until here, failures are printed for whoever starts the agent.
     if let Some(syslog) = syslog {
         logging::log_to_syslog(syslog);
     }

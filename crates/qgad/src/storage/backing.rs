@@ -1,8 +1,9 @@
-//! What a loop device stands on: another device, or a file on a file system.
+//! What is below a loop device: another device, or a file.
 //!
-//! The loop driver tells the device number of its file, and the file's inode. sysfs has the file's path only as it was
-//! once: by now it may be deleted, hidden, or in another mount namespace, and another file may be at that path. So a
-//! path counts only if it leads to the very same file, and no file system needs to be asked for that.
+//! The loop driver reports the device number and the inode of its file. sysfs has the file's path only as it was when
+//! the device was set up: the file may be deleted, hidden, or in another mount namespace, and another file may have its
+//! path. So the path counts only if it leads to the same file, which can be checked without any request to a file
+//! system.
 
 use std::{
     ffi::OsStr,
@@ -36,9 +37,9 @@ pub(crate) enum Backing {
     },
 }
 
-/// What is behind a device, if that is a loop device or a partition of one. This may hang as any access to a file.
+/// What is below a device, if it is a loop device or a partition of one. This may hang as any access to a file.
 ///
-/// `about_to_open` is told each path before it is opened.
+/// `about_to_open` is called with each path before it is opened.
 pub(crate) fn of(root: &Root, device: &BlockDevice<'_>, about_to_open: &impl Fn(&Path)) -> Option<Backing> {
     let (disk, path) = image(root, device)?;
     let file = status(root, &disk, about_to_open);
@@ -61,7 +62,7 @@ fn image<'a>(root: &Root, device: &BlockDevice<'a>) -> Option<(BlockDevice<'a>, 
     Some((disk, OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)).into()))
 }
 
-/// What the driver knows. Nothing if the node is gone, or is another device by now.
+/// The file as the driver reports it. `None` if the node is gone or belongs to another device.
 fn status(root: &Root, disk: &BlockDevice<'_>, about_to_open: &impl Fn(&Path)) -> Option<BackingFile> {
     let node = disk.node()?;
     about_to_open(Path::new(&node));
@@ -72,7 +73,7 @@ fn status(root: &Root, disk: &BlockDevice<'_>, about_to_open: &impl Fn(&Path)) -
     backing_file(opened.as_fd()).ok()
 }
 
-/// The mount on which a file is, if that is the one that the driver knows.
+/// The mount that a path leads to, if the file there is the driver's.
 fn mount_of(root: &Root, path: &Path, file: BackingFile) -> Option<u64> {
     let opened = root.open_cached(path, OFlag::O_PATH).ok()?;
     let status = fstat(&opened).ok()?;

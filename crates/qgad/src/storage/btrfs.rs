@@ -1,9 +1,9 @@
 //! The devices of btrfs.
 //!
 //! A btrfs has no device number of its own, and may be on several devices. The source of a mount names one of them, by
-//! a path that may be gone or lead to another device by now, such as `/dev/root`. The kernel itself tells the id of a
-//! mounted btrfs ([`ids`]), and sysfs lists the devices by that id. Only where a btrfs cannot be asked, because it is
-//! hidden or does not answer, the device that its source names has to do.
+//! a path that may be gone or lead to another device, such as `/dev/root`. The kernel reports the id of a mounted btrfs
+//! ([`ids`]), and sysfs lists the devices by that id. If a btrfs is hidden or does not answer, the device that its
+//! source names is used.
 
 use std::{
     fmt::Write,
@@ -23,7 +23,7 @@ pub(crate) const KIND: &str = "btrfs";
 /// A directory for each mounted btrfs, by its id.
 const FILE_SYSTEMS: &str = "/sys/fs/btrfs";
 
-/// The id of each file system, as sysfs writes it; nothing for one that is no btrfs or cannot be asked.
+/// The id of each file system, as sysfs writes it; `None` for one that is no btrfs or does not answer.
 pub(crate) fn ids(probes: &Probes, root: &Root, mounts: &[Mount]) -> Vec<Option<String>> {
     let root = root.clone();
     mounts::ask_visible(
@@ -41,14 +41,14 @@ pub(crate) fn id_of(root: &Root, found: &OwnedFd) -> Option<String> {
     Some(format_id(sys::btrfs::file_system_id(opened.as_fd()).ok()?))
 }
 
-/// Whether none of the devices that a btrfs had is left. In doubt there is one.
+/// Whether all devices of a btrfs were removed. In doubt they were not.
 pub(crate) fn is_gone(root: &Root, id: &str) -> bool {
     let listed = devices_in(root, id);
     !listed.is_empty() && !listed.iter().any(BlockDevice::exists)
 }
 
-/// All devices of a btrfs that are left, the one that its source names first, if that is one of them. Without an id, they are those of
-/// the btrfs that has this device.
+/// The present devices of a btrfs, beginning with the one that its source names, if that is one of them. Without an id,
+/// they are those of the btrfs that has this device.
 pub(crate) fn devices<'a>(root: &'a Root, id: Option<&str>, of_source: Number) -> Vec<BlockDevice<'a>> {
     let source = BlockDevice::by_number(root, of_source);
     let is_source = |device: &BlockDevice<'_>| source.as_ref().is_some_and(|source| source.path() == device.path());

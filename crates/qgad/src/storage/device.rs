@@ -68,7 +68,7 @@ impl<'a> BlockDevice<'a> {
     /// Whether the kernel has removed the device with this number, although its file system may still be mounted. In
     /// doubt it has not.
     pub(crate) fn is_gone(root: &Root, number: Number) -> bool {
-        // Where sysfs has no devices at all, nothing can be concluded from one that is missing.
+        // If sysfs lists no devices at all, a missing one means nothing.
         let has_devices = root.names(DEVICES).is_ok_and(|names| !names.is_empty());
         let link = root.read_link(Path::new(DEVICES).join(number.to_string()));
         number.major != 0 && has_devices && link.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)

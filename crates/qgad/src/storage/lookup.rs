@@ -1,10 +1,12 @@
-//! Which file systems the kernel asks when it looks up a path, before it asks them.
+//! Which file systems take part in looking up a path, named before each of them is accessed.
 //!
-//! The path is looked up name by name, links included, and the caller hears each time which file system is asked next.
-//! If that one does not answer, the caller is stuck with the right name: that of the file system a link leads to, not
-//! of the one that the link is on. Only the names of links are read, and mount points are taken from the kernel's list,
-//! so that the root of a dead network file system is not asked on the way. What the path means is decided by whoever
-//! opens it afterwards. If it changes in between, the wrong one is blamed, and nothing worse.
+//! A command looks its path up here first, name by name, links included, and records each file system before it is
+//! accessed. If one does not answer, the record names the right one: the file system that a link leads to, not the one
+//! that the link is on. Mount points are taken from the kernel's list, so that a dead network file system is not
+//! accessed unless the path leads into it.
+//!
+//! The result is no check: the command opens the path again afterwards. If the path changes in between, only the record
+//! is wrong.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +23,7 @@ use crate::{
 
 /// Most links on a path, as in path_resolution(7).
 const MAX_LINKS: usize = 40;
-/// Types of file systems on which each file is something of its own: a device, a setting, a process.
+/// Types of file systems whose files are independent of each other: devices, settings, processes.
 const KERNEL_TYPES: [&str; 6] = ["devtmpfs", "proc", "sysfs", "devpts", "debugfs", "tracefs"];
 
 /// The mounts at one moment.
@@ -32,16 +34,17 @@ pub(crate) struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    /// Of a machine whose mounts are unknown, all of it counts as one file system.
+    /// If the mounts are unknown, the whole machine counts as one file system.
     pub(crate) fn new(root: &'a Root) -> Self {
         let mounts = MountTable::read(root, OF_PROCESS).map(MountTable::into_visible).unwrap_or_default();
         Self { root, mounts }
     }
 
-    /// Looks up a path, and leaves the command using what the path leads to, or where its first name is missing.
+    /// Looks up a path. The command then uses the file system that the path leads to, or on which its first missing
+    /// name would be.
     ///
     /// # Errors
-    /// When one of the file systems on the way keeps an earlier command from ending.
+    /// When an earlier command is stuck on one of the file systems.
     pub(crate) fn follow(&self, path: &Path, command: &Use<'_>) -> io::Result<Resource> {
         self.follow_with(path, |resource| command.turn_to(resource.clone()))
     }
@@ -60,7 +63,7 @@ impl<'a> Lookup<'a> {
                 continue;
             }
             here.push(name);
-            // What is mounted there hides what is below, and is no link.
+            // The root of a mount is no link, and hides what is below it.
             if self.mounts.iter().any(|mount| mount.mount_point == here) {
                 continue;
             }

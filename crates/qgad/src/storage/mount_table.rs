@@ -1,8 +1,8 @@
 //! The kernel's table of mounts: where each is mounted, on which other one, and which of them are hidden.
 //!
 //! A mount is hidden when a path to its mount point leads to another mount: one at the mount point itself, or at a
-//! directory above it. The table tells that without following the path, which may lead to a file system that never
-//! answers. Mount points are bytes, exactly as the kernel has them.
+//! directory above it. The table shows that without following the path, which may lead to a file system that never
+//! answers. Mount points are bytes, exactly as in the kernel's table.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     pub(crate) mount_point: PathBuf,
     /// The type: `ext4`.
     pub(crate) kind: String,
-    /// What was mounted, in the words of whoever did it.
+    /// What was mounted, as it was given to mount(2).
     pub(crate) source: PathBuf,
 }
 
@@ -52,7 +52,7 @@ impl MountTable {
         Ok(Self::parse(&root.read(list)?))
     }
 
-    /// Takes over the lines of a list that are complete.
+    /// Parses a list. Incomplete lines are ignored.
     pub(crate) fn parse(contents: &[u8]) -> Self {
         let entries: Vec<_> = contents.split(|&byte| byte == b'\n').filter_map(Entry::parse).collect();
         let by_id = entries.iter().enumerate().map(|(index, entry)| (entry.id, index)).collect();

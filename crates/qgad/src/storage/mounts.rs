@@ -3,7 +3,7 @@
 //! They are in the order of mounting. [`list`] has each file system once, with its first mount: bind mounts and further
 //! subvolumes belong to the same file system. File systems without a block device are left out. btrfs has none in the
 //! kernel's list; the device of a [`Mount`] is the one that its source names, and [`super::btrfs`] knows all of them.
-//! A mount is opened only if it is what its mount point leads to.
+//! A mount is opened by its mount point only if that leads to it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -137,7 +137,7 @@ fn check_found(root: &Root, mount: &Mount, found: OwnedFd) -> io::Result<OwnedFd
     if is_it { Ok(found) } else { Err(Errno::ENOENT.into()) }
 }
 
-/// Opens what an attributes-only descriptor stands for, whatever is at its path by now.
+/// Opens the file of an `O_PATH` descriptor again, whatever is at its path meanwhile.
 pub(crate) fn open_found(root: &Root, found: &OwnedFd) -> io::Result<OwnedFd> {
     root.reopen(found, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
 }

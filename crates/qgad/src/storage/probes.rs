@@ -60,7 +60,7 @@ struct Shared {
 /// The questions of one call.
 struct Round<T, P> {
     shared: Arc<Shared>,
-    places: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     stall: Duration,
     next: AtomicUsize,
     probe: P,
@@ -87,26 +87,26 @@ impl Probes {
     }
 
     /// Asks for a fact of each path. The answers have the order of the paths; one that comes too late is `None`.
-    pub(crate) fn ask<T, P>(&self, places: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
+    pub(crate) fn ask<T, P>(&self, paths: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
     where
         T: Send + 'static,
         P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
     {
-        self.ask_within(self.0.limits, places, probe)
+        self.ask_within(self.0.limits, paths, probe)
     }
 
     /// As [`Self::ask`], for what may take longer.
-    pub(crate) fn ask_within<T, P>(&self, limits: Limits, places: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
+    pub(crate) fn ask_within<T, P>(&self, limits: Limits, paths: Vec<PathBuf>, probe: P) -> Vec<Option<T>>
     where
         T: Send + 'static,
         P: Fn(&Path) -> Option<T> + Send + Sync + 'static,
     {
         let Limits { stall, timeout, in_all } = limits;
-        let count = places.len();
-        let answers = Answers { in_order: places.iter().map(|_| None).collect(), count: 0, is_awaited: true };
+        let count = paths.len();
+        let answers = Answers { in_order: paths.iter().map(|_| None).collect(), count: 0, is_awaited: true };
         let round = Arc::new(Round {
             shared: Arc::clone(&self.0),
-            places,
+            paths,
             stall,
             next: AtomicUsize::new(0),
             probe,
@@ -159,11 +159,11 @@ where
     fn help(&self) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(place) = self.places.get(index) else { return };
+            let Some(path) = self.paths.get(index) else { return };
             let mut answer = None;
-            if self.shared.begin(place, self.stall) {
-                answer = (self.probe)(place);
-                self.shared.asked().remove(place);
+            if self.shared.begin(path, self.stall) {
+                answer = (self.probe)(path);
+                self.shared.asked().remove(path);
             }
             let mut answers = self.answers();
             if !answers.is_awaited {
@@ -171,7 +171,7 @@ where
             }
             answers.in_order[index] = answer;
             answers.count += 1;
-            if answers.count == self.places.len() {
+            if answers.count == self.paths.len() {
                 self.complete.notify_one();
             }
         }
@@ -183,12 +183,12 @@ impl Shared {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a place is asked; false if it has kept an earlier helper for long.
-    fn begin(&self, place: &Path, stall: Duration) -> bool {
+    /// Notes that a path is asked; false if an earlier helper has been waiting for it for long.
+    fn begin(&self, path: &Path, stall: Duration) -> bool {
         let mut asked = self.asked();
-        match asked.get(place) {
+        match asked.get(path) {
             Some(since) => since.elapsed() < stall,
-            None => asked.insert(place.to_owned(), Instant::now()).is_none(),
+            None => asked.insert(path.to_owned(), Instant::now()).is_none(),
         }
     }
 }
@@ -220,16 +220,16 @@ pub(crate) mod tests {
         Probes::with_limits(Limits { timeout: Duration::from_secs(3), ..FACT_LIMITS })
     }
 
-    /// Asks about places, of which those that begin with `/dead` answer only once the gate is open.
-    fn check(probes: &Probes, gate: &Arc<Gate>, places: &[&str], expected: &[Option<usize>]) {
+    /// Asks about paths, of which those that begin with `/dead` answer only once the gate is open.
+    fn check(probes: &Probes, gate: &Arc<Gate>, paths: &[&str], expected: &[Option<usize>]) {
         let gate = Arc::clone(gate);
-        let answers = probes.ask(places.iter().map(PathBuf::from).collect(), move |place| {
-            if place.starts_with("/dead") {
+        let answers = probes.ask(paths.iter().map(PathBuf::from).collect(), move |path| {
+            if path.starts_with("/dead") {
                 gate.pass();
             }
-            Some(place.as_os_str().len())
+            Some(path.as_os_str().len())
         });
-        assert_eq!(answers, expected, "{places:?}");
+        assert_eq!(answers, expected, "{paths:?}");
     }
 
     fn open_and_wait(probes: &Probes, gate: &Gate) {
@@ -240,21 +240,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn answers_come_in_the_order_of_the_places() {
+    fn answers_come_in_the_order_of_the_paths() {
         let (probes, gate) = (probes(), Arc::default());
         check(&probes, &gate, &["/a", "/bcd", "/ef"], &[Some(2), Some(4), Some(3)]);
         check(&probes, &gate, &[], &[]);
     }
 
     #[test]
-    fn a_dead_place_hides_only_itself() {
+    fn a_dead_path_hides_only_itself() {
         let (probes, gate) = (probes(), Arc::default());
         check(&probes, &gate, &["/a", "/dead/1", "/bcd", "/dead/2", "/ef"], &[Some(2), None, Some(4), None, Some(3)]);
         open_and_wait(&probes, &gate);
     }
 
     #[test]
-    fn a_dead_place_is_not_asked_again_until_it_answers() {
+    fn a_dead_path_is_not_asked_again_until_it_answers() {
         let (probes, gate) = (probes(), Arc::default());
         for _ in 0..3 {
             check(&probes, &gate, &["/dead", "/a"], &[None, Some(2)]);
@@ -269,9 +269,9 @@ pub(crate) mod tests {
     #[test]
     fn helpers_are_bounded() {
         let (probes, gate) = (probes(), Arc::default());
-        let places: Vec<_> = (0..2 * MAX_HELPERS).map(|index| format!("/dead/{index}")).collect();
-        let places: Vec<_> = places.iter().map(String::as_str).collect();
-        check(&probes, &gate, &places, &vec![None; places.len()]);
+        let paths: Vec<_> = (0..2 * MAX_HELPERS).map(|index| format!("/dead/{index}")).collect();
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        check(&probes, &gate, &paths, &vec![None; paths.len()]);
         assert!(probes.0.helpers.load(Ordering::Relaxed) <= MAX_HELPERS);
         open_and_wait(&probes, &gate);
     }

@@ -12,7 +12,7 @@ pub(crate) fn make_controlling(terminal: &impl AsFd) -> nix::Result<()> {
     Errno::result(status).map(drop)
 }
 
-/// Changes the size of a terminal, and tells its foreground process group.
+/// Changes the size of a terminal. Its foreground process group gets SIGWINCH.
 pub(crate) fn set_size(terminal: &impl AsFd, size: &Winsize) -> nix::Result<()> {
     let size = std::ptr::from_ref(size);
     // SAFETY: the kernel reads the structure, which outlives the call. Files that are no terminals refuse the request.

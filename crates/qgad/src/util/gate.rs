@@ -1,4 +1,4 @@
-//! For tests: something that commands and probes wait for, which do not end before the test wants it.
+//! For tests: a gate that keeps commands and probes from ending until the test opens it.
 
 use std::sync::{Condvar, Mutex};
 
@@ -15,7 +15,7 @@ impl Gate {
         drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
     }
 
-    /// Opens it, for good.
+    /// Opens it. It cannot be closed again.
     pub(crate) fn open(&self) {
         *self.is_open.lock().unwrap() = true;
         self.opened.notify_all();

@@ -1,11 +1,11 @@
-//! What commands use that may not answer: a file system, a file of the kernel's, a user, or what the command itself is
-//! about.
+//! The resources that commands use and that may not answer: a file system, a device, a user.
 //!
-//! A command says what it is about to use. If an earlier command has used the same for longer than it may run, the new
-//! one is refused at once, with the reason. So whatever does not answer costs one thread, however often a host asks for
-//! it, and everything else goes on. Once it answers, it can be used again.
-//! Two commands may use the same at the same time: a lock is something else ([`KeyedLock`](super::keyed_lock)).
-//! A command uses one thing at a time, so the threads that run commands bound the table.
+//! A command names the resource that it is about to use. If an earlier command has used the same one for almost its
+//! timeout, the new command is refused at once, with the reason. So a resource that does not answer costs few threads,
+//! however often a host asks for it, and everything else goes on. Once it answers, it can be used again.
+//!
+//! This is no lock: commands may use a resource at the same time ([`KeyedLock`](super::keyed_lock) is one). A command
+//! uses one resource at a time, so the number of threads bounds the table.
 
 use std::{
     fmt, io,
@@ -14,20 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The part of its time after which a command that has not ended counts as stuck. Whoever is told that it has timed out
-/// may ask again at once, and must find it so.
+/// The part of its timeout after which a command counts as stuck: less than 1, because a host may repeat the command as
+/// soon as it has timed out.
 const SHARE_OF_TIMEOUT: f64 = 0.9;
 
-/// What may not answer.
+/// A resource that may not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
-    /// What a command without a name of a file, program or user is about; by the name of the command.
+    /// Whatever a command uses that names no file, program or user. By the command's name.
     Command(&'static str),
-    /// What the name services know of a user.
+    /// The entries of a user in the name services.
     User(String),
     /// A file system, by its first mount point.
     FileSystem(PathBuf),
-    /// A device, or another file of the kernel's that has nothing in common with those beside it.
+    /// A device, or another file of the kernel's that is independent of the others in its directory.
     File(PathBuf),
 }
 
@@ -49,7 +49,7 @@ struct Entry {
     overdue_at: Instant,
 }
 
-/// The use of one thing after another by one command. It ends when this is dropped.
+/// The resource that one command uses at present. The use ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Use<'a> {
     in_use: &'a InUse,
@@ -58,14 +58,14 @@ pub(crate) struct Use<'a> {
 }
 
 impl InUse {
-    /// For a command that begins, and may run for this long. It uses nothing yet.
+    /// For a command that begins and may run for this long. It uses no resource yet.
     pub(crate) fn begin(&self, timeout: Duration) -> Use<'_> {
         let mut table = self.table();
         table.next_id += 1;
         Use { in_use: self, id: table.next_id, overdue_at: Instant::now() + timeout.mul_f64(SHARE_OF_TIMEOUT) }
     }
 
-    /// Fails if a command has used this for too long, with the reason.
+    /// Fails, with the reason, if a command has used this for too long.
     pub(crate) fn check(&self, resource: &Resource) -> io::Result<()> {
         self.table().check(resource, Instant::now())
     }
@@ -89,7 +89,7 @@ impl Table {
 }
 
 impl Use<'_> {
-    /// From now on the command uses this, and nothing that it has used before.
+    /// From now on the command uses this resource, and no earlier one.
     ///
     /// # Errors
     /// When an earlier command has used it for too long.

@@ -1,6 +1,6 @@
 //! A lock for each key.
 //!
-//! For what is read, changed and written back by several commands. A thread that is stuck with one key locked does not
+//! For files that several commands read, change and write back. A thread that is stuck with one key locked does not
 //! block those that lock other keys, and those that wait for its key wait for a bounded time.
 
 use std::{

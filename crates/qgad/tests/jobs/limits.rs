@@ -7,7 +7,7 @@ use super::{
     support::{Agent, deadline, resident, wait_for},
 };
 
-/// Most jobs that run, and most that have ended and are not forgotten: as README.md tells.
+/// Most running and most ended jobs, as in README.md.
 const MAX_RUNNING: usize = 128;
 const MAX_ENDED: usize = 1024;
 /// Most output that all jobs keep, and what each stream may keep whatever the others do.

@@ -1,4 +1,4 @@
-//! Jobs through the real agent: output as it comes, input, signals, terminals, and jobs that outlive everything.
+//! Jobs through the real agent: output while they run, input, signals, terminals, and jobs that outlive the agent.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 

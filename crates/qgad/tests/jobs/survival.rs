@@ -1,4 +1,4 @@
-//! Jobs outlive their connection, their agent, and whatever ends it.
+//! Jobs outlive their connection and their agent, however it ends.
 
 use std::{os::unix::net::UnixStream, time::Instant};
 

@@ -1,7 +1,7 @@
 //! Requests that no host would send: random bytes, and valid requests with random changes.
 //!
-//! The same seed gives the same requests. They name only queries, which change nothing. A test that sends them to a real
-//! agent must have the agent refuse everything else, too.
+//! The same seed gives the same requests. They name only queries, which change nothing. A test that sends them to a
+//! real agent must have the agent refuse everything else, too.
 
 use qga::{Spec, command::Profile, commands::SPECS};
 

@@ -1,8 +1,8 @@
 //! `qgactl freeze`: freezes the guest's file systems, until they are thawed or while a program runs on this host.
 //!
 //! A freeze that froze nothing is a failure here, though not to the protocol: a copy of the disk would be inconsistent.
-//! For the same reason a mount point that the agent does not list is refused before anything is frozen: agents pass over
-//! names that they do not know. It may be written with slashes and dots too many, whatever the agent is.
+//! For the same reason, a mount point that the agent does not list is refused before anything is frozen: agents ignore
+//! names that they do not know. Extra slashes and dots in it are removed before it is sent.
 
 mod run;
 

@@ -1,7 +1,7 @@
 //! Jobs: programs that a host talks to while they run.
 //!
-//! Every command but the start asks the supervisor and waits for its answer without a thread. Arguments, environment,
-//! input and output are for the host only: the log has the program's path and the job's id.
+//! Every command except the start sends a request to the supervisor and waits for the answer without a thread.
+//! Arguments, environment, input and output are for the host only: the log has the program's path and the job's id.
 
 mod start;
 
@@ -39,12 +39,12 @@ use crate::{
 /// The greatest number of a signal on Linux.
 const MAX_SIGNAL: i32 = 64;
 
-/// A command on a job that is there.
+/// A command on existing jobs.
 trait AboutJob: Command {
     /// The job.
     fn id(&self) -> i64;
 
-    /// What to ask the supervisor.
+    /// The request to the supervisor.
     fn request(&self, guest: &Guest) -> Result<Request>;
 
     /// The reply, from the supervisor's answer. `None` when the supervisor has ended, with its last job.
@@ -57,8 +57,8 @@ trait AboutJob: Command {
 }
 
 impl<C: AboutJob> Run for C {
-    /// For a command that could not begin, because there is no way to the jobs: there may be jobs all the same. The
-    /// thread that looks for them does not wait for what they do.
+    /// For a command that could not begin, because the agent is not connected to the supervisor: connects, if there is
+    /// one. The thread does not wait for what jobs do.
     fn run(self, guest: &Guest) -> Result<C::Reply> {
         guest.jobs.find();
         let Some(begun) = self.begin(guest) else { return C::without_jobs(self.id()) };
@@ -129,7 +129,7 @@ impl AboutJob for JobWrite {
 
     fn request(&self, guest: &Guest) -> Result<Request> {
         let mut bytes = self.buf_b64.clone().map(Base64::into_bytes).transpose()?.unwrap_or_default();
-        // What would not be accepted need not be sent.
+        // The supervisor would refuse it.
         let is_whole = bytes.len() <= INPUT_BYTES;
         bytes.truncate(INPUT_BYTES);
         if let Some(offset) = self.offset {

@@ -1,8 +1,9 @@
-//! Starting a job: what it is given is resolved here, where waiting for a disk or a name service is allowed.
+//! Starting a job: user, directory and program are resolved here, where waiting for a disk or a name service is
+//! allowed.
 //!
-//! A job of a user has his groups and a login's environment, but no session of PAM: no limits of its own, no keyring.
-//! The policy judges the program as it judges that of guest-exec. Where it lists programs, a host sets no variable, but
-//! for the terminal's type, which is a plain name.
+//! A job of a user has the user's groups and a login's environment, but no PAM session: no limits of its own, no
+//! keyring. The policy treats the program like that of guest-exec. With `exec-allow`, a host sets no variable except
+//! the terminal's type, which is a plain name.
 
 use std::{ffi::CString, io, path::Path};
 
@@ -33,11 +34,11 @@ use crate::{
     },
 };
 
-/// The type of a terminal whose host does not name it: the least that full-screen programs work with.
+/// The terminal type, if the host gives none: the simplest one that full-screen programs work with.
 const DEFAULT_TERM: &str = "vt220";
 /// Longest name of a type of terminal.
 const MAX_TERM_BYTES: usize = 64;
-/// Where a user other than root finds programs, as login(1) has it. Root's place for them is that of helpers.
+/// `PATH` of a user other than root, as in login(1). Root gets that of helpers.
 const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// The login shell of an account that names none, as passwd(5) has it.
 const DEFAULT_SHELL: &str = "/bin/sh";
@@ -71,7 +72,7 @@ fn subject(job: &JobStart) -> String {
     }
 }
 
-/// All that the supervisor needs to know, but for the id.
+/// All that the supervisor needs, except the id.
 fn resolve(job: JobStart, guest: &Guest, command: &Use<'_>) -> io::Result<Start> {
     let account = find_account(&job, guest, command)?;
     let owner = account.as_ref().filter(|_| job.user.is_some()).map(owner).transpose()?;
@@ -121,7 +122,7 @@ fn resolve(job: JobStart, guest: &Guest, command: &Use<'_>) -> io::Result<Start>
     })
 }
 
-/// The account whose login it is like.
+/// The account whose login environment the job gets.
 fn find_account(job: &JobStart, guest: &Guest, command: &Use<'_>) -> io::Result<Option<Account>> {
     match &job.user {
         Some(name) => {
@@ -173,7 +174,7 @@ fn login_environment(account: &Account) -> Vec<Vec<u8>> {
     .into()
 }
 
-/// Sets a variable, in place of an earlier one of the same name.
+/// Sets a variable, and replaces an earlier one of the same name.
 fn set(variables: &mut Vec<Vec<u8>>, variable: Vec<u8>) {
     let name = |variable: &[u8]| variable.iter().position(|&byte| byte == b'=').map(|end| variable[..end].to_vec());
     let new = name(&variable);

@@ -1,8 +1,8 @@
 //! The file with the keys of a user: `.ssh/authorized_keys` below the home directory.
 //!
-//! It is read and replaced with the user's rights, so that a link made by the user leads nowhere that the user has no
-//! access to. Only if the user is denied access, root's rights may take their place (see [`super::root_kept`]). A new
-//! file belongs to the user and has mode 0600, and a new directory has mode 0700.
+//! It is read and replaced with the user's rights, so that a link made by the user leads only where the user has
+//! access. Only if the user is denied access, root's rights may be used (see [`super::root_kept`]). A new file belongs
+//! to the user and has mode 0600, and a new directory has mode 0700.
 //! A file that exists and cannot be read is an error: replacing it would lose its keys. A file that is larger than
 //! [`MAX_KEYS_BYTES`], or would be, is an error, too.
 
@@ -143,7 +143,7 @@ impl<'a> KeysFile<'a> {
         };
         let Ok(kept) = RootKept::open(self) else { return Err(self.error(denied)) };
         match kept_by_root(kept) {
-            // Neither root's nor the user's rights may be used: the reason is that of the user.
+            // Root's rights may not be used either: the error is that of the user.
             Err(failure) if failure.is_denied() => Err(self.error(denied)),
             result => result.map_err(|failure| self.error(failure)),
         }

@@ -1,8 +1,8 @@
 //! The keys file of a user where root keeps the home, the directory or the file from the user.
 //!
-//! Chrooted users, hardened images and a `sudo mkdir ~/.ssh` have such files. The way to the home must be root's
-//! ([`crate::accounts::Account::open_home`]), and home and directory must be directories, not links, that nobody but
-//! root and the user can change. Then everything happens in the directory that was opened, with the rights of its
+//! Chrooted users, hardened images and a `sudo mkdir ~/.ssh` have such files. Only root may be able to change
+//! the path to the home ([`crate::accounts::Account::open_home`]). The home and the directory must be directories, not
+//! links, that only root and the user can change. Everything happens in the opened directory, with the rights of its
 //! owner:
 //!
 //! - A directory that only root can change is used with root's rights. In a home of the user's own, the user may have
@@ -37,12 +37,12 @@ use crate::{accounts::home::is_roots, root::Directory};
 
 /// A file of root's that sshd can read for the user.
 const ROOTS_FILE_MODE: u32 = 0o644;
-/// Permission to use the names in a directory, for all.
+/// Permission for all to look up names in a directory.
 const SEARCH: u32 = 0o011;
 /// Any permission of group and others.
 const ACCESS_OF_OTHERS: u32 = 0o077;
 
-/// How the types of keys begin that sshd(8) knows.
+/// Prefixes of the key types of sshd(8).
 const KEY_TYPES: [&[u8]; 3] = [b"ssh-", b"ecdsa-sha2-", b"sk-"];
 
 /// A keys file to which the user has no access.
@@ -63,7 +63,7 @@ impl<'a> RootKept<'a> {
     /// Opens the directories.
     ///
     /// # Errors
-    /// `EACCES` when somebody else can change them, `ENOTDIR` when one of them is a link.
+    /// `EACCES` when another user can change them, `ENOTDIR` when one of them is a link.
     pub(super) fn open(keys: &'a KeysFile<'a>) -> io::Result<Self> {
         let home = keys.account.open_home(keys.root)?;
         let home_is_roots = is_roots(&home.metadata()?);
@@ -154,7 +154,7 @@ impl<'a> RootKept<'a> {
     }
 
     fn user_can_search(&self, directory: &Path) -> io::Result<bool> {
-        // The lookup of a name needs the permission, even of this one.
+        // Even looking up the keys file needs the permission.
         let opened = self.keys.account.with_rights(|| self.keys.root.open(directory.join("."), OFlag::O_PATH))?;
         match opened {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
@@ -202,8 +202,8 @@ impl KeysDirectory {
 
 /// Whether the contents of a file of root's, which the user cannot read, may be given to the user.
 ///
-/// The user may have put the file there: by renaming it, or as the last name of a file of the system's that was
-/// replaced. So it must have no other name and hold nothing but public keys, which are no secret.
+/// The user may have put the file there, by renaming it or by a hard link to a system file that was replaced since. So
+/// it must have a single name and contain nothing but public keys, which are no secret.
 fn is_for_the_user(metadata: &Metadata, contents: &[u8]) -> bool {
     metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1 && are_public_keys(contents)
 }

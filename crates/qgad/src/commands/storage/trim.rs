@@ -114,12 +114,12 @@ a b/
     /// Trims the fake machine, with this result of the kernel for the file system at this path.
     fn check(
         limits: Limits,
-        place: &str,
+        mount_point: &str,
         said: impl Fn() -> nix::Result<Trimmed> + Send + Sync + 'static,
         expected: &str,
     ) {
         let (guest, _directory) = machine(MACHINE);
-        let inode = fstat(guest.root.open(place, OFlag::O_PATH).unwrap()).unwrap().st_ino;
+        let inode = fstat(guest.root.open(mount_point, OFlag::O_PATH).unwrap()).unwrap().st_ino;
         let trim = move |file: BorrowedFd<'_>| match fstat(file).unwrap().st_ino == inode {
             true => said(),
             false => Ok(Trimmed { bytes: 1, minimum: 2 }),

@@ -25,7 +25,7 @@ use crate::{
 /// Largest message: a kind, two numbers and a path, which Linux limits to 4096 bytes.
 const MAX_MESSAGE_BYTES: usize = 1 + 2 * NUMBER_BYTES + 4096;
 const NUMBER_BYTES: usize = size_of::<u64>();
-/// How many stuck system calls one message tells of. More than fit are told when others have returned.
+/// Most stuck system calls in one message. Further ones are reported when some of these have returned.
 const MAX_STUCK_TOLD: usize = 100;
 
 /// One message.
@@ -35,33 +35,34 @@ pub(super) enum Message {
     Target(Target),
     /// How long the freeze may last, or what is left of that.
     Lease(Lease),
-    /// The state directory, and the socket on which a new agent is waited for, if one is. A guard gets the latter last.
-    Home(PathBuf, Option<OwnedFd>),
+    /// The state directory, and the takeover socket, if there is one. A guard gets the socket last.
+    StateDirectory(PathBuf, Option<OwnedFd>),
     /// The hook, and how long it may run.
     Hook(PathBuf, Duration),
-    /// To a guard: that was all, get ready.
+    /// To a guard: get ready.
     GetReady(Holding),
-    /// From one: it is ready, or that was all it holds.
+    /// From a guard: it is ready, or has sent all that it holds.
     Ready,
-    /// The file system with this index is to be frozen.
+    /// Freeze the file system with this index.
     Freeze(usize),
-    /// The kernel has returned from that.
+    /// The kernel has returned from freezing it.
     Frozen(usize, nix::Result<()>),
     /// Everything is frozen.
     Complete,
-    /// Everything is to be thawed. The guard leaves when nothing is stuck any more.
+    /// Thaw everything. The guard exits when nothing is stuck any more.
     Thaw,
-    /// What is thawed until now: the answer to that, what the guard has thawed by itself, and news of what was stuck.
+    /// What is thawed until now. Sent as the answer to a thaw, after a thaw by itself, and when a stuck call has
+    /// returned.
     Thawed(Thawed),
 }
 
 impl Message {
-    /// Sends it. For how long it may wait for room, the socket says.
+    /// Sends it. The timeout is that of the socket.
     pub(super) fn send(&self, socket: &impl AsFd) -> nix::Result<()> {
         let (kind, bytes, descriptor) = match self {
             Self::Target(target) => return send_target(socket, target),
             Self::Lease(lease) => (b'L', lease.map(|lease| numbers(&[millis(lease)])).unwrap_or_default(), None),
-            Self::Home(directory, takeover_socket) => {
+            Self::StateDirectory(directory, takeover_socket) => {
                 (b'S', directory.as_os_str().as_bytes().to_vec(), takeover_socket.as_ref())
             }
             Self::Hook(path, limit) => {
@@ -81,10 +82,10 @@ impl Message {
         send(socket, kind, &bytes, descriptor)
     }
 
-    /// Waits for the next one; nothing at the end.
+    /// Waits for the next one; `None` at the end.
     ///
     /// # Errors
-    /// When the socket breaks, or what comes is no message.
+    /// When the socket breaks, or the bytes are no message.
     pub(super) fn receive(socket: &impl AsFd) -> io::Result<Option<Self>> {
         let mut buffer = [0; MAX_MESSAGE_BYTES];
         let Some((length, descriptor)) = receive(socket, &mut buffer)? else { return Ok(None) };
@@ -100,7 +101,7 @@ impl Message {
             }
             (b'L', None) if bytes.is_empty() => Self::Lease(None),
             (b'L', None) => Self::Lease(Some(Duration::from_millis(number(bytes)?))),
-            (b'S', takeover_socket) => Self::Home(path(bytes), takeover_socket),
+            (b'S', takeover_socket) => Self::StateDirectory(path(bytes), takeover_socket),
             (b'H', None) => {
                 let limit = Duration::from_millis(number(bytes)?);
                 Self::Hook(path(bytes), limit)
@@ -191,7 +192,7 @@ mod tests {
         for message in [
             Message::Lease(None),
             Message::Lease(Some(Duration::from_millis(1500))),
-            Message::Home("/run".into(), None),
+            Message::StateDirectory("/run".into(), None),
             Message::Hook("/etc/hook".into(), Duration::from_secs(60)),
             Message::GetReady(Holding::Nothing),
             Message::GetReady(Holding::Frozen),

@@ -1,22 +1,22 @@
-//! The guard of a freeze: the process that freezes, and that thaws also when nobody asks for it.
+//! The guard of a freeze: the process that freezes, and that also thaws without a request.
 //!
 //! The guard is this program, started again before anything is frozen. It holds a descriptor of each file system and
-//! locks its memory, and from then on needs no disk. It freezes one file system after the other as the agent says, and
-//! thaws all when the agent says so. It thaws by itself
+//! locks its memory, and from then on needs no disk. It freezes one file system after the other and thaws all, at the
+//! agent's request. It thaws by itself:
 //!
 //! - when the lease ends;
 //! - on SIGTERM or SIGINT;
 //! - at once when the agent ends before everything is frozen;
 //! - when the agent has been gone for [`GRACE`] and no new agent has taken the freeze over.
 //!
-//! Then it leaves a note, and runs the thaw hook if there is no agent to do so.
+//! Then it writes a note into the state directory, and runs the thaw hook if there is no agent to do so.
 //!
 //! The kernel may never return from freezing or thawing a file system. After a thaw the guard stays until it has, and
-//! thaws what was frozen late. Nothing can end a process that waits so, but this one has neither the agent's port nor
-//! its lock: the agent can be ended and replaced. An agent that gets no answer starts another guard to thaw.
+//! thaws what was frozen late. A process in such a call cannot be killed, but the guard has neither the agent's port
+//! nor its lock, so the agent can be killed and replaced. An agent that gets no answer starts another guard to thaw.
 //!
-//! A new agent connects to a socket in the state directory, also to learn what is stuck. An agent replaces a guard that
-//! was killed by SIGKILL. The new guard listens on the same socket.
+//! A new agent connects to the takeover socket in the state directory, also to learn what is stuck. An agent replaces a
+//! guard that was killed. The new guard listens on the same socket.
 //!
 //! This file is the agent's side, `process` is the guard, `message` is the protocol between them, and `takeover_socket`
 //! is how an agent finds the guards of another one.
@@ -49,7 +49,7 @@ use qga::wire::message::Error;
 use self::message::Message;
 pub(crate) use self::process::run;
 use super::{
-    BoundedCall, Claim, Guard, Hooks, Marker, OnEvent, TakeoverSocket, Target,
+    BoundedCall, Guard, Hooks, Marker, OnEvent, TakenOver, TakeoverSocket, Target,
     parts::{Action, Duty, GuardEvent, Stuck, Takeover, Thawed},
     workers::{THAW_STALL, THAW_TIMEOUT},
 };
@@ -63,11 +63,12 @@ use crate::{
 pub(crate) const OPTION: &str = "--freeze-guard";
 /// How long a freeze outlives its agent: enough for a restart or an upgrade.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
-/// This very program, whatever is at its path by now.
+/// The executable of this process. An upgrade may have replaced the file at its path.
 const OURSELVES: &str = "/proc/self/exe";
-/// How long a guard has to get ready, and to leave. It takes milliseconds.
+/// How long a guard has to get ready, and to exit. It takes milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How much longer than its thaw may take its answer is waited for. Another guard may thaw at the same time.
+/// How long to wait for the answer to a thaw, beyond the time that the thaw may take. Another guard may thaw at the
+/// same time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a message may wait for room.
 const SEND_TIMEOUT_SECONDS: i64 = 5;
@@ -95,15 +96,15 @@ struct WatchState {
     ordered: HashMap<usize, Instant>,
     /// How freezing each file system went, as far as the kernel has returned.
     frozen: HashMap<usize, nix::Result<()>>,
-    /// It was told to thaw.
+    /// The agent has asked it to thaw.
     is_told: bool,
     /// What it has thawed, by itself or not.
     thawed: Option<Thawed>,
-    /// There is no process any more.
+    /// The process has ended.
     is_gone: bool,
 }
 
-/// What a guard is started with that is the same for each.
+/// What every guard is started with.
 pub(super) struct Parts<'a> {
     /// Where it keeps what outlives the agent.
     pub(super) marker: &'a Marker,
@@ -113,8 +114,8 @@ pub(super) struct Parts<'a> {
     pub(super) listening: &'a BoundedCall,
 }
 
-/// Starts a guard and waits until it is ready. It gets its socket last: one that cannot be made is not worth a moment
-/// in which nobody guards a freeze that is there already.
+/// Starts a guard and waits until it is ready. It gets its takeover socket last: making the socket may take time, in
+/// which an existing freeze must have a guard.
 pub(super) fn start(
     targets: &[Arc<Target>],
     duty: Duty,
@@ -137,7 +138,7 @@ pub(super) fn start(
                 Takeover::None => None,
             };
             let given = takeover_socket.as_ref().map(|takeover_socket| takeover_socket.try_clone()).transpose()?;
-            Message::Home(parts.marker.directory().into(), given).send(&ours)?;
+            Message::StateDirectory(parts.marker.directory().into(), given).send(&ours)?;
             Ok(takeover_socket)
         });
         match prepared {
@@ -153,7 +154,7 @@ pub(super) fn start(
 }
 
 fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], duty: &Duty, parts: &Parts<'_>) -> io::Result<()> {
-    Message::Home(parts.marker.directory().into(), None).send(socket)?;
+    Message::StateDirectory(parts.marker.directory().into(), None).send(socket)?;
     if let Some((path, limit)) = parts.hooks.setting() {
         Message::Hook(path.into(), limit).send(socket)?;
     }
@@ -168,17 +169,17 @@ fn prepare(socket: &OwnedFd, targets: &[Arc<Target>], duty: &Duty, parts: &Parts
     }
 }
 
-/// Takes over the guards of agents that are gone. An error is a guard that does not let itself be taken over.
-pub(super) fn claim_all(marker: &Marker, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<Claim, Error>> {
-    let claim_one = |(path, socket): (std::path::PathBuf, io::Result<OwnedFd>)| {
-        socket.and_then(|socket| claim(socket, on_event())).map_err(|error| {
+/// Takes over the guards of agents that are gone. An error is a guard that cannot be taken over yet.
+pub(super) fn take_over_all(marker: &Marker, on_event: &dyn Fn() -> OnEvent) -> Vec<Result<TakenOver, Error>> {
+    let take_over_one = |(path, socket): (std::path::PathBuf, io::Result<OwnedFd>)| {
+        socket.and_then(|socket| take_over(socket, on_event())).map_err(|error| {
             Error::generic(format!("failed to take over the guard at {}: {}", path.display(), errno::describe(error)))
         })
     };
-    takeover_socket::connect_to_all(marker).into_iter().map(claim_one).collect()
+    takeover_socket::connect_to_all(marker).into_iter().map(take_over_one).collect()
 }
 
-fn claim(socket: OwnedFd, on_event: OnEvent) -> io::Result<Claim> {
+fn take_over(socket: OwnedFd, on_event: OnEvent) -> io::Result<TakenOver> {
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::empty()))?;
     limit_waiting(&socket)?;
     let (mut targets, mut lease, mut takeover_socket, mut thawed) = (Vec::new(), None, None, None);
@@ -186,7 +187,7 @@ fn claim(socket: OwnedFd, on_event: OnEvent) -> io::Result<Claim> {
         match Message::receive(&socket)? {
             Some(Message::Target(target)) => targets.push(target),
             Some(Message::Lease(remaining)) => lease = remaining,
-            Some(Message::Home(_, given)) => takeover_socket = given,
+            Some(Message::StateDirectory(_, given)) => takeover_socket = given,
             Some(Message::Thawed(result)) => thawed = Some(result),
             Some(Message::Ready) => break,
             _ => return Err(io::Error::other("another agent has it")),
@@ -196,7 +197,7 @@ fn claim(socket: OwnedFd, on_event: OnEvent) -> io::Result<Claim> {
     let watch_state = WatchState { is_told: !is_frozen, thawed, ..WatchState::default() };
     let takeover_socket = takeover_socket.map(Arc::new);
     let guard = watch_from(watch_state, socket, takeover_socket, targets.len(), None, on_event)?;
-    Ok(Claim { guard, targets, lease, is_frozen })
+    Ok(TakenOver { guard, targets, lease, is_frozen })
 }
 
 fn watch(
@@ -209,7 +210,7 @@ fn watch(
     watch_from(WatchState::default(), socket, takeover_socket, count, child, on_event)
 }
 
-/// Waits on a thread of its own for what the guard tells, and for its end.
+/// Starts a thread that receives messages of the guard and waits for its end.
 fn watch_from(
     state: WatchState,
     socket: OwnedFd,
@@ -249,7 +250,7 @@ fn wait_for(child: &Child) {
 }
 
 impl WatchState {
-    /// Takes in what a guard tells, and says whether it was unasked.
+    /// Records a message of the guard, and returns the event if it was not an answer.
     fn learn(&mut self, message: Message) -> Option<GuardEvent> {
         match message {
             Message::Frozen(index, result) => {
@@ -304,7 +305,7 @@ impl Guard for Handle {
             state.is_told = true;
             state.thawed.clone()
         });
-        // By itself. It is not waited for: this may be the thread that it has told so.
+        // By itself. Not waited for: this may be the thread that has received the message.
         if has_thawed.is_some() {
             return has_thawed;
         }
@@ -313,7 +314,7 @@ impl Guard for Handle {
         let deadline = Instant::now() + THAW_TIMEOUT + stalls + ANSWER_TIMEOUT;
         let has_answered = |state: &WatchState| state.thawed.is_some() || state.is_gone;
         let thawed = self.watch.wait(deadline, has_answered).thawed.clone()?;
-        // It holds the file systems until it has left, so that they cannot be unmounted.
+        // Until it has exited, the file systems that it holds cannot be unmounted.
         if thawed.stuck.is_empty() && !self.watch.wait(Instant::now() + TIMEOUT, |state| state.is_gone).is_gone {
             log::error!("the guard of the freeze does not leave");
         }
@@ -348,7 +349,7 @@ impl WatchState {
 impl Handle {
     fn say(&self, message: &Message) {
         match message.send(&self.socket) {
-            // It is gone, which its watcher knows better.
+            // It is gone, and the thread that watches it deals with that.
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
             Err(error) => log::error!("failed to reach the guard of the freeze: {}", errno::describe(error)),
         }

@@ -1,11 +1,12 @@
 //! The guard process.
 //!
-//! It receives what it holds on its standard input, reports that it is ready, and waits. The threads that freeze and
-//! thaw are started before that, so that thawing needs no further resource. It writes its own messages to standard
-//! error, after everything is thawed. Its memory is locked, and the kernel's out-of-memory killer passes it over.
+//! It receives its file systems and settings on its standard input, reports that it is ready, and waits. The threads
+//! that freeze and thaw are started before that, so that thawing needs no further resource. It writes its own messages
+//! to standard error, after everything is thawed. Its memory is locked, and the kernel's out-of-memory killer passes it
+//! over.
 //!
-//! Its main thread makes no call that a file system may keep from returning, and waits for no program: each file system
-//! has a thread, and so has what is done after a thaw by itself. So it always answers, also about what is stuck.
+//! Its main thread makes no call that can block on a file system, and waits for no program: freezing, thawing, the note
+//! and the thaw hook have threads. So it always answers, also about what is stuck.
 
 use std::{
     fs, io,
@@ -53,8 +54,8 @@ use crate::{
     util::{errno, threads},
 };
 
-/// How often a guard looks whether its agent still lives. A process that was killed while one of its threads is in the
-/// kernel for good, for a dead disk, keeps its descriptors: its socket does not end.
+/// How often a guard checks whether its agent still runs. If a killed process has a thread that is stuck in the kernel,
+/// for instance on a dead disk, its descriptors stay open, and the guard sees no end of the socket.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stack of the thread that writes the note and runs the hook.
@@ -69,12 +70,12 @@ struct Guard {
     hooks: Arc<Hooks>,
     /// Whether the note about a thaw by itself is still to be written, or the thaw hook to end.
     is_recording: Arc<AtomicBool>,
-    /// The setting, to be told to the guard of the next agent.
+    /// The setting, for the guard that the next agent starts.
     lease: Lease,
     workers: Workers,
-    /// Which freezes the agent was told the result of.
+    /// Of which freezes the agent knows the result.
     is_told: Vec<bool>,
-    /// The last result of a thaw that the agent was told.
+    /// The last result of a thaw that was sent to the agent.
     told: Option<Thawed>,
     /// Readable when a worker has done something.
     done: Arc<EventFd>,
@@ -98,11 +99,11 @@ enum Phase {
 struct Ready {
     signal: bool,
     done: bool,
-    claim: bool,
+    new_agent: bool,
     message: bool,
 }
 
-/// Whether a process could do something.
+/// The state of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Running,
@@ -117,7 +118,7 @@ pub(crate) fn run() -> ExitCode {
             guard.serve();
             ExitCode::SUCCESS
         }
-        // The agent has thought better of it.
+        // The agent has cancelled the start.
         Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("the guard of a freeze cannot get ready: {}", errno::describe(error));
@@ -128,13 +129,14 @@ pub(crate) fn run() -> ExitCode {
 
 impl Guard {
     fn get_ready() -> io::Result<Option<Self>> {
-        // A name for lists of processes; that of the program is the path by which it was started.
+        // Lists of processes would show `exe`.
         let _ = prctl::set_name(c"qgad-guard");
         let agent = take_standard_input()?;
-        let (mut home, mut hooks, mut lease, mut targets) = (None, Hooks::new(None, Duration::ZERO), None, Vec::new());
+        let (mut state_directory, mut hooks, mut lease, mut targets) =
+            (None, Hooks::new(None, Duration::ZERO), None, Vec::new());
         let holding = loop {
             match Message::receive(&agent)? {
-                Some(Message::Home(directory, None)) => home = Some(directory),
+                Some(Message::StateDirectory(directory, None)) => state_directory = Some(directory),
                 Some(Message::Hook(path, limit)) => hooks = Hooks::new(Some(path), limit),
                 Some(Message::Lease(given)) => lease = given,
                 Some(Message::Target(target)) => targets.push(Arc::new(target)),
@@ -143,13 +145,13 @@ impl Guard {
                 None => return Ok(None),
             }
         };
-        let directory: PathBuf = home.ok_or(io::ErrorKind::InvalidData)?;
+        let directory: PathBuf = state_directory.ok_or(io::ErrorKind::InvalidData)?;
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block()?;
         let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let marker = Marker::new(&Root::machine(), &directory);
         let guard = Self::new(agent, marker, hooks, lease, (targets, &(Arc::new(Kernel) as _), holding), signals)?;
-        // Neither is there everywhere, and the guard is better than none without.
+        // Either may be unavailable, and a guard without them is better than none.
         let _ = fs::write("/proc/self/oom_score_adj", "-1000");
         if let Err(error) = lock_memory() {
             log::warn!("the guard of a freeze failed to lock its memory: {}", errno::describe(error));
@@ -211,14 +213,14 @@ impl Guard {
                 self.tell_frozen();
             }
             self.check_agent();
-            if ready.claim {
-                self.be_claimed();
+            if ready.new_agent {
+                self.accept_takeover();
             }
             self.check_time();
             // An agent that is told of a thaw looks for the note.
             let may_tell = self.phase == Phase::Thawed && !self.is_recording.load(Ordering::Acquire);
             if may_tell && self.tell_thawed().stuck.is_empty() {
-                return self.leave();
+                return self.remove_takeover_socket();
             }
         }
     }
@@ -244,9 +246,9 @@ impl Guard {
             return Ready::default();
         }
         let mut ready = polled.iter().map(|descriptor| descriptor.any().unwrap_or_default());
-        let [signal, done, claim, message] =
+        let [signal, done, new_agent, message] =
             watched.map(|descriptor| descriptor.is_some() && ready.next().unwrap_or_default());
-        Ready { signal, done, claim, message }
+        Ready { signal, done, new_agent, message }
     }
 
     fn serve_agent(&mut self) {
@@ -256,7 +258,7 @@ impl Guard {
                 self.phase = Phase::Frozen;
                 self.lease_ends = self.lease.map(|lease| Instant::now() + lease);
             }
-            Some(Ok(Some(Message::Home(_, takeover_socket)))) => self.takeover_socket = takeover_socket,
+            Some(Ok(Some(Message::StateDirectory(_, takeover_socket)))) => self.takeover_socket = takeover_socket,
             Some(Ok(Some(Message::Thaw))) if self.phase != Phase::Thawed => {
                 self.thaw();
             }
@@ -277,7 +279,7 @@ impl Guard {
         }
     }
 
-    /// Tells the agent what is thawed, if that is news.
+    /// Tells the agent what is thawed, if that has changed.
     fn tell_thawed(&mut self) -> &Thawed {
         let thawed = self.workers.thawed();
         if self.told.as_ref() != Some(&thawed) {
@@ -287,7 +289,7 @@ impl Guard {
     }
 
     fn tell(&self, message: &Message) {
-        // One that is gone needs no answer, and one that takes none is noticed elsewhere.
+        // `check_agent` notices one that is gone or does not read.
         let _ = self.agent.as_ref().map(|agent| message.send(agent));
     }
 
@@ -316,8 +318,8 @@ impl Guard {
         }
     }
 
-    /// A new agent gets all there is, unless there is one already.
-    fn be_claimed(&mut self) {
+    /// Accepts a new agent and hands everything over, unless there is an agent already.
+    fn accept_takeover(&mut self) {
         let Some(takeover_socket) = &self.takeover_socket else { return };
         let Ok(agent) = sys::socket::accept(takeover_socket, SockFlag::SOCK_CLOEXEC) else { return };
         if self.agent.is_none() && self.phase != Phase::Freezing && self.hand_over(&agent).is_ok() {
@@ -338,16 +340,16 @@ impl Guard {
         Message::Lease(remaining).send(agent)?;
         let takeover_socket =
             self.takeover_socket.as_ref().and_then(|takeover_socket| takeover_socket.try_clone().ok());
-        Message::Home(self.marker.directory().into(), takeover_socket).send(agent)?;
+        Message::StateDirectory(self.marker.directory().into(), takeover_socket).send(agent)?;
         if self.phase == Phase::Thawed {
             Message::Thawed(self.workers.thawed()).send(agent)?;
         }
         Message::Ready.send(agent)?;
-        // From now on it is waited for as long as it takes.
+        // From now on, receiving from it has no timeout.
         setsockopt(agent, sockopt::ReceiveTimeout, &TimeVal::new(0, 0))
     }
 
-    /// What can be expected of the process at the other end of the socket.
+    /// The state of the process at the other end of the socket.
     fn life_of_agent(&self) -> Life {
         let Some(agent) = &self.agent else { return Life::Dead };
         let Ok(credentials) = getsockopt(agent, sockopt::PeerCredentials) else { return Life::Running };
@@ -362,7 +364,7 @@ impl Guard {
         self.workers.thaw_all();
     }
 
-    /// Thaws everything by itself, and says so: in the log, and in a note, which an agent finds that is told later.
+    /// Thaws everything by itself, and reports that in the log and in a note for a later agent.
     fn end(&mut self, reason: &str) {
         if self.phase == Phase::Thawed {
             return;
@@ -395,8 +397,8 @@ impl Guard {
         }
     }
 
-    /// Everything is thawed.
-    fn leave(&mut self) {
+    /// Removes the name of the takeover socket: everything is thawed.
+    fn remove_takeover_socket(&mut self) {
         if let Some(takeover_socket) = self.takeover_socket.take() {
             write(&BoundedCall::default(), &self.marker, move |marker| {
                 takeover_socket::remove(marker, &takeover_socket);
@@ -440,7 +442,7 @@ fn write(bounded_call: &BoundedCall, marker: &Marker, what: impl FnOnce(&Marker)
     }
 }
 
-/// What can be expected of a process, by the letter behind its name in proc(5)'s `stat`.
+/// The state of a process, by the letter behind its name in proc(5)'s `stat`.
 fn life(status: &[u8]) -> Life {
     let behind_name = status.iter().rposition(|&byte| byte == b')').map(|end| &status[end + 1..]);
     match behind_name.and_then(|fields| fields.trim_ascii_start().first()) {
@@ -462,7 +464,7 @@ mod tests {
         tests::{Fake, Trouble, target},
     };
 
-    /// A guard of `/a` that does something until it leaves; the agent's end of its socket is passed on.
+    /// Runs a guard of `/a` until it exits; the action gets the agent's end of its socket.
     fn check(
         troubles: &[(&str, Trouble)],
         prepare: impl FnOnce(&mut Guard),

@@ -1,7 +1,6 @@
 //! The sockets on which guards wait for a new agent.
 //!
-//! They lie in the state directory. There are several where a file system is stuck since an earlier freeze, because its
-//! guard waits, too.
+//! They are in the state directory. There are several while guards of earlier freezes wait for stuck file systems.
 
 use std::{
     io,
@@ -20,16 +19,16 @@ use crate::{
     util::errno,
 };
 
-/// How many guards can wait for a new agent: one that holds a freeze, and those of file systems that are stuck. A
-/// further one ends with its agent.
+/// Most guards that can wait for a new agent: one that holds a freeze, and those of stuck file systems. A further one
+/// ends with its agent.
 const MAX_GUARDS: usize = 16;
-/// How long making a socket may take: as long as a busy disk, not as a frozen one.
+/// How long making a socket may take: enough for a busy disk. A frozen one never answers.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Agents that wait for a guard at a time.
 const BACKLOG: i32 = 1;
 
-/// Makes a socket. There is none where the state directory is frozen, as it may be when an agent finds a freeze whose
-/// guard was killed, or cannot hold one.
+/// Makes a socket. Not possible while the state directory is frozen, which it may be when the guard of an existing
+/// freeze was killed, or on a file system without sockets.
 pub(super) fn make(bounded_call: &BoundedCall, marker: &Marker) -> Option<TakeoverSocket> {
     let doing = format!("listen at {}", marker.socket(0).display());
     let cloned = marker.clone();
@@ -46,8 +45,8 @@ pub(super) fn make(bounded_call: &BoundedCall, marker: &Marker) -> Option<Takeov
     }
 }
 
-/// Connects to each guard that waits. What a killed one left stays, because its directory may be frozen; a next guard
-/// replaces it.
+/// Connects to each guard that waits. The socket of a killed one stays, because the directory may be frozen; the next
+/// guard replaces it.
 pub(super) fn connect_to_all(marker: &Marker) -> Vec<(PathBuf, io::Result<OwnedFd>)> {
     let paths = (0..MAX_GUARDS).map(|number| marker.socket(number));
     paths
@@ -56,7 +55,7 @@ pub(super) fn connect_to_all(marker: &Marker) -> Vec<(PathBuf, io::Result<OwnedF
         .collect()
 }
 
-/// Removes the name of a socket, so that nobody waits for who has left.
+/// Removes the name of a socket, so that no agent waits for a guard that has exited.
 pub(super) fn remove(marker: &Marker, takeover_socket: &OwnedFd) {
     let address: nix::Result<UnixAddr> = getsockname(takeover_socket.as_raw_fd());
     let name = address.ok().and_then(|address| address.path()?.file_name().map(ToOwned::to_owned));
@@ -69,7 +68,7 @@ fn listen_at_first_free(marker: &Marker) -> io::Result<OwnedFd> {
     for path in (0..MAX_GUARDS).map(|number| marker.socket(number)) {
         match local_socket::connect(&path) {
             Ok(None) => return local_socket::listen(&path, BACKLOG),
-            // Somebody is there, and sees that we are gone at once.
+            // Another guard listens there, and sees this connection close at once.
             Ok(Some(_)) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -2,12 +2,15 @@
 //!
 //! Each runs with one argument, `freeze` or `thaw`, and with a timeout. Its output goes into the error and the log. The
 //! setting names a program. If that is a directory, or is absent while `<program>.d` exists, the programs in the
-//! directory run, as with the dispatcher script that distributions ship: in the order of their names, without files
-//! that packages and editors leave behind. Their thaw runs in the reverse order. The first one that fails to freeze
-//! ends the attempt. Each one that was started gets its thaw, also the one that failed: it may have done half of its
-//! work. All thaws run, even if one fails. An agent that does not know which ones ran before it was started runs the
-//! thaw of all. Nothing is written to any disk. A program runs only if no user but root, or the user that the agent
-//! runs as, can change or replace it (`trust`). A process that it leaves behind delays nothing.
+//! directory run, as with the dispatcher script that distributions ship: in the order of their names, without backup
+//! files of packages and editors. Their thaw runs in the reverse order.
+//!
+//! The first one that fails to freeze ends the attempt. Each one that was started gets its thaw, also the one that
+//! failed: it may have done half of its work. All thaws run, even if one fails. An agent that does not know which ones
+//! were started runs the thaw of all.
+//!
+//! Nothing is written to any disk. A program runs only if no user but root, or the user that the agent runs as, can
+//! change or replace it (`trust`). A process that it leaves behind delays nothing.
 
 mod trust;
 
@@ -45,7 +48,7 @@ pub(crate) struct Hooks {
     started: Mutex<Option<Vec<PathBuf>>>,
 }
 
-/// What programs are to do, by the argument they get.
+/// The argument of a program.
 #[derive(Clone, Copy, Debug)]
 enum Verb {
     Freeze,
@@ -68,12 +71,12 @@ impl Hooks {
     /// Why a freeze would fail before it runs any program.
     ///
     /// # Errors
-    /// With the first program that is absent or cannot be trusted, and the command that mends it.
+    /// With the first program that is absent or cannot be trusted, and the command that corrects it.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.programs()?.iter().try_for_each(|program| self.trust(program))
     }
 
-    /// Makes ready for a freeze.
+    /// Runs the freeze hooks.
     ///
     /// # Errors
     /// When a program cannot be trusted, and none was run; or when one failed, and those that were started have thawed.
@@ -84,7 +87,7 @@ impl Hooks {
         for program in programs {
             self.started().get_or_insert_default().push(program.clone());
             if let Err(error) = self.run(&program, Verb::Freeze, environment) {
-                // What goes wrong with it is in the log; what went wrong first is the answer.
+                // The answer is the first failure; the log has those of the thaw.
                 let _ = self.thaw(environment);
                 return Err(error);
             }
@@ -92,7 +95,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// Goes on after a thaw, or after a freeze that came to nothing.
+    /// Runs the thaw hooks, after a thaw or a freeze that failed.
     ///
     /// # Errors
     /// The first failure, after all have been run.
@@ -100,7 +103,7 @@ impl Hooks {
         let started = self.started().take();
         let programs = started.map_or_else(|| self.programs(), Ok)?;
         let run = |program: &PathBuf| self.run(program, Verb::Thaw, environment);
-        // Every one is run before the first failure is looked for.
+        // All run, then the first failure is returned.
         let results: Vec<_> = programs.iter().rev().map(run).collect();
         results.into_iter().collect()
     }
@@ -149,7 +152,7 @@ impl Hooks {
         }
     }
 
-    /// Refuses a program that somebody else could have written, or that is none.
+    /// Refuses a program that another user could have written, or a file that is no program.
     fn trust(&self, program: &Path) -> Result<(), Error> {
         let is_listed = self.path.as_deref() != Some(program);
         let directory = program.parent().filter(|_| is_listed);

@@ -173,16 +173,16 @@ fn what_others_can_change_is_not_run() {
         assert_eq!(machine.words(machine.hooks("hook").freeze(&environment())), words);
         assert_eq!(machine.take_log(), "");
     };
-    let words = "failed to execute fsfreeze hook '/hook.d/2': it can be written by others than its owner; this mends it: \
-                 chmod go-w '/hook.d/2'";
+    let words = "failed to execute fsfreeze hook '/hook.d/2': it can be written by others than its owner; \
+                 this mends it: chmod go-w '/hook.d/2'";
     distrusted(&|machine| machine.set_mode("hook.d/2", 0o775), words);
     distrusted(&|machine| machine.set_mode("hook.d/2", 0o757), words);
-    let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '/hook.d' can be written by others than its \
-                 owner; this mends it: chmod go-w '/hook.d'";
+    let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '/hook.d' can be written by others \
+                 than its owner; this mends it: chmod go-w '/hook.d'";
     distrusted(&|machine| machine.set_mode("hook.d", 0o775), words);
     distrusted(&|machine| machine.set_mode("hook.d", 0o1777), words);
-    let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '' can be written by others than its owner; \
-                 this mends it: chmod go-w ''";
+    let words = "failed to execute fsfreeze hook '/hook.d/1': its directory '' can be written by others than its \
+                 owner; this mends it: chmod go-w ''";
     distrusted(&|machine| machine.set_mode("", 0o777), words);
 }
 

@@ -1,12 +1,12 @@
 //! Whether a path leads to a program that only root, or the user that the agent runs as, can change or replace.
 //!
-//! The path is followed name by name. Each directory on the way counts, and so does the directory of each link: whoever
-//! can write there can lead the path elsewhere. In a sticky directory others can add names, but not replace one that
-//! root owns, so such a name is trusted, unless something is mounted there: a user may have mounted it, and what a
-//! user's own file system says of owners means nothing.
+//! The path is followed name by name. Each directory on it is checked, and each directory that contains a link: a user
+//! who can write there can replace a name. In a sticky directory others can add names, but not replace one that root
+//! owns, so such a name is trusted. It is not if something is mounted there, because a user's own file system may
+//! report any owner.
 //! The path is run, and not a descriptor of the file that was found: the interpreter of a script opens the path itself,
-//! and scripts find what belongs to them by their name. Nobody who is not trusted can make the path lead to another
-//! file than the one that was checked, because each step to it was.
+//! and scripts find their other files by their own path. Each component was checked, so no untrusted user can make the
+//! path lead to another file.
 
 use std::{
     collections::VecDeque,
@@ -28,11 +28,11 @@ const EXECUTABLE: u32 = libc::S_IXUSR | libc::S_IXGRP | libc::S_IXOTH;
 pub(super) enum Distrust {
     /// The path leads to no file.
     Absent(io::Error),
-    /// What is wrong, and the command that mends it, if there is one.
+    /// What is wrong, and the command that corrects it, if there is one.
     Because(String, Option<String>),
 }
 
-/// What is known of a file without following it.
+/// The attributes of a file, of a link itself and not its target.
 #[derive(Clone, Debug)]
 struct Status {
     owner: u32,
@@ -43,7 +43,7 @@ struct Status {
     target: Option<PathBuf>,
 }
 
-/// Refuses an absolute path that somebody else could make lead to another program, or that leads to none.
+/// Refuses an absolute path that another user could make lead to another program, or that leads to no file.
 pub(super) fn check(path: &Path) -> Result<(), Distrust> {
     let program = follow(path, look)?;
     let status = look(&program).map_err(Distrust::Absent)?;
@@ -59,7 +59,7 @@ pub(super) fn check(path: &Path) -> Result<(), Distrust> {
     }
 }
 
-/// Refuses a directory to which somebody else could add programs.
+/// Refuses a directory to which another user could add programs.
 pub(super) fn check_directory(path: &Path) -> Result<(), Distrust> {
     let directory = follow(path, look)?;
     let status = look(&directory).map_err(Distrust::Absent)?;
@@ -102,7 +102,7 @@ fn follow(path: &Path, look: impl Fn(&Path) -> io::Result<Status>) -> Result<Pat
     Ok(here)
 }
 
-/// Refuses a name in a directory where somebody else could replace it.
+/// Refuses a name in a directory where another user could replace it.
 fn check_step(path: &Path, directory: &Status, name: &Path, named: &Status) -> Result<(), Distrust> {
     let what = format!("its directory '{}'", path.display());
     check_owner(&what, path, directory)?;
@@ -222,8 +222,8 @@ mod tests {
         let refusal = "its directory '/var' is not owned by root; this mends it: chown -h root '/var'";
         check(&[first, second, ("/var", user(), DIRECTORY, 1, "")], "/etc/hook", Err(refusal));
         let users: Exception = ("/var/link", user(), 0o777, 1, "/usr/lib/hook");
-        let refusal = "'/var/link', in a directory that others can write, is not owned by root; this mends it: chown -h \
-                       root '/var/link'";
+        let refusal = "'/var/link', in a directory that others can write, is not owned by root; this mends it: \
+                       chown -h root '/var/link'";
         check(&[first, users, ("/var", 0, STICKY, 1, "")], "/etc/hook", Err(refusal));
     }
 

@@ -1,10 +1,12 @@
 //! What happens to a freeze without a request of a host.
 //!
-//! An agent that finds the freeze of an earlier one takes over its guard, on a thread of its own, so that hosts are
-//! served meanwhile. So it does with guards that wait for what is stuck, before it serves the first host. Without a guard it starts one for everything that is mounted. If neither works, because the
-//! earlier agent has not quite ended or a mount point does not answer, it tries again every [`RETRY`], until it
-//! succeeds, the guard has thawed, or a host thaws. An agent replaces a guard that was killed. A guard that thawed by
-//! itself has ended the freeze. An agent that finds that freeze hooks ran but nothing is frozen runs the thaw hooks.
+//! Before it serves the first host, an agent takes over the guards that wait for stuck file systems.
+//! If it finds the freeze of an earlier agent, a thread takes over its guard, and hosts are served meanwhile. Without a
+//! guard it starts one for everything that is mounted. If neither works, because the earlier agent has not quite ended
+//! or a mount point does not answer, it tries again every [`RETRY`], until it succeeds, the guard has thawed, or a host
+//! thaws. If it finds that freeze hooks ran but nothing is frozen, it runs the thaw hooks.
+//!
+//! An agent replaces a guard that was killed. A guard that thawed by itself has ended the freeze.
 
 use std::{
     ops::ControlFlow,
@@ -15,7 +17,7 @@ use std::{
 use qga::wire::message::Error;
 
 use super::{
-    Claim, Duty, FIND_TIMEOUT, GuardEvent, Held, Holding, Inner, Lease, OnEvent, Shared, Takeover, TakeoverSocket,
+    Duty, FIND_TIMEOUT, GuardEvent, Held, Holding, Inner, Lease, OnEvent, Shared, TakenOver, Takeover, TakeoverSocket,
     Target,
 };
 use crate::util::threads;
@@ -27,11 +29,11 @@ const RETRY: Duration = Duration::from_secs(3);
 const STACK_BYTES: usize = 256 * 1024;
 
 impl Shared {
-    /// Takes over what an earlier agent left, without being waited for.
+    /// Begins to take over what an earlier agent left, and returns.
     pub(super) fn recover(self: &Arc<Self>) {
         let is_frozen = self.inner().stage.is_taking_over();
         if !is_frozen {
-            self.claim_leftovers();
+            self.take_over_leftovers();
         }
         if is_frozen {
             // The locks of memory did not survive becoming a daemon.
@@ -89,15 +91,15 @@ impl Shared {
     /// The freeze of another agent: its guard's, or whatever is mounted now if there is no guard.
     fn take_over(self: &Arc<Self>) -> Result<Option<Held>, Error> {
         let (mut held, mut refusal, mut has_thawed) = (None, None, false);
-        for claim in self.machine.claim_guards(&|| self.on_event()) {
-            match claim {
-                Ok(Claim { guard, targets, lease, is_frozen: true }) if held.is_none() => {
+        for taken_over in self.machine.take_over_guards(&|| self.on_event()) {
+            match taken_over {
+                Ok(TakenOver { guard, targets, lease, is_frozen: true }) if held.is_none() => {
                     let targets = targets.into_iter().map(Arc::new).collect();
                     held = Some(self.holding(targets, guard, lease));
                 }
-                Ok(claim) => {
+                Ok(taken_over) => {
                     has_thawed = true;
-                    self.keep_leftover(claim);
+                    self.keep_leftover(taken_over);
                 }
                 Err(error) => refusal = Some(error),
             }
@@ -123,7 +125,7 @@ impl Shared {
         is_unguarded(&mut inner)
     }
 
-    /// Tries again to take over a freeze that nobody guards.
+    /// Tries again to take over a freeze without a guard.
     pub(super) fn try_again(self: &Arc<Self>, freeze: u64) -> ControlFlow<()> {
         match self.take_over() {
             Ok(Some(found)) => {
@@ -187,7 +189,7 @@ impl Shared {
         self.replace_guard(freeze, &targets, lease, takeover_socket);
     }
 
-    /// The guard was killed. Another one takes its place, or the freeze ends.
+    /// The guard was killed. Starts another one, or ends the freeze.
     fn replace_guard(
         self: &Arc<Self>,
         freeze: u64,
@@ -240,7 +242,7 @@ impl Shared {
 }
 
 impl Inner {
-    /// What a freeze holds, if it lasts and nobody guards it.
+    /// What a freeze holds, if it lasts and has no guard.
     fn unguarded(&mut self, freeze: u64) -> Option<&mut Held> {
         self.stage.held(freeze).filter(|held| held.guard.is_none())
     }

@@ -84,7 +84,7 @@ fn the_guard_of_an_agent_that_is_gone_is_taken_over() {
     Marker::new(&Root::machine(), directory.path()).set().unwrap();
     let fake = Fake::new(&[]);
     fake.state().frozen.extend(["/a".into(), "/b".into()]);
-    fake.state().claim = Some(Some(Duration::from_secs(9)));
+    fake.state().taken_over = Some(Some(Duration::from_secs(9)));
     let freezer = freezer(&fake, directory.path());
     assert!(freezer.refuses_commands());
     freezer.recover();
@@ -101,8 +101,8 @@ fn an_agent_answers_while_it_takes_a_freeze_over() {
     let directory = tempfile::tempdir().unwrap();
     Marker::new(&Root::machine(), directory.path()).set().unwrap();
     let fake = Fake::new(&[]);
-    fake.claim_hangs.store(true, Ordering::Relaxed);
-    fake.state().claim = Some(None);
+    fake.takeover_hangs.store(true, Ordering::Relaxed);
+    fake.state().taken_over = Some(None);
     let freezer = freezer(&fake, directory.path());
     freezer.recover();
     assert!(freezer.is_frozen() && freezer.refuses_commands());
@@ -129,8 +129,8 @@ fn without_its_guard_a_freeze_gets_a_new_one() {
 fn a_freeze_that_cannot_be_taken_over_yet_is_taken_over_later() {
     let (fake, freezer, _directory) = found_by_a_new_agent();
     assert!(freezer.is_frozen());
-    fake.state().claim = Some(Some(Duration::from_secs(9)));
-    fake.is_claimed.store(false, Ordering::Relaxed);
+    fake.state().taken_over = Some(Some(Duration::from_secs(9)));
+    fake.has_other_agent.store(false, Ordering::Relaxed);
     fake.wait_for(|fake| fake.log().contains(&"guard complete".into()));
     assert_eq!(freezer.thaw(), Ok(2));
 }
@@ -140,7 +140,7 @@ fn a_freeze_that_cannot_be_taken_over_is_over_when_its_guard_has_ended_it() {
     let (fake, freezer, directory) = found_by_a_new_agent();
     fake.state().frozen.clear();
     Marker::new(&Root::machine(), directory.path()).clear();
-    fake.is_claimed.store(false, Ordering::Relaxed);
+    fake.has_other_agent.store(false, Ordering::Relaxed);
     fake.wait_for(|fake| fake.log().contains(&"hook Thaw".into()));
     assert!(!freezer.is_frozen() && !freezer.refuses_commands());
     assert_eq!(fake.frozen(), [""; 0]);
@@ -169,10 +169,10 @@ fn found_by_a_new_agent() -> (Arc<Fake>, Freezer, tempfile::TempDir) {
     Marker::new(&Root::machine(), directory.path()).set().unwrap();
     let fake = Fake::new(&[]);
     fake.state().frozen.extend(["/a".into(), "/b".into()]);
-    fake.is_claimed.store(true, Ordering::Relaxed);
+    fake.has_other_agent.store(true, Ordering::Relaxed);
     let freezer = freezer(&fake, directory.path());
     freezer.recover();
-    fake.wait_for(|fake| fake.log().contains(&"claim refused".into()));
+    fake.wait_for(|fake| fake.log().contains(&"takeover refused".into()));
     (fake, freezer, directory)
 }
 

@@ -3,10 +3,12 @@
 //! Standard output and standard error are one pipe. The last [`MAX_OUTPUT_BYTES`] are kept, because the reason for a
 //! failure comes last; the rest is discarded. A helper that does not read its input blocks nothing, and only its exit
 //! status counts. After its timeout it is killed with all of its session, which delays the result by [`GRACE`] at most.
-//! Leftovers are a daemon that holds the pipe, or the helper itself when it cannot be killed. The end of a helper is not
-//! delayed by them. Their output is read and discarded until they end, so that SIGPIPE kills nothing.
-//! The out-of-memory killer may choose a helper, even if the agent or a guard is protected from it: it may start a
-//! database. Error texts are those of the protocol, and contain the output as it is, including its last newline.
+//!
+//! Leftovers are a daemon that holds the pipe, or the helper itself when it cannot be killed. They do not delay the end
+//! of a helper. Their output is read and discarded until they end, so that SIGPIPE kills nothing.
+//!
+//! The out-of-memory killer may choose a helper, even if the agent or a guard is protected from it: a helper may start
+//! a database. Error texts are those of the protocol, and contain the output unchanged, including its last newline.
 
 use std::{
     fs::{File, OpenOptions},
@@ -209,7 +211,7 @@ impl Running {
         }
     }
 
-    /// Reads what the program has written until it ended. What others write behind it may have no end.
+    /// Reads what is in the pipe when the program has ended. Its leftovers may write without end.
     fn read_what_is_there(&mut self) {
         let mut waiting = true;
         for _ in 0..MAX_PIPE_BYTES / PIECE_BYTES {

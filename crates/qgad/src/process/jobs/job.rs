@@ -1,7 +1,7 @@
-//! One job: its streams, its end, and what is to happen to it when.
+//! One job: its streams, its deadlines and its end.
 //!
-//! A job has exited when its first process has. It is over when its streams have ended, too: processes that it left
-//! behind may still write. Until then the first process is not reaped, see `members`.
+//! A job has exited when its first process has. It is over when its streams have ended, too: its other processes may
+//! still write. Until then the first process is not reaped, see `members`.
 
 use std::{
     collections::VecDeque,
@@ -64,7 +64,7 @@ pub(super) struct Job {
 struct Input {
     pipe: File,
     waiting: VecDeque<u8>,
-    /// No more will come.
+    /// Whether the host has ended the input.
     is_complete: bool,
 }
 
@@ -107,7 +107,7 @@ impl Job {
         }
     }
 
-    /// Whether its program may still be about to run; what is told of that then.
+    /// The report of the start, until it was read: the program may not run yet.
     pub(super) fn report(&self) -> Option<&Report> {
         self.report.as_ref()
     }
@@ -127,7 +127,7 @@ impl Job {
         self.attended = now;
     }
 
-    /// Since when it needs nobody's attention: its end, or the last command that named it.
+    /// When it was last of use: its end, or the last command that named it.
     pub(super) fn over_since(&self) -> Option<Instant> {
         self.end.map(|(_, at)| at.max(self.attended))
     }
@@ -151,7 +151,7 @@ impl Job {
     pub(super) fn wanting_input(&self) -> Option<(&File, bool)> {
         let input = self.input.as_ref()?;
         let has_bytes = !input.waiting.is_empty();
-        // A terminal that nobody has open is reported for ever.
+        // A terminal that no process has open is reported without end.
         (has_bytes || !self.has_terminal).then_some((&input.pipe, has_bytes))
     }
 
@@ -171,7 +171,7 @@ impl Job {
         match source.read(&mut piece[..room]) {
             Ok(count) if count > 0 => stream.window.push(&piece[..count]),
             Err(error) if is_temporary(&error) => {}
-            // A terminal that nobody has open any more fails to be read.
+            // A terminal that no process has open any more cannot be read.
             Ok(_) | Err(_) => {
                 stream.source = None;
                 if self.has_terminal {
@@ -204,7 +204,7 @@ impl Job {
         self.input = None;
     }
 
-    /// Learns whether its process has ended.
+    /// Checks whether its process has ended.
     pub(super) fn look_for_end(&mut self, now: Instant) {
         if self.end.is_none()
             && let Ok(Some(status)) = pidfd::peek(self.pid)
@@ -214,7 +214,7 @@ impl Job {
         }
     }
 
-    /// Reaps its process, once no other one of it can be signalled.
+    /// Reaps its process, once none of its other processes can be signalled.
     fn reap_if_due(&mut self) {
         if !self.is_reaped && self.killed_at.is_none() && self.is_over() {
             self.is_reaped = true;
@@ -222,7 +222,7 @@ impl Job {
         }
     }
 
-    /// When [`Self::act`] is due.
+    /// When [`Self::act`] must be called.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         [self.ends_at, self.killed_at, self.hung_up_at()].into_iter().flatten().min()
     }
@@ -231,7 +231,7 @@ impl Job {
         (self.hangs_up && !self.is_hung_up && !self.is_over()).then(|| self.attended + HANG_UP_AFTER)
     }
 
-    /// Does what time has come for.
+    /// Carries out what is due: the timeout, killing, hanging up.
     pub(super) fn act(&mut self, now: Instant) {
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         if is_due(self.ends_at) {
@@ -252,7 +252,7 @@ impl Job {
         self.reap_if_due();
     }
 
-    /// Lets go of its streams.
+    /// Closes its streams.
     pub(super) fn close_streams(&mut self) {
         self.report = None;
         self.input = None;
@@ -261,7 +261,7 @@ impl Job {
         }
     }
 
-    /// Sends a signal to all its processes. One that is to end them wakes those that are stopped.
+    /// Sends a signal to all its processes. A signal that ends them also continues those that are stopped.
     fn signal(&self, number: i32) {
         members::signal(self.pid, self.group.as_ref(), number);
         if [SIGTERM, SIGHUP].contains(&number) {
@@ -271,7 +271,7 @@ impl Job {
 
     /// Carries out qgad-job-signal.
     pub(super) fn signal_by_request(&self, id: i64, number: i64) -> Message {
-        // Its process id may be another's by now.
+        // Its process id may have been used again.
         if self.is_reaped {
             return Message::failed(format!("job {id} has ended"));
         }
@@ -314,7 +314,7 @@ impl Job {
         let has_news = asked()
             .any(|stream| stream.window.len() > 0 || (stream.source.is_none() && !stream.is_end_told))
             || (self.end.is_some() && !self.is_end_told);
-        // A reader that knows all there ever will be is not kept waiting.
+        // A reader that has read everything need not wait.
         let is_complete = self.end.is_some() && asked().all(|stream| stream.source.is_none());
         if may_wait && !has_news && !is_complete {
             return None;
@@ -386,7 +386,7 @@ impl Job {
         (numbers, [&self.label, &b"\0"[..], user, b"\0"].concat())
     }
 
-    /// What is left of it when it is forgotten: open streams, whose writers must not fail.
+    /// Its open streams, when it is forgotten. They are read on, so that writing to them does not fail.
     pub(super) fn into_open_streams(self) -> Vec<File> {
         // Processes that it left behind were to be killed.
         if self.killed_at.is_some() {

@@ -1,9 +1,8 @@
 //! Starting the program of a job.
 //!
-//! The supervisor forks, because a program that has a terminal or a user of its own needs preparations that posix_spawn
-//! does not know. It can, because it has one thread. The new process prepares itself and becomes the program. It
-//! reports a failure through a pipe, which ends without a report when the program runs: so a file on a dead disk holds
-//! up the one start, and not the supervisor.
+//! The supervisor forks, because posix_spawn cannot set a terminal or a user. It has one thread, so the child may do
+//! anything. The child prepares itself and executes the program. It reports a failure through a pipe, which is closed
+//! without a report when the program runs. So a program on a dead disk delays only its own start, not the supervisor.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -34,10 +33,10 @@ use crate::{
 
 /// Longest report of a failure.
 const MAX_REPORT_BYTES: u64 = 4096;
-/// What a pipe holds: enough for a program to go on while the supervisor is busy with others. The kernel allocates what
-/// is used of it.
+/// Capacity of a pipe: enough for a program to go on while the supervisor serves others. Only what is used takes
+/// memory.
 const PIPE_BYTES: i32 = 512 * 1024;
-/// What a failed start exits with, as a shell does.
+/// The exit code of a failed start, as in a shell.
 const NOT_STARTED: i32 = 127;
 
 /// A process that is about to become a job's program, with our ends of its streams. None of them blocks.
@@ -50,7 +49,7 @@ pub(super) struct Launched {
     pub(super) report: Report,
 }
 
-/// What becomes of a start: at its end, or at bytes, it is known.
+/// The pipe for the result of a start: bytes are a failure, its end is a success.
 #[derive(Debug)]
 pub(super) struct Report(File);
 
@@ -61,8 +60,8 @@ struct Streams {
     theirs: [OwnedFd; 3],
 }
 
-/// Starts a job. The new process first lets go of what it has of other jobs: it may wait for a dead disk for ever, and
-/// an input does not end while somebody holds it.
+/// Starts a job. The child first closes the descriptors of other jobs: it may wait for a dead disk forever, and the
+/// input of another job must end meanwhile.
 pub(super) fn launch(start: &Start, let_go: impl FnOnce()) -> io::Result<Launched> {
     let Streams { input, outputs, theirs } = match &start.terminal {
         Some(_) => open_terminal(start)?,
@@ -75,7 +74,7 @@ pub(super) fn launch(start: &Start, let_go: impl FnOnce()) -> io::Result<Launche
         ForkResult::Child => {
             let_go();
             let failure = become_program(start, &theirs, group.as_ref());
-            // Nobody may be left to read it.
+            // Fails if the supervisor has ended.
             let _ = File::from(their_report).write_all(failure.as_bytes());
             process::exit(NOT_STARTED);
         }
@@ -83,7 +82,7 @@ pub(super) fn launch(start: &Start, let_go: impl FnOnce()) -> io::Result<Launche
 }
 
 impl Report {
-    /// What is read of a program that runs.
+    /// The report of a program that runs.
     #[cfg(test)]
     pub(super) fn of_a_program_that_runs() -> Self {
         Self(File::open("/dev/null").unwrap())
@@ -94,7 +93,7 @@ impl Report {
         let mut text = Vec::new();
         match (&self.0).take(MAX_REPORT_BYTES).read_to_end(&mut text) {
             Ok(0) => None,
-            // It is written in one piece, and more would be waited for in vain.
+            // It is written in one piece, so one read returns all of it.
             Ok(_) | Err(_) => {
                 Some(text).filter(|text| !text.is_empty()).map(|text| String::from_utf8_lossy(&text).into())
             }
@@ -116,7 +115,7 @@ fn open_pipes(has_input: bool) -> io::Result<Streams> {
     let (output, their_output) = pipe_from_child()?;
     let (error, their_error) = pipe_from_child()?;
     for pipe in [Some(&output), input.as_ref()].into_iter().flatten() {
-        // It works with less, which is what a user without privileges gets.
+        // Smaller pipes work, too; unprivileged users have a limit.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
     Ok(Streams { input, outputs: [Some(output), Some(error)], theirs: [their_input, their_output, their_error] })
@@ -137,7 +136,7 @@ fn open_terminal(start: &Start) -> io::Result<Streams> {
     Ok(Streams { input: Some(master.try_clone()?), outputs: [Some(master), None], theirs })
 }
 
-/// In the new process. Returns only the reason why it could not become the program.
+/// Runs in the child. Returns only on a failure, with the reason.
 fn become_program(start: &Start, [input, output, error]: &[OwnedFd; 3], group: Option<&ControlGroup>) -> String {
     let prepare = || -> Result<(), String> {
         let failed = |what: &str, error: Errno| format!("failed to {what}: {}", errno::describe(error));
@@ -151,7 +150,7 @@ fn become_program(start: &Start, [input, output, error]: &[OwnedFd; 3], group: O
             .map_err(|error| failed("take the streams", error))?;
         unprotect();
         if let Some(group) = group {
-            // A job without one is reached by its session.
+            // A job without a control group is signalled by its session.
             let _ = group.enter();
         }
         if let Some(owner) = &start.owner {
@@ -174,7 +173,7 @@ fn become_program(start: &Start, [input, output, error]: &[OwnedFd; 3], group: O
     }
 }
 
-/// Takes a user's rights for good. An agent without privileges may name its own user.
+/// Takes a user's rights, finally. An unprivileged agent may name its own user.
 fn assume(owner: &Owner) -> nix::Result<()> {
     if owner.uid == geteuid() && !owner.uid.is_root() {
         return Ok(());
@@ -188,7 +187,7 @@ fn assume(owner: &Owner) -> nix::Result<()> {
 fn unprotect() {
     const SCORE: &str = "/proc/self/oom_score_adj";
     if fs::read_to_string(SCORE).is_ok_and(|score| score.starts_with('-')) {
-        // It is no failure of the job.
+        // The job can run without this.
         let _ = fs::write(SCORE, "0");
     }
 }

@@ -1,9 +1,9 @@
 //! The processes of a job: those of its session, and where it has a control group, all in that.
 //!
-//! A program that starts a session of its own leaves that of the job, but not the control group. A job has one where
-//! the service manager has delegated the agent's own group to it, as our units ask: systemd marks that group so. Where
-//! there is none, the session is all that can be reached. The first process of a session is not reaped as long as
-//! others may be signalled, so that its process id, which is the session's name, is not used again.
+//! A program that starts a session of its own leaves that of the job, but not the control group. A job has a control
+//! group if the service manager has delegated the agent's group (`Delegate=` in our units; systemd marks such a group).
+//! Without one, only the session can be signalled. The first process of a session is not reaped while others may be
+//! signalled, so that its process id, which is also the session's id, is not used again.
 
 use std::{
     collections::HashSet,
@@ -21,12 +21,12 @@ use crate::sys;
 
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
-/// How often processes are looked for that were started meanwhile: one that forks faster needs a control group.
+/// Most searches for processes that were started meanwhile. A program that forks faster needs a control group.
 const MAX_ROUNDS: usize = 8;
-/// How systemd marks a group that it leaves to a service.
+/// The attributes by which systemd marks a delegated group.
 const DELEGATION_MARKS: [&std::ffi::CStr; 2] = [c"trusted.delegate", c"user.delegate"];
 
-/// A control group of one job. It is removed with the job, unless processes of it are left.
+/// The control group of one job. It is removed with the job, unless processes are left in it.
 #[derive(Debug)]
 pub(super) struct ControlGroup {
     path: PathBuf,

@@ -1,11 +1,12 @@
-//! What an agent and the supervisor of jobs say to each other.
+//! The protocol between an agent and the supervisor of jobs.
 //!
-//! An agent's link to the supervisor carries nothing but sockets, each for one request and its answer. So an agent
-//! waits for an answer by waiting for a descriptor, and many answers can be pending. Closing a socket for sending says
-//! that the answer is wanted at once; closing it, that it is not wanted any more. A message is a kind, numbers and
-//! bytes. A small one is sent as it is, and a large one in a memory file, so that sending and receiving never wait. An
-//! upgraded agent talks to the supervisor that an earlier version has started: numbers that a message does not have
-//! count as [`ABSENT`], and surplus ones are ignored. Kinds and positions never change their meaning.
+//! An agent's link to the supervisor carries only sockets, each for one request and its answer. So an agent waits for
+//! an answer by watching a descriptor, and many answers can be pending. Shutting a socket down for writing asks for the
+//! answer at once; closing it means that no answer is needed.
+//!
+//! A message is a kind, numbers and bytes. A small one is sent as it is, and a large one in a memory file, so that
+//! sending and receiving never block. An upgraded agent talks to the supervisor of an earlier version: numbers that a
+//! message lacks count as [`ABSENT`], and surplus ones are ignored. Kinds and positions never change their meaning.
 
 use std::{
     fs::File,
@@ -51,7 +52,7 @@ pub(super) enum Kind {
     /// An answer: it was not, for the reason in the bytes.
     Failed,
     /// An answer: the supervisor ends, and has not done it.
-    Leaving,
+    Ending,
 }
 
 const KINDS: [(Kind, u8); 11] = [
@@ -65,7 +66,7 @@ const KINDS: [(Kind, u8); 11] = [
     (Kind::Forget, b'f'),
     (Kind::Done, b'D'),
     (Kind::Failed, b'F'),
-    (Kind::Leaving, b'L'),
+    (Kind::Ending, b'L'),
 ];
 
 /// One message.
@@ -136,7 +137,7 @@ impl Message {
         Self::new(Kind::Done, numbers, bytes)
     }
 
-    /// An answer that says why not.
+    /// An answer that refuses, with the reason.
     pub(super) fn failed(reason: impl Into<String>) -> Self {
         Self::new(Kind::Failed, [], reason.into().into_bytes())
     }

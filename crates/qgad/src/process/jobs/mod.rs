@@ -1,8 +1,8 @@
 //! Jobs, seen from the agent.
 //!
-//! A process of its own has the jobs, the [`supervisor`], so that they outlive the agent in whatever way it ends. The
-//! agent starts one with the first job, and finds one that an earlier agent started by its socket `qga.state.jobs` in
-//! the state directory. Requests to it never wait: an answer comes when its socket is readable.
+//! The jobs belong to another process, the [`supervisor`], so that they outlive the agent, however it ends. The agent
+//! starts it with the first job, and finds that of an earlier agent by the socket `qga.state.jobs` in the state
+//! directory. Sending a request never blocks: each has a socket of its own, which becomes readable with the answer.
 
 mod job;
 mod launch;
@@ -49,13 +49,13 @@ use crate::{
     },
 };
 
-/// The option that makes this executable a supervisor. Not for people.
+/// The option that makes this executable a supervisor; for internal use.
 pub(crate) const SUPERVISOR_OPTION: &str = "--job-supervisor";
 /// The executable of this process. An upgrade may have replaced the file at its path.
 const OURSELVES: &str = "/proc/self/exe";
 /// The socket by which the next agent finds the supervisor.
 const SOCKET: &str = "qga.state.jobs";
-/// The kind of a message on a link, which carries a socket and nothing else: first the one to listen at.
+/// The kind of a message on a link, which carries only a socket: first the listening one, then one for each request.
 const SOCKET_KIND: u8 = 0;
 /// Agents that wait for the supervisor at a time.
 const BACKLOG: i32 = 4;
@@ -63,10 +63,10 @@ const BACKLOG: i32 = 4;
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long starting a program may take. The command's own timeout ends a little later.
 const START_TIMEOUT: Duration = Duration::from_secs(50);
-/// Supervisors that are tried: one may just be leaving, for want of jobs.
+/// Most supervisors that are tried: one without jobs may just be ending.
 const MAX_ATTEMPTS: usize = 3;
 
-/// The way to the jobs.
+/// The jobs, reached through their supervisor.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     socket: PathBuf,
@@ -74,11 +74,11 @@ pub(crate) struct Jobs {
     starting: KeyedLock,
 }
 
-/// A request that was made. Its descriptor is readable when there is an answer.
+/// A request that was sent. Its descriptor becomes readable with the answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Pending(Arc<OwnedFd>);
 
-/// A request about a job that is there. The job's id comes first.
+/// A request about existing jobs. The job's id comes first.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Read: the offsets in both streams, most bytes of each, milliseconds to wait.
@@ -101,7 +101,7 @@ impl Jobs {
         Self { socket: state_directory.join(SOCKET), link: Mutex::default(), starting: KeyedLock::default() }
     }
 
-    /// Finds the jobs of an earlier agent, if there is no way to them yet.
+    /// Connects to the supervisor of an earlier agent, unless this agent is connected already.
     pub(crate) fn find(&self) {
         let found = self.only_one().and_then(|_only_one| {
             if self.link().is_none() {
@@ -114,7 +114,7 @@ impl Jobs {
         }
     }
 
-    /// Asks about a job. `None` when there are no jobs.
+    /// Sends a request. `None` when there are no jobs.
     pub(crate) fn ask(&self, request: Request) -> io::Result<Option<Pending>> {
         let Some(link) = self.link().clone() else { return Ok(None) };
         match converse(&link, &request.into_message()) {
@@ -141,7 +141,7 @@ impl Jobs {
             let not_started = |_| io::Error::other(format!("no answer after {} s", START_TIMEOUT.as_secs()));
             wait_for(&pending.0, START_TIMEOUT).map_err(not_started)?;
             match Message::receive(&pending.0)? {
-                Some(Message { kind: Kind::Leaving, .. }) => self.lose(&link),
+                Some(Message { kind: Kind::Ending, .. }) => self.lose(&link),
                 Some(Message { kind: Kind::Failed, bytes, .. }) => {
                     return Err(io::Error::other(String::from_utf8_lossy(&bytes).into_owned()));
                 }
@@ -155,7 +155,7 @@ impl Jobs {
         Err(io::Error::other("the supervisors of jobs end too early"))
     }
 
-    /// The supervisor. Started if there is none.
+    /// The connection to the supervisor, which is started if there is none.
     fn supervisor(&self, environment: &Environment) -> io::Result<Arc<OwnedFd>> {
         if let Some(link) = &*self.link() {
             return Ok(Arc::clone(link));
@@ -194,7 +194,7 @@ impl Jobs {
             program.start(Stdio { input: theirs.as_fd(), output: null.as_fd(), error: io::stderr().as_fd() })?;
         drop(theirs);
         let is_ready = become_ready(&ours);
-        // It has left the process that was started, to be nobody's child.
+        // The process that was started has forked the supervisor and exited, so the supervisor is no child of ours.
         child.discard();
         if is_ready? { Ok(ours) } else { Err(io::Error::other("the supervisor of jobs did not get ready")) }
     }
@@ -216,7 +216,7 @@ impl Jobs {
     }
 }
 
-/// Sends a request. Its socket is passed on when the request is in it.
+/// Sends a request. Its socket is passed to the supervisor once it contains the request.
 fn converse(link: &OwnedFd, request: &Message) -> io::Result<Pending> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -225,7 +225,7 @@ fn converse(link: &OwnedFd, request: &Message) -> io::Result<Pending> {
     Ok(Pending(Arc::new(ours)))
 }
 
-/// Waits until a supervisor says that it is ready. From then on nothing waits. Whether it is.
+/// Waits until a supervisor is ready, and returns whether it is. The link does not block after that.
 fn become_ready(link: &OwnedFd) -> io::Result<bool> {
     wait_for(link, READY_TIMEOUT)?;
     let is_ready = matches!(Message::receive(link), Ok(Some(Message { kind: Kind::Ready, .. })));
@@ -272,9 +272,9 @@ impl AsFd for Pending {
 
 /// The answers; `None` when the supervisor has ended instead.
 impl Pending {
-    /// Asks for an answer now, without waiting for what the job does.
+    /// Asks for an answer at once, whatever the job does.
     pub(crate) fn ask_for_answer(&self) {
-        // Fails only when the supervisor is gone, which ends the wait, too.
+        // Fails only when the supervisor has ended, which also ends the wait.
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Write);
     }
 

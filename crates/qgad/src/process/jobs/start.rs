@@ -1,6 +1,7 @@
-//! What a job is started with, as it travels from the agent to the supervisor.
+//! What the supervisor needs to start a job.
 //!
-//! The agent has resolved all that needs the machine's files: the user, his groups, the program that the policy allows.
+//! The agent has resolved everything that needs the machine's files: the user, the groups, the program that the policy
+//! allows.
 
 use std::ffi::{CStr, CString};
 
@@ -19,7 +20,7 @@ pub(crate) struct Start {
     pub(crate) id: i64,
     /// The program as the list of jobs shows it.
     pub(crate) label: CString,
-    /// The user as the list of jobs shows him.
+    /// The user as the list of jobs shows it.
     pub(crate) user: Option<CString>,
     /// What runs.
     pub(crate) program: Program,
@@ -33,7 +34,7 @@ pub(crate) struct Start {
     pub(crate) terminal: Option<Winsize>,
     /// Milliseconds until it is ended.
     pub(crate) timeout: Option<i64>,
-    /// Whether it is hung up when nobody asks about it.
+    /// Whether it is hung up when no command names it for long.
     pub(crate) hangs_up: bool,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct Start {
 pub(crate) struct Directory {
     /// Its path.
     pub(crate) path: CString,
-    /// Whether `/` will do where it cannot be entered.
+    /// Whether to use `/` if it cannot be entered.
     pub(crate) is_optional: bool,
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Owner {
 const FIRST_GROUP: usize = 16;
 
 impl Start {
-    /// The message that asks for it.
+    /// The request to the supervisor.
     pub(super) fn to_message(&self) -> Message {
         let (path, arguments, environment) = self.program.parts();
         let count = |strings: &[CString]| i64::try_from(strings.len()).unwrap_or(ABSENT);
@@ -94,7 +95,7 @@ impl Start {
         Message::new(Kind::Start, numbers, bytes)
     }
 
-    /// What a message asks for. `None` if it makes no sense.
+    /// Reads a request. `None` if it is invalid.
     pub(super) fn from_message(message: &Message) -> Option<Self> {
         let mut rest = message.bytes.as_slice();
         let mut next = || {
@@ -146,7 +147,7 @@ impl Start {
     }
 }
 
-/// The size of a terminal. `None` if there is no such size.
+/// The size of a terminal. `None` if a number is out of range.
 pub(crate) fn size(rows: i64, columns: i64) -> Option<Winsize> {
     let length = |number: i64| u16::try_from(number).ok().filter(|&number| number > 0);
     Some(Winsize { ws_row: length(rows)?, ws_col: length(columns)?, ws_xpixel: 0, ws_ypixel: 0 })

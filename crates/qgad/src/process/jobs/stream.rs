@@ -1,14 +1,14 @@
 //! The bytes of a stream that its reader has not acknowledged yet.
 //!
-//! An offset counts bytes from the start of the stream. Bytes before an offset that was read from are gone for good;
-//! all others can be read again.
+//! An offset counts bytes from the start of the stream. Reading from an offset acknowledges all bytes
+//! before it, which are discarded; all others can be read again.
 
 use std::collections::VecDeque;
 
 /// Capacity that a stream without bytes keeps.
 const MAX_SPARE_BYTES: usize = 64 * 1024;
 
-/// A window on a stream: what was written and not acknowledged.
+/// The part of a stream that was written and not acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     begin: i64,

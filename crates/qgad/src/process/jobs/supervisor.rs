@@ -1,11 +1,11 @@
-//! The supervisor: the process that has the jobs.
+//! The supervisor: the process that owns the jobs.
 //!
-//! It has one thread, which sleeps until a stream, a signal, an agent or a deadline wakes it, and holds all that jobs
-//! wrote in memory. It writes to no disk, so that a freeze does not stop it, and nothing that it does can wait. It ends
-//! when it has had no job for [`LINGER`]. The agent that started it may end meanwhile: others find it by its socket in
-//! the state directory. Without an agent it goes on as before.
+//! It has one thread, which sleeps until a stream, a signal, an agent or a deadline wakes it. It never blocks: it keeps
+//! the output of jobs in memory and writes to no disk, so that a freeze does not stop it. It goes on without an agent;
+//! the next one finds it by its socket in the state directory. It ends when it has had no job for [`LINGER`].
+//!
 //! A program that writes more than is read waits. Of all jobs together, [`MAX_KEPT_BYTES`] are kept; beyond that, each
-//! stream still has a small share, so that one job that nobody reads does not stop the others.
+//! stream still has a small share, so that a job whose output nobody reads does not stop the others.
 
 use std::{
     collections::BTreeMap,
@@ -48,9 +48,9 @@ use crate::{
     util::{errno, timeout},
 };
 
-/// Most jobs at once that are not over: each may take four of the usual 1024 descriptors.
+/// Most running jobs: each may take four of the usual 1024 descriptors.
 pub(crate) const MAX_RUNNING: usize = 128;
-/// Most jobs that are over and not forgotten; the oldest are forgotten first.
+/// Most ended jobs; the oldest are forgotten first.
 pub(crate) const MAX_ENDED: usize = 1024;
 /// Most output kept of all jobs that run: an eighth of the memory of a small guest. Ended jobs may keep as much again.
 pub(crate) const MAX_KEPT_BYTES: usize = 64 * 1024 * 1024;
@@ -67,7 +67,7 @@ const MAX_LEFT_OPEN: usize = 64;
 /// Bytes read at a time. After each piece, the other jobs have their turn.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// All that a supervisor has.
+/// The state of a supervisor.
 struct Supervisor {
     listener: OwnedFd,
     signals: SignalFd,
@@ -86,11 +86,11 @@ struct Conversation {
     request: Message,
     /// When it is answered at the latest.
     until: Option<Instant>,
-    /// It is to be answered at once.
+    /// Whether to answer at once.
     is_hurried: bool,
 }
 
-/// What a descriptor that is waited for belongs to.
+/// What a watched descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Listener,
@@ -162,7 +162,7 @@ impl Supervisor {
             let is_idle = self.jobs.is_empty() && self.left_open.is_empty() && self.conversations.is_empty();
             self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
             if self.idle_since.is_some_and(|since| now >= since + LINGER) {
-                self.leave();
+                self.end();
                 return Ok(());
             }
         }
@@ -182,7 +182,7 @@ impl Supervisor {
         Ok(ready.map(|(&(source, ..), events)| (source, events)).collect())
     }
 
-    /// What is waited for. A stream that has no room is not: the program waits.
+    /// The descriptors to watch. Not those of streams without room: their programs wait.
     fn watched(&self) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
         let readable = PollFlags::POLLIN;
         let mut watched = vec![
@@ -251,7 +251,7 @@ impl Supervisor {
                     None => true,
                 };
                 if !is_open {
-                    // The positions of others change, and their events come again.
+                    // Removing a stream changes the positions of the others, whose events come again.
                     self.left_open.remove(index);
                 }
             }
@@ -289,7 +289,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes a request. It came before its socket.
+    /// Receives a request, which was sent before its socket was passed.
     fn converse(&mut self, socket: OwnedFd) {
         let Ok(Some(request)) = Message::receive(&socket) else { return };
         if self.conversations.len() >= MAX_CONVERSATIONS {
@@ -338,7 +338,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A program runs, or could not be started.
+    /// Reads whether a program runs, or why it could not be started.
     fn learn_of_start(&mut self, id: i64) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let outcome = match job.report().and_then(Report::failure) {
@@ -347,7 +347,7 @@ impl Supervisor {
                 Message::done([job.pid().as_raw().into()], Vec::new())
             }
             Some(reason) => {
-                // The process has just said that it ends. A user whose rights it has may have stopped it.
+                // The process has just reported a failure, and exits. A user whose rights it has may have stopped it.
                 let _ = sys::process::send_signal(job.pid().as_raw(), SIGKILL);
                 let _ = waitpid(job.pid(), None);
                 self.jobs.remove(&id);
@@ -363,7 +363,7 @@ impl Supervisor {
         });
     }
 
-    /// Answers the requests that need not wait any more.
+    /// Answers the requests that are due.
     fn answer_conversations(&mut self, now: Instant) {
         for (key, conversation) in std::mem::take(&mut self.conversations) {
             match self.carry_out(&conversation, now) {
@@ -445,20 +445,20 @@ impl Supervisor {
         self.next_key
     }
 
-    /// Ends, without losing a request that is on its way.
-    fn leave(self) {
+    /// Ends, and answers requests that were sent meanwhile.
+    fn end(self) {
         for link in self.links.values() {
             let _ = shutdown(link.as_raw_fd(), Shutdown::Both);
             while let Ok(Some((_, socket))) = descriptor_passing::receive(link, &mut [0]) {
                 if let Some(socket) = socket {
-                    answer(&socket, &Message::new(Kind::Leaving, [], Vec::new()));
+                    answer(&socket, &Message::new(Kind::Ending, [], Vec::new()));
                 }
             }
         }
     }
 }
 
-/// Answers a request. Whoever asked may be gone.
+/// Answers a request. The agent may be gone.
 fn answer(socket: &OwnedFd, message: &Message) {
     let _ = message.send(socket);
 }

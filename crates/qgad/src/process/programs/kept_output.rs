@@ -1,7 +1,7 @@
 //! The output that is kept of a stream of a program.
 //!
-//! It grows by pieces that stay where they are. A buffer that grew as a whole would leave the memory of its earlier
-//! sizes behind, and with many programs at once as much again as is in use.
+//! It grows by pieces that are never moved. A growing contiguous buffer would be copied, and with many programs at once
+//! the free memory of earlier sizes would be as large as that in use.
 
 /// Largest piece in bytes; smaller ones double what there is, because most programs write little.
 const PIECE_BYTES: usize = 64 * 1024;

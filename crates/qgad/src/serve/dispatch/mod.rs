@@ -198,8 +198,8 @@ impl fmt::Debug for Task {
     }
 }
 
-/// Whether commands of this class name what they use: a file, a program, a user. They tell [`Guest::in_use`] then. What
-/// keeps any other command from ending keeps the next one of its name from it, too.
+/// Whether commands of this class name the resource that they use ([`Guest::in_use`]): a file, a program, a user. Any
+/// other command uses [`Resource::Command`], which commands of the same name share.
 fn names_what_it_uses(class: Class) -> bool {
     match class {
         Class::File | Class::Exec | Class::Account => true,

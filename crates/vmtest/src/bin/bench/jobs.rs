@@ -1,4 +1,4 @@
-//! Jobs, which the reference does not have: their floor is what our own agent needs for the same without them.
+//! Jobs. `qemu-ga` has none, so they are compared with what qgad needs for the same work without jobs.
 
 use std::fs;
 

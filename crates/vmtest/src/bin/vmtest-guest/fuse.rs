@@ -1,8 +1,8 @@
 //! A user's file system that never answers a read, and a write that waits for it while it keeps a freeze waiting.
 //!
-//! It speaks the least of linux/fuse.h that a kernel needs to open the one file `data`. The write is a sendfile(2) from
-//! that file: the kernel (until 6.7) has begun the write when it asks for the data. With a later one, a mapped page
-//! of the file would be needed, which takes unsafe code.
+//! It implements only what the kernel needs to open the one file `data`, see linux/fuse.h. The write is a sendfile(2)
+//! from that file: the kernel (until 6.7) has begun the write when it asks for the data. With a later one, a mapped
+//! page of the file would be needed, which takes unsafe code.
 
 use std::{
     fs::{File, OpenOptions},

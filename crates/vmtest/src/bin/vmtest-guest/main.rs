@@ -50,7 +50,8 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: vmtest-guest control | load-modules LIST | vsock CID PORT | write-from-fuse DIRECTORY FILE | capture"
+            "usage: vmtest-guest control | load-modules LIST | vsock CID PORT | write-from-fuse DIRECTORY FILE | \
+             capture"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! A file system that never answers, on the way to what hosts ask for.
+//! Commands whose paths lead through a file system that never answers.
 
 use anyhow::{Result, ensure};
 use qga::commands::{

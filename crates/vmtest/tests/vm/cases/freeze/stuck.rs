@@ -1,4 +1,4 @@
-//! A user who keeps the kernel from returning from a freeze.
+//! A freeze from which the kernel does not return, because of a user's FUSE file system.
 
 use std::{thread, time::Instant};
 
@@ -78,9 +78,9 @@ pub(crate) fn by_a_user(builder: Builder<'_>) -> Result<()> {
     check_released(&mut vm, &mut agent)
 }
 
-/// Both keep writers waiting without a word to others.
 fn start_write_that_waits(vm: &mut Vm) -> Result<()> {
-    vm.sh("umount /run/fuse 2>/dev/null; (/init write-from-fuse /run/fuse /mnt/data/user >/run/fuse.log 2>&1 </dev/null &)")?;
+    vm.sh("umount /run/fuse 2>/dev/null; \
+           (/init write-from-fuse /run/fuse /mnt/data/user >/run/fuse.log 2>&1 </dev/null &)")?;
     vm.wait_until("grep -v '^0' /sys/fs/fuse/connections/*/waiting")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is frozen, whatever its mount points, the names of its devices and the state of these have become.
+//! Which file systems are frozen, with hidden mount points, changed device names and removed devices.
 
 use anyhow::Result;
 use qga::commands::{

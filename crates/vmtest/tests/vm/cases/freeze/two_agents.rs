@@ -1,4 +1,4 @@
-//! Two agents in one guest, as on a port and on vsock: each tells of its own freeze, and either one's thaw ends both.
+//! Two agents in one guest, as on a port and on vsock: each reports its own freeze, and a thaw by either ends both.
 
 use anyhow::Result;
 use qga::commands::{
