@@ -17,7 +17,9 @@ use crate::render::printable;
 
 /// The agent refused or failed the command, or a local file could not be read or written.
 const FAILED: u8 = 1;
-/// No connection: the socket is absent, nobody listens there, or access is denied.
+/// Wrong usage, as clap(1) has it.
+const WRONG_USAGE: u8 = 2;
+/// No connection: no such machine, the socket is absent, nobody listens there, or access is denied.
 const NO_CONNECTION: u8 = 3;
 /// The timeout expired without an answer.
 const SILENT: u8 = 4;
@@ -36,8 +38,8 @@ pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0  success
   1  the agent refused or failed the command, or a local file could not be read or written
-  2  wrong usage
-  3  no connection: the socket is absent, nobody listens there, or access is denied
+  2  wrong usage, or a name that fits several machines
+  3  no connection: no such machine, the socket is absent, nobody listens there, or access is denied
   4  the agent did not answer in time
   5  the agent does not know the command, or does not allow it (now)
   6  the connection broke, or the answer makes no sense
@@ -51,7 +53,13 @@ Exit status:
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The connection could not be made.
-    NoConnection { target: String, error: Errno },
+    NoConnection { target: String, error: io::Error },
+    /// This host has no such machine.
+    NoMachine { what: String },
+    /// A machine has no way to its agent that can be used from here.
+    Unreachable { name: String, why: String },
+    /// The command line does not say which machine.
+    NotChosen { what: String },
     /// The connection was made, but no agent answered.
     Silent { target: String, waited: Duration },
     /// The guest has no file system at a mount point that was asked for.
@@ -65,7 +73,8 @@ pub(crate) enum Failure {
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Self::NoConnection { .. } => NO_CONNECTION,
+            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Unreachable { .. } => NO_CONNECTION,
+            Self::NotChosen { .. } => WRONG_USAGE,
             Self::Silent { .. } => SILENT,
             Self::Command { error, .. } => match error {
                 client::Error::Refused { class, .. } if class == "CommandNotFound" => NOT_ALLOWED,
@@ -81,16 +90,18 @@ impl Failure {
     /// Whether the agent has not answered, so that what was asked for may have been done or not.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         match self {
-            Self::NoConnection { .. } | Self::Silent { .. } => true,
+            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Silent { .. } => true,
             Self::Command { error, .. } => !matches!(error, client::Error::Refused { .. }),
-            Self::NotMounted { .. } | Self::Interrupted { .. } => false,
+            Self::Unreachable { .. } | Self::NotChosen { .. } | Self::NotMounted { .. } | Self::Interrupted { .. } => {
+                false
+            }
         }
     }
 
     /// Where to look for the cause.
     fn hint(&self) -> &'static str {
         match self {
-            Self::NoConnection { error, .. } => match error {
+            Self::NoConnection { error, .. } => match errno(error) {
                 Errno::ENOENT => "On the host: is the VM running, and is this the path of its QEMU's -chardev socket?",
                 Errno::ECONNREFUSED => {
                     "On the host: nobody listens there; the file may be left over from a VM that has ended."
@@ -129,17 +140,29 @@ impl Failure {
             Self::NotMounted { .. } => {
                 "On the host: `qgactl fs` lists the mount points; a file system with several has the first one there."
             }
-            Self::Interrupted { .. } => "",
+            Self::NotChosen { .. } => "Name one of them by its UUID or its address: qgactl -M NAME",
+            Self::NoMachine { .. } | Self::Unreachable { .. } | Self::Interrupted { .. } => "",
         }
     }
+}
+
+/// The kernel's reason, or one that has no hint.
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoConnection { target, error } => {
-                write!(formatter, "failed to connect to {target}: {}", error.desc())
+                write!(formatter, "failed to connect to {target}: ")?;
+                match errno(error) {
+                    Errno::UnknownErrno => write!(formatter, "{error}"),
+                    errno => formatter.write_str(errno.desc()),
+                }
             }
+            Self::NoMachine { what } | Self::NotChosen { what } => formatter.write_str(what),
+            Self::Unreachable { name, why } => write!(formatter, "{name} {why}"),
             Self::Silent { target, waited } => {
                 write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())
             }

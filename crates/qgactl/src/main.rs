@@ -14,6 +14,7 @@ mod progress;
 mod published;
 mod render;
 mod table;
+mod target;
 
 use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
@@ -46,10 +47,17 @@ struct Cli {
 fn main() -> ExitCode {
     let Cli { target, json, timeout, command } = Cli::parse();
     if json && !command.has_json() {
-        let refusal = "the argument '--json' cannot be used with this subcommand";
-        <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, refusal).exit();
+        refuse("the argument '--json' cannot be used with this subcommand");
+    }
+    if target.is_contradictory() {
+        refuse("the arguments '--machine', '--socket' and '--vsock' cannot be used with each other");
     }
     command.run(&Options { target: &target, json, timeout })
+}
+
+/// Ends as clap does for arguments that exclude each other.
+fn refuse(why: &str) -> ! {
+    <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, why).exit()
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod file;
 mod transport;
+mod vsock_mux;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -33,7 +34,7 @@ use crate::{
     wire::{json, message::SENTINEL},
 };
 
-pub use self::{error::Error, exec::Ended, file::GuestFile, transport::Transport};
+pub use self::{error::Error, exec::Ended, file::GuestFile, transport::Transport, vsock_mux::connect_vsock_mux};
 
 use self::transport::Lines;
 

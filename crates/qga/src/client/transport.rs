@@ -37,6 +37,12 @@ impl Transport for TcpStream {
     }
 }
 
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        (**self).set_timeout(timeout)
+    }
+}
+
 /// Lines in, bytes out, each by a deadline.
 #[derive(Debug)]
 pub(super) struct Lines<T> {

@@ -56,8 +56,8 @@ impl Subcommand for Doctor {
 
     fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
         let Options { target, timeout, .. } = *options;
-        if let Some(path) = target.socket() {
-            print(&describe_socket(path))?;
+        if let Some(path) = target.socket()? {
+            print(&describe_socket(&path))?;
         }
         let begin = Instant::now();
         let mut agent = target.connect(timeout)?;
