@@ -1,3 +1,10 @@
+_qgactl_machines() {
+    local name
+    while IFS= read -r name; do
+        if [[ $name == "${cur}"* ]]; then COMPREPLY+=("$(printf %q "$name")"); fi
+    done < <(qgactl list --names 2>/dev/null)
+}
+
 _qgactl() {
     local i cur prev opts cmd
     COMPREPLY=()
@@ -45,6 +52,9 @@ _qgactl() {
                 ;;
             qgactl,info)
                 cmd="qgactl__subcmd__info"
+                ;;
+            qgactl,list)
+                cmd="qgactl__subcmd__list"
                 ;;
             qgactl,memory)
                 cmd="qgactl__subcmd__memory"
@@ -124,6 +134,9 @@ _qgactl() {
             qgactl__subcmd__help,info)
                 cmd="qgactl__subcmd__help__subcmd__info"
                 ;;
+            qgactl__subcmd__help,list)
+                cmd="qgactl__subcmd__help__subcmd__list"
+                ;;
             qgactl__subcmd__help,memory)
                 cmd="qgactl__subcmd__help__subcmd__memory"
                 ;;
@@ -179,18 +192,18 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -220,11 +233,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -254,11 +267,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -292,11 +305,11 @@ _qgactl() {
                     return 0
                     ;;
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -326,11 +339,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -360,11 +373,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -402,11 +415,11 @@ _qgactl() {
                     return 0
                     ;;
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -444,11 +457,11 @@ _qgactl() {
                     return 0
                     ;;
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -478,11 +491,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -505,7 +518,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help)
-            opts="info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -645,6 +658,20 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help__subcmd__info)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__list)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -890,11 +917,45 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__list)
+            opts="-M -h --names --machine --socket --vsock --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -924,11 +985,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -958,11 +1019,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -992,11 +1053,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1026,11 +1087,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1060,11 +1121,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1094,11 +1155,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1128,11 +1189,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1162,11 +1223,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1208,11 +1269,11 @@ _qgactl() {
                     return 0
                     ;;
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1242,11 +1303,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1276,11 +1337,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1310,11 +1371,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1348,11 +1409,11 @@ _qgactl() {
                     return 0
                     ;;
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1386,11 +1447,11 @@ _qgactl() {
                     return 0
                     ;;
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1420,11 +1481,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)
@@ -1454,11 +1515,11 @@ _qgactl() {
             fi
             case "${prev}" in
                 --machine)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 -M)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    _qgactl_machines
                     return 0
                     ;;
                 --socket)

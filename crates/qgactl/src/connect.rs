@@ -33,6 +33,7 @@ use crate::{
         self, Stream,
         address::Address,
         discovery::{self, Host, Machine, NotChosen},
+        holder::{Connections, Holder},
     },
 };
 
@@ -54,9 +55,10 @@ const MACHINE_VARIABLE: &str = "QGACTL_MACHINE";
 /// Where the agent is, as the command line says.
 #[derive(Args, Debug)]
 pub(crate) struct Target {
-    /// The VM: the name or UUID of a QEMU or a libvirt domain, the number or name of a Proxmox VM; or an address,
-    /// unix:PATH, vsock:CID[:PORT], vsock-mux:PATH[:PORT] or serial:PATH [default: $QGACTL_MACHINE, or else the only
-    /// VM on this host]
+    /// The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]
+    ///
+    /// A name is that of a QEMU or a libvirt domain, or the number or name of a Proxmox VM. An address is one of
+    /// unix:PATH, vsock:CID[:PORT], vsock-mux:PATH[:PORT] and serial:PATH.
     #[arg(short = 'M', long, global = true, value_name = "NAME")]
     machine: Option<String>,
     /// The unix socket behind the VM's serial port
@@ -65,7 +67,7 @@ pub(crate) struct Target {
     /// The agent's vsock address, both parts decimal
     #[arg(long, global = true, value_name = "CID:PORT", value_parser = parse_vsock)]
     vsock: Option<Address>,
-    /// Where an agent has answered: further connections go to the same machine, whatever is started meanwhile.
+    /// Where an agent has answered, or should: further connections go to the same machine, whatever is started meanwhile.
     #[arg(skip)]
     answered: OnceLock<Location>,
 }
@@ -134,6 +136,12 @@ pub(crate) fn named<C: Command>(error: client::Error) -> Failure {
 }
 
 impl Target {
+    /// The agent of this machine.
+    pub(crate) fn of_machine(machine: Machine) -> Result<Self, Failure> {
+        let answered = OnceLock::from(Location::of_machine(machine, false)?);
+        Ok(Self { machine: None, socket: None, vsock: None, answered })
+    }
+
     /// Connects, and makes sure that an agent listens. Each reply may take `timeout`, or what its command's spec says.
     pub(crate) fn connect(&self, timeout: Option<Duration>) -> Result<Agent, Failure> {
         if let Some(location) = self.answered.get() {
@@ -211,11 +219,15 @@ impl Location {
     fn connect(&self, timeout: Option<Duration>) -> Result<Agent, Failure> {
         let greeting_timeout = timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
         let target = || self.label.clone();
+        let holder = || Connections::now().holder(self.address.qemu_socket()?);
+        if let Some(holder) = holder().filter(Holder::is_libvirt) {
+            return Err(Failure::Held { target: target(), holder });
+        }
         let stream = target::open(&self.address, greeting_timeout)
             .map_err(|error| Failure::NoConnection { target: target(), error })?;
         let mut client = Client::new(stream);
         client.sync(Instant::now() + greeting_timeout).map_err(|error| match error {
-            client::Error::TimedOut => Failure::Silent { target: target(), waited: greeting_timeout },
+            client::Error::TimedOut => Failure::Silent { target: target(), waited: greeting_timeout, holder: holder() },
             error => Failure::Command { name: target(), error },
         })?;
         Ok(Agent { client, timeout })

@@ -13,7 +13,7 @@ use std::{
 use nix::errno::Errno;
 use qga::client;
 
-use crate::render::printable;
+use crate::{render::printable, target::holder::Holder};
 
 /// The agent refused or failed the command, or a local file could not be read or written.
 const FAILED: u8 = 1;
@@ -61,7 +61,9 @@ pub(crate) enum Failure {
     /// The command line does not say which machine.
     NotChosen { what: String },
     /// The connection was made, but no agent answered.
-    Silent { target: String, waited: Duration },
+    Silent { target: String, waited: Duration, holder: Option<Holder> },
+    /// libvirt is connected to the socket.
+    Held { target: String, holder: Holder },
     /// The guest has no file system at a mount point that was asked for.
     NotMounted { path: String },
     /// A command has no result.
@@ -73,7 +75,9 @@ pub(crate) enum Failure {
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Unreachable { .. } => NO_CONNECTION,
+            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Unreachable { .. } | Self::Held { .. } => {
+                NO_CONNECTION
+            }
             Self::NotChosen { .. } => WRONG_USAGE,
             Self::Silent { .. } => SILENT,
             Self::Command { error, .. } => match error {
@@ -90,7 +94,7 @@ impl Failure {
     /// Whether the agent has not answered, so that what was asked for may have been done or not.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         match self {
-            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Silent { .. } => true,
+            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Silent { .. } | Self::Held { .. } => true,
             Self::Command { error, .. } => !matches!(error, client::Error::Refused { .. }),
             Self::Unreachable { .. } | Self::NotChosen { .. } | Self::NotMounted { .. } | Self::Interrupted { .. } => {
                 false
@@ -110,6 +114,9 @@ impl Failure {
                 Errno::EAGAIN => "On the host: other programs hold the socket and queue for it.",
                 _ => "",
             },
+            Self::Held { .. } => {
+                "libvirt would lose its agent to a second peer. Ask it: virsh qemu-agent-command DOMAIN COMMAND"
+            }
             Self::Silent { .. } => {
                 "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its \
                  port\n  (/dev/virtio-ports/org.qemu.guest_agent.0)? It may also be busy with a long command.\n\
@@ -140,8 +147,9 @@ impl Failure {
             Self::NotMounted { .. } => {
                 "On the host: `qgactl fs` lists the mount points; a file system with several has the first one there."
             }
+            Self::NoMachine { .. } => "`qgactl list` lists the machines of this host.",
             Self::NotChosen { .. } => "Name one of them by its UUID or its address: qgactl -M NAME",
-            Self::NoMachine { .. } | Self::Unreachable { .. } | Self::Interrupted { .. } => "",
+            Self::Unreachable { .. } | Self::Interrupted { .. } => "",
         }
     }
 }
@@ -163,8 +171,15 @@ impl fmt::Display for Failure {
             }
             Self::NoMachine { what } | Self::NotChosen { what } => formatter.write_str(what),
             Self::Unreachable { name, why } => write!(formatter, "{name} {why}"),
-            Self::Silent { target, waited } => {
-                write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())
+            Self::Silent { target, waited, holder } => {
+                write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())?;
+                match holder {
+                    Some(holder) => write!(formatter, ": {holder} holds the socket"),
+                    None => Ok(()),
+                }
+            }
+            Self::Held { target, holder } => {
+                write!(formatter, "not connected to {target}, because libvirt holds it: {holder}")
             }
             Self::NotMounted { path } => write!(formatter, "no file system of the guest is listed at {path}"),
             Self::Command { name, error } => write!(formatter, "{name}: {error}"),

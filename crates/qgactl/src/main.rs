@@ -32,7 +32,7 @@ const TIMEOUTS: RangeInclusive<f64> = 0.001..=1e9;
 struct Cli {
     #[command(flatten)]
     target: Target,
-    /// Print the `return` of the agent's reply as it was received
+    /// Print the `return` of the agent's reply as it was received; for list, print an array
     #[arg(long, global = true)]
     json: bool,
     /// How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30

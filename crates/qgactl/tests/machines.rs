@@ -6,12 +6,19 @@ mod support;
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::{net::UnixListener, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::CommandExt,
+        },
+    },
     path::Path,
     process::{Child, Command, Stdio},
     thread,
 };
 
+use serde_json::{Value, json};
 use support::{Agent, Outcome, finish};
 
 const PORT: &str = "virtserialport,chardev=c0,name=org.qemu.guest_agent.0";
@@ -120,6 +127,75 @@ fn only_one_target_can_be_given() {
     }
 }
 
+/// The entry of a machine in what `list --json` prints.
+fn entry(name: &str) -> Value {
+    let text = qgactl(&["list", "--json", "--timeout", "1"], None).success();
+    let entries: Vec<Value> = serde_json::from_str(&text).unwrap();
+    entries.into_iter().find(|entry| entry["name"] == name).unwrap()
+}
+
+#[test]
+fn machines_are_listed_with_what_their_agents_say() {
+    let frozen = r#"{"error": {"class": "CommandNotFound", "desc": "Command x has been disabled: the agent is in frozen state (for 35 s)"}}"#;
+    let agent = Agent::scripted(|request| {
+        Some(match request["execute"].as_str()? {
+            "guest-info" => r#"{"return": {"version": "1.2.3", "supported_commands": []}}"#.into(),
+            "guest-fsfreeze-status" => r#"{"return": "frozen"}"#.into(),
+            _ => frozen.into(),
+        })
+    });
+    let name = unique("listed");
+    let qemu = Qemu::with_agent(&name, "00-AA", &agent.socket());
+    let address = format!("unix:{}", agent.socket().display());
+    let expected = json!({
+        "name": name, "pid": qemu.0.id(), "manager": "none", "uuid": "00-aa", "address": address,
+        "version": "1.2.3", "frozen": true, "frozen-seconds": 35,
+    });
+    assert_eq!(entry(&name), expected);
+    let table = qgactl(&["list", "--timeout", "1"], None).success();
+    let row = table.lines().find(|line| line.starts_with(&name)).unwrap();
+    assert!(row.contains(&address) && row.ends_with("  1.2.3  frozen for 35 s"), "{row}");
+    assert!(qgactl(&["list", "--names"], None).success().lines().any(|line| line == name));
+}
+
+#[test]
+fn machines_that_do_not_answer_are_listed_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = |name: &str| directory.path().join(name);
+    let [silent, held] = ["silent", "held"].map(|name| UnixListener::bind(socket(name)).unwrap());
+    let holder = UnixStream::connect(socket("held")).unwrap();
+    let _served = held.accept().unwrap();
+    let names = ["silent", "held", "gone"].map(unique);
+    let [silent_name, held_name, gone_name] = &names;
+    let files = ["silent", "held", "gone"];
+    let _qemus = [0, 1, 2].map(|index| Qemu::with_agent(&names[index], "00-1", &socket(files[index])));
+    assert_eq!(entry(silent_name)["problem"], "no agent answers");
+    let held = entry(held_name);
+    assert_eq!(held["held-by"]["pid"], std::process::id());
+    assert!(held["problem"].as_str().unwrap().starts_with("its socket is held by "));
+    assert!(entry(gone_name)["problem"].as_str().unwrap().ends_with("No such file or directory"));
+    drop((holder, silent));
+}
+
+#[test]
+fn a_socket_that_libvirt_holds_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // What the kernel calls a process is the name of its file.
+    let libvirt = directory.path().join("virtqemud");
+    std::fs::copy("/bin/bash", &libvirt).unwrap();
+    let client = UnixStream::connect(&socket).unwrap();
+    let mut process = Command::new(&libvirt).arg("-c").arg("read _").stdin(OwnedFd::from(client)).spawn().unwrap();
+    let (_served, _) = listener.accept().unwrap();
+    let outcome = qgactl(&["--socket", socket.to_str().unwrap(), "ping"], None);
+    outcome.check(3, "because libvirt holds it: virtqemud (");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "qgactl has connected");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
 /// What qgactl says of a hypervisor that gives this answer to CONNECT, before an agent speaks.
 fn through_mux(answer: &'static str) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
@@ -133,7 +209,7 @@ fn through_mux(answer: &'static str) -> Outcome {
         host.read_line(&mut request).unwrap();
         host.get_mut().write_all(answer.as_bytes()).unwrap();
         if answer.starts_with("OK ") {
-            let mut guest = std::os::unix::net::UnixStream::connect(guest).unwrap();
+            let mut guest = UnixStream::connect(guest).unwrap();
             let (mut replies, mut peer) = (guest.try_clone().unwrap(), host.get_ref().try_clone().unwrap());
             thread::spawn(move || std::io::copy(&mut replies, &mut peer));
             std::io::copy(&mut host, &mut guest).unwrap();

@@ -52,6 +52,14 @@ impl Address {
             Self::Vsock { .. } | Self::Serial(_) => None,
         }
     }
+
+    /// The path of QEMU's own socket, which serves one peer at a time.
+    pub(crate) fn qemu_socket(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) => Some(path),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Address {

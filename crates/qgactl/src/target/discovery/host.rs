@@ -37,6 +37,12 @@ impl Host {
         fs::read_link(self.root.join(path)).ok()
     }
 
+    /// Where the symbolic links in a directory lead.
+    pub(crate) fn links(&self, directory: &str) -> impl Iterator<Item = PathBuf> + use<> {
+        let entries = fs::read_dir(self.root.join(directory)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| fs::read_link(entry.path()).ok())
+    }
+
     /// The ids of all processes, in ascending order.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let entries = fs::read_dir(self.root.join("proc")).into_iter().flatten().flatten();

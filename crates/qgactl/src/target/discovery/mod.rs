@@ -20,7 +20,7 @@ use super::address::Address;
 const MAX_LISTED: usize = 20;
 
 /// A running virtual machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// What people call it. One without a name is called by its process.
     pub(crate) name: String,
@@ -35,7 +35,7 @@ pub(crate) struct Machine {
 }
 
 /// Who runs a machine.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Manager {
     /// Whoever has started its QEMU.
     None,
@@ -125,14 +125,22 @@ impl fmt::Display for Machine {
         if let Some(uuid) = &self.uuid {
             write!(formatter, ", UUID {uuid}")?;
         }
-        match &self.manager {
-            Manager::None => {}
-            Manager::Libvirt { uri } => write!(formatter, ", libvirt {uri}")?,
-            Manager::Proxmox { number } => write!(formatter, ", Proxmox {number}")?,
+        if self.manager != Manager::None {
+            write!(formatter, ", {}", self.manager)?;
         }
         match &self.agent {
             Ok(address) => write!(formatter, ", {address}"),
             Err(why) => write!(formatter, ", {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Manager {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => formatter.write_str("-"),
+            Self::Libvirt { uri } => write!(formatter, "libvirt {uri}"),
+            Self::Proxmox { number } => write!(formatter, "Proxmox {number}"),
         }
     }
 }
