@@ -58,7 +58,7 @@ pub(crate) struct Target {
     /// The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]
     ///
     /// A name is that of a QEMU or a libvirt domain, or the number or name of a Proxmox VM. An address is one of
-    /// unix:PATH, vsock:CID[:PORT], vsock-mux:PATH[:PORT] and serial:PATH.
+    /// unix:PATH, vsock:CID[:PORT], vsock-mux:PATH[:PORT], libvirt:[URI#]NAME and serial:PATH.
     #[arg(short = 'M', long, global = true, value_name = "NAME")]
     machine: Option<String>,
     /// The unix socket behind the VM's serial port

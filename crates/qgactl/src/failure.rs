@@ -115,7 +115,8 @@ impl Failure {
                 _ => "",
             },
             Self::Held { .. } => {
-                "libvirt would lose its agent to a second peer. Ask it: virsh qemu-agent-command DOMAIN COMMAND"
+                "libvirt would lose its agent to a second peer. `qgactl -M NAME` goes through libvirt, with the name that\n  \
+                 `qgactl list` shows, or libvirt:[URI#]NAME."
             }
             Self::Silent { .. } => {
                 "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its \
@@ -154,6 +155,14 @@ impl Failure {
     }
 }
 
+/// Why a connection could not be made, without the kernel's number.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match errno(error) {
+        Errno::UnknownErrno => error.to_string(),
+        errno => errno.desc().to_owned(),
+    }
+}
+
 /// The kernel's reason, or one that has no hint.
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
@@ -163,11 +172,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoConnection { target, error } => {
-                write!(formatter, "failed to connect to {target}: ")?;
-                match errno(error) {
-                    Errno::UnknownErrno => write!(formatter, "{error}"),
-                    errno => formatter.write_str(errno.desc()),
-                }
+                write!(formatter, "failed to connect to {target}: {}", reason(error))
             }
             Self::NoMachine { what } | Self::NotChosen { what } => formatter.write_str(what),
             Self::Unreachable { name, why } => write!(formatter, "{name} {why}"),

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use super::{Options, Subcommand, doctor, print};
 use crate::{
     connect::Target,
-    failure::Failure,
+    failure::{self, Failure},
     table::table,
     target::{
         discovery::{self, Host, Machine, Manager},
@@ -130,6 +130,7 @@ fn summary(failure: Failure) -> String {
     match failure {
         Failure::Unreachable { why, .. } => why,
         Failure::Silent { .. } => "no agent answers".into(),
+        Failure::NoConnection { error, .. } => failure::reason(&error),
         failure => failure.to_string(),
     }
 }

@@ -5,6 +5,7 @@
 //! | `unix:PATH` | the socket behind a VM's serial port |
 //! | `vsock:CID[:PORT]` | a vsock port of a guest |
 //! | `vsock-mux:PATH[:PORT]` | the unix socket of Cloud Hypervisor or Firecracker for all vsock ports of a guest |
+//! | `libvirt:[URI#]NAME` | a domain of libvirt, through virsh; without a URI, of the connection that virsh chooses |
 //! | `serial:PATH` | a pseudo-terminal that a hypervisor has connected to a VM's serial port |
 //!
 //! Numbers are decimal. A path may contain colons: what follows the last one counts as a port only if it is a number.
@@ -14,6 +15,8 @@ use std::{
     fmt,
     path::{Path, PathBuf},
 };
+
+use super::virsh::Domain;
 
 /// The vsock port that the examples of qemu-ga's documentation and qgad's socket unit listen on.
 pub(crate) const VSOCK_PORT: u32 = 1234;
@@ -27,6 +30,8 @@ pub(crate) enum Address {
     Vsock { cid: u32, port: u32 },
     /// A vsock port of the guest whose hypervisor serves this unix socket.
     VsockMux { path: PathBuf, port: u32 },
+    /// A domain whose agent libvirt talks to.
+    Libvirt(Domain),
     /// A terminal.
     Serial(PathBuf),
 }
@@ -39,6 +44,7 @@ impl Address {
             "unix" => path(rest).map(Self::Unix),
             "serial" => path(rest).map(Self::Serial),
             "vsock" => vsock(rest).ok_or("vsock:CID[:PORT] has two decimal numbers below 2^32"),
+            "libvirt" => libvirt(rest),
             "vsock-mux" => vsock_mux(rest),
             _ => return None,
         };
@@ -49,7 +55,7 @@ impl Address {
     pub(crate) fn socket(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) | Self::VsockMux { path, .. } => Some(path),
-            Self::Vsock { .. } | Self::Serial(_) => None,
+            Self::Vsock { .. } | Self::Libvirt(_) | Self::Serial(_) => None,
         }
     }
 
@@ -68,6 +74,8 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Self::Vsock { cid, port } => write!(formatter, "vsock:{cid}:{port}"),
             Self::VsockMux { path, port } => write!(formatter, "vsock-mux:{}:{port}", path.display()),
+            Self::Libvirt(Domain { uri: Some(uri), name }) => write!(formatter, "libvirt:{uri}#{name}"),
+            Self::Libvirt(Domain { uri: None, name }) => write!(formatter, "libvirt:{name}"),
             Self::Serial(path) => write!(formatter, "serial:{}", path.display()),
         }
     }
@@ -92,6 +100,17 @@ fn vsock_mux(text: &str) -> Result<Address, &'static str> {
     let with_port = text.rsplit_once(':').and_then(|(path, port)| Some((path, number(port)?)));
     let (text, port) = with_port.unwrap_or((text, VSOCK_PORT));
     Ok(Address::VsockMux { path: path(text)?, port })
+}
+
+/// A URI has no `#`, a name may have.
+fn libvirt(text: &str) -> Result<Address, &'static str> {
+    let (uri, name) = text.split_once('#').unwrap_or(("", text));
+    match name {
+        "" => Err("its domain is missing"),
+        name => {
+            Ok(Address::Libvirt(Domain { uri: Some(uri.to_owned()).filter(|uri| !uri.is_empty()), name: name.into() }))
+        }
+    }
 }
 
 /// Digits only: the standard library's parser accepts a sign.
@@ -135,6 +154,17 @@ mod tests {
             check(text, Err("vsock:CID[:PORT] has two decimal numbers below 2^32"));
         }
         check("vsock:+3:1", Err("vsock:CID[:PORT] has two decimal numbers below 2^32"));
+    }
+
+    #[test]
+    fn a_domain_may_have_the_uri_of_its_connection() {
+        check("libvirt:web1", Ok("libvirt:web1"));
+        check("libvirt:qemu+ssh://root@host/system#web1", Ok("libvirt:qemu+ssh://root@host/system#web1"));
+        check("libvirt:qemu:///session#a#b", Ok("libvirt:qemu:///session#a#b"));
+        check("libvirt:#web1", Ok("libvirt:web1"));
+        for text in ["libvirt:", "libvirt:#", "libvirt:qemu:///system#"] {
+            check(text, Err("its domain is missing"));
+        }
     }
 
     #[test]

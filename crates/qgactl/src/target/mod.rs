@@ -8,6 +8,7 @@ pub(crate) mod discovery;
 pub(crate) mod holder;
 mod serial;
 mod sock_diag;
+pub(crate) mod virsh;
 
 use std::{
     io,
@@ -25,7 +26,7 @@ use nix::sys::{
 };
 use qga::client::{self, Transport, connect_vsock_mux};
 
-use self::{address::Address, serial::Serial};
+use self::{address::Address, serial::Serial, virsh::Virsh};
 
 /// A stream to an agent, whatever it goes over.
 pub(crate) type Stream = Box<dyn Transport + Send>;
@@ -43,6 +44,7 @@ pub(crate) fn open(address: &Address, timeout: Duration) -> io::Result<Stream> {
             connect_vsock_mux(&mut stream, *port, deadline).map_err(|error| refused_by_mux(error, *port))?;
             Box::new(stream)
         }
+        Address::Libvirt(domain) => Box::new(Virsh::open(domain, timeout)?),
         Address::Serial(path) => Box::new(Serial::open(path)?),
     })
 }

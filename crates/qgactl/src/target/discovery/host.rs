@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File},
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -35,6 +36,11 @@ impl Host {
     /// Where a symbolic link leads.
     pub(crate) fn link(&self, path: &str) -> Option<PathBuf> {
         fs::read_link(self.root.join(path)).ok()
+    }
+
+    /// The user that a file belongs to; with `proc/<pid>`, the one that the process runs as.
+    pub(crate) fn owner(&self, path: &str) -> Option<u32> {
+        Some(fs::metadata(self.root.join(path)).ok()?.uid())
     }
 
     /// Where the symbolic links in a directory lead.

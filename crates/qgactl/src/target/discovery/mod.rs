@@ -1,6 +1,7 @@
 //! The virtual machines of this host, and the choice of one by its name.
 //!
-//! Every running QEMU is a machine ([`qemu`]); libvirt and Proxmox VE add what they call it. The names are claims of
+//! Every running QEMU is a machine ([`qemu`]); libvirt and Proxmox VE add what they call it. libvirt's are reached
+//! through it, because it keeps a connection to each agent. The names are claims of
 //! the command lines of processes, and any user of the host can start a process: so a name that fits several machines
 //! is never decided by a guess.
 
@@ -13,7 +14,7 @@ mod qemu;
 use std::fmt;
 
 pub(crate) use self::host::Host;
-use self::qemu::Qemu;
+use self::qemu::{Qemu, Unreachable};
 use super::address::Address;
 
 /// Most machines that an error lists.
@@ -62,14 +63,19 @@ pub(crate) fn machines(host: &Host) -> Vec<Machine> {
 }
 
 fn machine(qemu: Qemu) -> Machine {
-    let Qemu { pid, name, uuid, agent, options } = qemu;
+    let Qemu { pid, user, name, uuid, agent, options } = qemu;
     let (manager, hint) = match (libvirt::uri(&options), proxmox::number(&options)) {
         (Some(uri), _) => (Manager::Libvirt { uri }, "; `virsh edit` adds the channel"),
         (None, Some(number)) => (Manager::Proxmox { number }, "; the option \"QEMU Guest Agent\" adds it"),
         (None, None) => (Manager::None, ""),
     };
-    let agent = agent.map_err(|why| if why.starts_with("has no port") { why + hint } else { why });
-    Machine { name: name.unwrap_or_else(|| format!("process {pid}")), uuid, manager, pid, agent }
+    let name = name.unwrap_or_else(|| format!("process {pid}"));
+    let agent = match (&manager, agent) {
+        (_, Err(Unreachable::NoPort(why))) => Err(why + hint),
+        (Manager::Libvirt { uri }, _) => libvirt::address(uri, user, &name, uuid.as_deref()),
+        (_, agent) => agent.map_err(|why| why.to_string()),
+    };
+    Machine { name, uuid, manager, pid, agent }
 }
 
 /// The machine with this name: that of its command line, its UUID in whatever case, or Proxmox VE's number.
@@ -186,7 +192,7 @@ mod tests {
         check(
             "web",
             Err("several machines are named web:\nweb, UUID aa-1, unix:/run/web\n\
-                 web, UUID aa-2, libvirt qemu:///system, unix:/run/2"),
+                 web, UUID aa-2, libvirt qemu:///system, libvirt:qemu:///system#web"),
         );
     }
 
@@ -196,7 +202,7 @@ mod tests {
             "we",
             Err("no machine is named we, but these are here:\ndb, Proxmox 100, unix:/var/run/qemu-server/100.qga\n\
                  process 4, has no port org.qemu.guest_agent.0\nweb, UUID aa-1, unix:/run/web\n\
-                 web, UUID aa-2, libvirt qemu:///system, unix:/run/2"),
+                 web, UUID aa-2, libvirt qemu:///system, libvirt:qemu:///system#web"),
         );
         let nobody = NotChosen::Absent("no machine is named x: no QEMU was found on this host".into());
         assert_eq!(choose(Vec::new(), "x").unwrap_err(), nobody);

@@ -9,6 +9,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fmt,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
@@ -23,13 +24,24 @@ const PORT: &str = "org.qemu.guest_agent.0";
 #[derive(Debug)]
 pub(super) struct Qemu {
     pub(super) pid: u32,
+    /// The user that it runs as.
+    pub(super) user: Option<u32>,
     /// As `-name` says.
     pub(super) name: Option<String>,
     /// As `-uuid` says.
     pub(super) uuid: Option<String>,
     /// Where its agent is, or why that is unknown.
-    pub(super) agent: Result<Address, String>,
+    pub(super) agent: Result<Address, Unreachable>,
     pub(super) options: Options,
+}
+
+/// Why the way to an agent is unknown, as the end of a sentence about the machine.
+#[derive(Debug)]
+pub(super) enum Unreachable {
+    /// It has no port for an agent.
+    NoPort(String),
+    /// It has one that leads elsewhere.
+    OtherPort(String),
 }
 
 /// All of them, in the order of their process ids.
@@ -44,6 +56,7 @@ pub(super) fn running(host: &Host) -> Vec<Qemu> {
         let name = options.last("name").map(|name| Properties::parse(name, "guest"));
         Some(Qemu {
             pid,
+            user: host.owner(&format!("proc/{pid}")),
             name: name.and_then(|name| name.text("guest")).filter(|name| !name.is_empty()),
             uuid: uuid(&options),
             agent: agent(host, pid, &options),
@@ -95,31 +108,39 @@ fn uuid(options: &Options) -> Option<String> {
     Some(uuid.to_lowercase())
 }
 
-fn agent(host: &Host, pid: u32, options: &Options) -> Result<Address, String> {
+fn agent(host: &Host, pid: u32, options: &Options) -> Result<Address, Unreachable> {
     let devices: Vec<_> = options.all("device").map(|device| Properties::parse(device, "driver")).collect();
     let Some(port) = devices.iter().find(|device| device.has("name", PORT)) else {
         let cid = devices.iter().find_map(|device| device.text("guest-cid")?.parse().ok());
         return match cid {
             Some(cid) => Ok(Address::Vsock { cid, port: VSOCK_PORT }),
-            None => Err(format!("has no port {PORT}")),
+            None => Err(Unreachable::NoPort(format!("has no port {PORT}"))),
         };
     };
+    let other = |why| Err(Unreachable::OtherPort(why));
     let id = port.text("chardev").unwrap_or_default();
     let mut backends = options.all("chardev").map(|backend| Properties::parse(backend, "backend"));
     let Some(backend) = backends.find(|backend| backend.has("id", &id)) else {
-        return Err(format!("has no -chardev {id}, which its port {PORT} names"));
+        return other(format!("has no -chardev {id}, which its port {PORT} names"));
     };
     let is_server = backend.get("server").is_some_and(|server| server != "off" && server != "no");
     if let Some(descriptor) = backend.text("fd") {
         return match inherited_socket(host, pid, &descriptor) {
             Some(path) => Ok(Address::Unix(path)),
-            None => Err("was given its agent's socket by its parent, and this user cannot see the path".into()),
+            None => other("was given its agent's socket by its parent, and this user cannot see the path".into()),
         };
     }
     match backend.get("path") {
         Some(path) if is_server => Ok(Address::Unix(host.path_of_process(pid, Path::new(path)))),
-        Some(path) => Err(format!("connects to {} instead of listening there (server=on)", path.display())),
-        None => Err(format!("its agent's port is connected to no unix socket (-chardev {id})")),
+        Some(path) => other(format!("connects to {} instead of listening there (server=on)", path.display())),
+        None => other(format!("its agent's port is connected to no unix socket (-chardev {id})")),
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::NoPort(why) | Self::OtherPort(why)) = self;
+        formatter.write_str(why)
     }
 }
 
@@ -160,8 +181,8 @@ mod tests {
     fn check(host: &str, expected: Result<&str, &str>) {
         let (host, _directory) = Host::from_text(host);
         let machines = running(&host);
-        let agent = machines[0].agent.as_ref().map(ToString::to_string).map_err(String::as_str);
-        assert_eq!(agent.as_deref().map_err(|error| *error), expected);
+        let agent = machines[0].agent.as_ref().map(ToString::to_string).map_err(ToString::to_string);
+        assert_eq!(agent.as_deref().map_err(String::as_str), expected);
     }
 
     #[test]
