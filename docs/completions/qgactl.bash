@@ -1,3 +1,10 @@
+_qgactl_machines() {
+    local name
+    while IFS= read -r name; do
+        if [[ $name == "${cur}"* ]]; then COMPREPLY+=("$(printf %q "$name")"); fi
+    done < <(qgactl list --names 2>/dev/null)
+}
+
 _qgactl() {
     local i cur prev opts cmd
     COMPREPLY=()
@@ -45,6 +52,9 @@ _qgactl() {
                 ;;
             qgactl,info)
                 cmd="qgactl__subcmd__info"
+                ;;
+            qgactl,list)
+                cmd="qgactl__subcmd__list"
                 ;;
             qgactl,memory)
                 cmd="qgactl__subcmd__memory"
@@ -124,6 +134,9 @@ _qgactl() {
             qgactl__subcmd__help,info)
                 cmd="qgactl__subcmd__help__subcmd__info"
                 ;;
+            qgactl__subcmd__help,list)
+                cmd="qgactl__subcmd__help__subcmd__list"
+                ;;
             qgactl__subcmd__help,memory)
                 cmd="qgactl__subcmd__help__subcmd__memory"
                 ;;
@@ -179,12 +192,20 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-h -V --socket --vsock --json --timeout --help --version info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -205,12 +226,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__call)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -223,12 +260,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__cat)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -241,13 +294,29 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__cpus)
-            opts="-h --set --json --timeout --help"
+            opts="-M -h --set --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -263,12 +332,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__disks)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -281,12 +366,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__doctor)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -299,7 +400,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__exec)
-            opts="-h --env --stdin --json --timeout --help"
+            opts="-M -h --env --stdin --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -310,6 +411,22 @@ _qgactl() {
                     return 0
                     ;;
                 --stdin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -325,7 +442,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__freeze)
-            opts="-h --mount --lease --run --json --timeout --help"
+            opts="-M -h --mount --lease --run --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -336,6 +453,22 @@ _qgactl() {
                     return 0
                     ;;
                 --lease)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -351,12 +484,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__fs)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -369,7 +518,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help)
-            opts="info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -509,6 +658,20 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help__subcmd__info)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__list)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -747,12 +910,62 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__info)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__list)
+            opts="-M -h --names --machine --socket --vsock --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -765,12 +978,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__memory)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -783,12 +1012,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__net)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -801,12 +1046,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__passwd)
-            opts="-h --stdin --crypted --json --timeout --help"
+            opts="-M -h --stdin --crypted --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -819,12 +1080,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__ping)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -837,12 +1114,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__pull)
-            opts="-h --no-check --json --timeout --help"
+            opts="-M -h --no-check --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -855,12 +1148,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__push)
-            opts="-h --no-check --json --timeout --help"
+            opts="-M -h --no-check --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -873,12 +1182,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__routes)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -891,12 +1216,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__shutdown)
-            opts="-h --reboot --halt --wait --json --timeout --help"
+            opts="-M -h --reboot --halt --wait --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -909,7 +1250,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__ssh__subcmd__keys)
-            opts="-h --add --remove --replace --json --timeout --help"
+            opts="-M -h --add --remove --replace --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -927,6 +1268,22 @@ _qgactl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -939,12 +1296,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__stats)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -957,12 +1330,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__suspend)
-            opts="-h --json --timeout --help ram disk hybrid"
+            opts="-M -h --machine --socket --vsock --json --timeout --help ram disk hybrid"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -975,12 +1364,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__thaw)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -993,13 +1398,29 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__time)
-            opts="-h --set --from-rtc --json --timeout --help"
+            opts="-M -h --set --from-rtc --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1015,13 +1436,29 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__trim)
-            opts="-h --minimum --json --timeout --help"
+            opts="-M -h --minimum --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --minimum)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1037,12 +1474,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__users)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1055,12 +1508,28 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__wait)
-            opts="-h --json --timeout --help"
+            opts="-M -h --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test may fail it")]
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 
 use qga::{
     Client,
-    client::{Error, MAX_FACTS_BYTES, MAX_REPLY_BYTES},
+    client::{Error, GuestFile, Limits, MAX_FACTS_BYTES, MAX_REPLY_BYTES, Transport},
     commands::{
         power::Shutdown,
         session::{Info, Nothing, Ping},
@@ -50,6 +50,12 @@ fn synced() -> Step {
 
 /// A client, and the thread of an agent that does these steps, closes, and returns what it was sent.
 fn connect(steps: Vec<Step>) -> (Client<UnixStream>, JoinHandle<Vec<u8>>) {
+    let (host, agent) = serve(steps);
+    (Client::new(host), agent)
+}
+
+/// The host's end of the stream instead of a client.
+fn serve(steps: Vec<Step>) -> (UnixStream, JoinHandle<Vec<u8>>) {
     let (host, guest) = UnixStream::pair().unwrap();
     let agent = thread::spawn(move || {
         let mut requests = Vec::new();
@@ -66,7 +72,7 @@ fn connect(steps: Vec<Step>) -> (Client<UnixStream>, JoinHandle<Vec<u8>>) {
         }
         requests
     });
-    (Client::new(host), agent)
+    (host, agent)
 }
 
 /// A client that has had its fill may be gone by now.
@@ -300,4 +306,55 @@ fn a_text_only_channel_is_brought_in_step_without_a_sentinel() {
     client.call(&Ping {}, soon()).unwrap();
     let sent = agent.join().unwrap();
     assert!(sent.starts_with(b"{\"execute\": \"guest-sync\", \"arguments\": {\"id\": "));
+}
+
+/// A stream that carries small messages only.
+struct Narrow(UnixStream);
+
+impl Narrow {
+    const LIMITS: Limits = Limits { request: 5 * 1024, reply: 9 * 1024 };
+}
+
+impl Read for Narrow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Narrow {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Transport for Narrow {
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.set_timeout(timeout)
+    }
+
+    fn limits(&self) -> Limits {
+        Self::LIMITS
+    }
+}
+
+#[test]
+fn a_file_moves_in_pieces_that_the_channel_carries() {
+    let written = |count| answer(&format!("{{\"return\": {{\"count\": {count}, \"eof\": false}}}}\n"));
+    let last = answer("{\"return\": {\"count\": 0, \"buf-b64\": \"\", \"eof\": true}}\n");
+    let steps =
+        vec![synced(), answer("{\"return\": 7}\n"), written(3072), written(928), last, answer("{\"return\": {}}\n")];
+    let (host, agent) = serve(steps);
+    let mut client = Client::new(Narrow(host));
+    let mut file = GuestFile::open(&mut client, "/file", "w+", TIMEOUT).unwrap();
+    assert_eq!(file.piece(), 3072);
+    file.write_all(&[0; 4000]).unwrap();
+    assert_eq!(file.read().unwrap(), None);
+    file.close().unwrap();
+    let sent = String::from_utf8_lossy(&agent.join().unwrap()).into_owned();
+    assert!(sent.lines().all(|line| line.len() <= Narrow::LIMITS.request), "{sent}");
+    assert!(sent.contains("\"count\": 6144"), "{sent}");
 }

@@ -1,5 +1,8 @@
 //! From a target on the command line to an agent that answers.
 //!
+//! A target is named by an option, by an environment variable, or not at all where the host has just one machine.
+//! It is looked up when a connection is made, so that one can wait for a machine that is not started yet; once an
+//! agent has answered, further connections go to the same one.
 //! A connection counts only once the agent has answered a sync: QEMU's socket accepts connections whether or not anyone
 //! in the guest listens. That answer has a short timeout of its own, so that a dead agent is noticed at once however
 //! long the command itself may take.
@@ -7,23 +10,14 @@
 //! [`qga::Spec`] allows the agent, and [`MARGIN`].
 
 use std::{
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    env,
     path::{Path, PathBuf},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use nix::{
-    errno::Errno,
-    sys::{
-        socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr, VsockAddr, sockopt},
-        time::TimeVal,
-    },
-};
 use qga::{
     Client, Command,
     client::{self, GuestFile},
@@ -32,7 +26,16 @@ use qga::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::failure::Failure;
+use crate::{
+    failure::{Failure, say},
+    render::printable,
+    target::{
+        self, Stream,
+        address::Address,
+        discovery::{self, Host, Machine, NotChosen},
+        holder::{Connections, Holder},
+    },
+};
 
 /// How long an agent may take to say anything at all: a healthy one needs milliseconds, a host under load a second.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,22 +49,43 @@ const LAST_TIMEOUT: Duration = Duration::from_millis(100);
 /// What is waited beyond the agent's own timeout, so that its error arrives rather than ours: a busy host delays both.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// Where the agent is.
+/// The environment variable that names a machine where no option does.
+const MACHINE_VARIABLE: &str = "QGACTL_MACHINE";
+
+/// Where the agent is, as the command line says.
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
 pub(crate) struct Target {
+    /// The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]
+    ///
+    /// A name is that of a QEMU or a libvirt domain, or the number or name of a Proxmox VM. An address is one of
+    /// unix:PATH, vsock:CID[:PORT], vsock-mux:PATH[:PORT], libvirt:[URI#]NAME and serial:PATH.
+    #[arg(short = 'M', long, global = true, value_name = "NAME")]
+    machine: Option<String>,
     /// The unix socket behind the VM's serial port
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The agent's vsock address, both parts decimal
-    #[arg(long, value_name = "CID:PORT", value_parser = parse_vsock)]
-    vsock: Option<(u32, u32)>,
+    #[arg(long, global = true, value_name = "CID:PORT", value_parser = parse_vsock)]
+    vsock: Option<Address>,
+    /// Where an agent has answered, or should: further connections go to the same machine, whatever is started meanwhile.
+    #[arg(skip)]
+    answered: OnceLock<Location>,
+}
+
+/// A place where an agent should be.
+#[derive(Clone, Debug)]
+struct Location {
+    address: Address,
+    /// What errors call it.
+    label: String,
+    /// Whether nobody has named the machine.
+    is_implied: bool,
 }
 
 /// An agent that has answered.
 pub(crate) struct Agent {
     /// The conversation.
-    pub(crate) client: Client<UnixStream>,
+    pub(crate) client: Client<Stream>,
     /// How long each reply may take, if the user says so.
     timeout: Option<Duration>,
 }
@@ -91,7 +115,7 @@ impl Agent {
     }
 
     /// Opens a file in the guest.
-    pub(crate) fn open(&mut self, path: &str, mode: &str) -> Result<GuestFile<'_, UnixStream>, Failure> {
+    pub(crate) fn open(&mut self, path: &str, mode: &str) -> Result<GuestFile<'_, Stream>, Failure> {
         let timeout = self.reply_timeout::<FileOpen>();
         GuestFile::open(&mut self.client, path, mode, timeout).map_err(named::<FileOpen>)
     }
@@ -112,17 +136,24 @@ pub(crate) fn named<C: Command>(error: client::Error) -> Failure {
 }
 
 impl Target {
+    /// The agent of this machine.
+    pub(crate) fn of_machine(machine: Machine) -> Result<Self, Failure> {
+        let answered = OnceLock::from(Location::of_machine(machine, false)?);
+        Ok(Self { machine: None, socket: None, vsock: None, answered })
+    }
+
     /// Connects, and makes sure that an agent listens. Each reply may take `timeout`, or what its command's spec says.
     pub(crate) fn connect(&self, timeout: Option<Duration>) -> Result<Agent, Failure> {
-        let greeting_timeout = timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
-        let stream =
-            self.open(greeting_timeout).map_err(|error| Failure::NoConnection { target: self.to_string(), error })?;
-        let mut client = Client::new(stream);
-        client.sync(Instant::now() + greeting_timeout).map_err(|error| match error {
-            client::Error::TimedOut => Failure::Silent { target: self.to_string(), waited: greeting_timeout },
-            error => Failure::Command { name: self.to_string(), error },
-        })?;
-        Ok(Agent { client, timeout })
+        if let Some(location) = self.answered.get() {
+            return location.connect(timeout);
+        }
+        let location = self.locate()?;
+        let agent = location.connect(timeout)?;
+        let location = self.answered.get_or_init(|| location);
+        if location.is_implied {
+            say(&format!("qgactl: {} is the only machine here", printable(&location.label)));
+        }
+        Ok(agent)
     }
 
     /// Tries to connect until an agent answers. The failure is that of the last attempt.
@@ -130,61 +161,104 @@ impl Target {
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
             match self.connect(Some(remaining.max(LAST_TIMEOUT))) {
+                // No time mends what the command line says.
+                Err(failure @ Failure::NotChosen { .. }) => return Err(failure),
                 Err(_) if remaining > RETRY_PAUSE => thread::sleep(RETRY_PAUSE),
                 result => return result,
             }
         }
     }
 
-    /// The path of the socket, if that is where the agent is.
-    pub(crate) fn socket(&self) -> Option<&Path> {
-        self.socket.as_deref()
+    /// Whether more than one option says where the agent is. clap does not notice where they stand on both sides of the
+    /// subcommand.
+    pub(crate) fn is_contradictory(&self) -> bool {
+        let given = [self.machine.is_some(), self.socket.is_some(), self.vsock.is_some()];
+        given.into_iter().filter(|is_given| *is_given).count() > 1
     }
 
-    fn open(&self, timeout: Duration) -> nix::Result<UnixStream> {
-        match (&self.socket, self.vsock) {
-            (Some(path), _) => open_socket(AddressFamily::Unix, &UnixAddr::new(path)?, timeout),
-            (None, Some((cid, port))) => open_socket(AddressFamily::Vsock, &VsockAddr::new(cid, port), timeout),
-            (None, None) => Err(Errno::EDESTADDRREQ),
+    /// The path of the socket, if one leads to the agent.
+    pub(crate) fn socket(&self) -> Result<Option<PathBuf>, Failure> {
+        Ok(self.locate()?.address.socket().map(Path::to_owned))
+    }
+
+    fn locate(&self) -> Result<Location, Failure> {
+        if let Some(path) = &self.socket {
+            return Ok(Location::named(Address::Unix(path.clone())));
+        }
+        if let Some(address) = &self.vsock {
+            return Ok(Location::named(address.clone()));
+        }
+        let variable = || env::var(MACHINE_VARIABLE).ok();
+        match self.machine.clone().or_else(variable).filter(|name| !name.is_empty()) {
+            Some(name) => match Address::parse(&name) {
+                Some(address) => Ok(Location::named(address.map_err(|what| Failure::NotChosen { what })?)),
+                None => Location::of_machine(discovery::choose(discovery::machines(&Host::this()), &name)?, false),
+            },
+            None => Location::of_machine(discovery::only(discovery::machines(&Host::this()))?, true),
         }
     }
 }
 
-impl std::fmt::Display for Target {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.socket, self.vsock) {
-            (Some(path), _) => write!(formatter, "{}", path.display()),
-            (None, Some((cid, port))) => write!(formatter, "vsock {cid}:{port}"),
-            (None, None) => Ok(()),
+impl Location {
+    fn named(address: Address) -> Self {
+        let label = match &address {
+            Address::Unix(path) => path.display().to_string(),
+            address => address.to_string(),
+        };
+        Self { address, label, is_implied: false }
+    }
+
+    fn of_machine(machine: Machine, is_implied: bool) -> Result<Self, Failure> {
+        let Machine { name, agent, .. } = machine;
+        match agent {
+            Ok(address) => Ok(Self { label: format!("{name} ({address})"), address, is_implied }),
+            Err(why) => Err(Failure::Unreachable { name, why }),
+        }
+    }
+
+    fn connect(&self, timeout: Option<Duration>) -> Result<Agent, Failure> {
+        let greeting_timeout = timeout.map_or(GREETING_TIMEOUT, |timeout| timeout.min(GREETING_TIMEOUT));
+        let target = || self.label.clone();
+        let holder = || Connections::now().holder(self.address.qemu_socket()?);
+        if let Some(holder) = holder().filter(Holder::is_libvirt) {
+            return Err(Failure::Held { target: target(), holder });
+        }
+        let stream = target::open(&self.address, greeting_timeout)
+            .map_err(|error| Failure::NoConnection { target: target(), error })?;
+        let mut client = Client::new(stream);
+        client.sync(Instant::now() + greeting_timeout).map_err(|error| match error {
+            client::Error::TimedOut => Failure::Silent { target: target(), waited: greeting_timeout, holder: holder() },
+            error => Failure::Command { name: target(), error },
+        })?;
+        Ok(Agent { client, timeout })
+    }
+}
+
+impl From<NotChosen> for Failure {
+    fn from(why: NotChosen) -> Self {
+        match why {
+            NotChosen::Absent(what) => Self::NoMachine { what },
+            NotChosen::Ambiguous(what) => Self::NotChosen { what },
         }
     }
 }
 
-/// Connects with a timeout: the standard library's connect blocks while other clients queue for a unix socket.
-///
-/// The standard library's unix stream also serves other stream sockets, such as vsock, for what is needed here.
-fn open_socket(family: AddressFamily, address: &dyn SockaddrLike, timeout: Duration) -> nix::Result<UnixStream> {
-    let socket: OwnedFd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
-    socket::setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, timeout.subsec_micros().into()))?;
-    socket::connect(socket.as_raw_fd(), address)?;
-    Ok(socket.into())
-}
-
-fn parse_vsock(text: &str) -> Result<(u32, u32), String> {
-    let parts = text.split_once(':').and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)));
-    parts.ok_or_else(|| "not of the form CID:PORT, two decimal numbers below 2^32".into())
+fn parse_vsock(text: &str) -> Result<Address, String> {
+    let address = text.contains(':').then(|| Address::parse(&format!("vsock:{text}"))).flatten();
+    address.and_then(Result::ok).ok_or_else(|| "not of the form CID:PORT, two decimal numbers below 2^32".into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use qga::commands::storage::Fstrim;
 
     use super::*;
 
     #[test]
     fn a_reply_has_longer_than_the_agent_allows_the_command_unless_the_user_says_otherwise() {
-        let agent = |timeout| Agent { client: Client::new(UnixStream::pair().unwrap().0), timeout };
+        let agent = |timeout| Agent { client: Client::new(Box::new(UnixStream::pair().unwrap().0) as Stream), timeout };
         assert_eq!(agent(None).reply_timeout::<Fstrim>(), Fstrim::SPEC.timeout + MARGIN);
         let second = Duration::from_secs(1);
         assert_eq!(agent(Some(second)).reply_timeout::<Fstrim>(), second);
@@ -192,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_vsock_address_is_two_decimal_numbers() {
-        assert_eq!(parse_vsock("3:1234"), Ok((3, 1234)));
-        assert_eq!(parse_vsock("4294967295:1"), Ok((u32::MAX, 1)));
+        assert_eq!(parse_vsock("3:1234"), Ok(Address::Vsock { cid: 3, port: 1234 }));
+        assert_eq!(parse_vsock("4294967295:1"), Ok(Address::Vsock { cid: u32::MAX, port: 1 }));
         for wrong in ["", "3", ":", "3:", ":1", "x:1", "3:0x1", "4294967296:1", "-1:1"] {
             assert!(parse_vsock(wrong).is_err(), "{wrong}");
         }

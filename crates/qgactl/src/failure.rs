@@ -13,11 +13,13 @@ use std::{
 use nix::errno::Errno;
 use qga::client;
 
-use crate::render::printable;
+use crate::{render::printable, target::holder::Holder};
 
 /// The agent refused or failed the command, or a local file could not be read or written.
 const FAILED: u8 = 1;
-/// No connection: the socket is absent, nobody listens there, or access is denied.
+/// Wrong usage, as clap(1) has it.
+const WRONG_USAGE: u8 = 2;
+/// No connection: no such machine, the socket is absent, nobody listens there, or access is denied.
 const NO_CONNECTION: u8 = 3;
 /// The timeout expired without an answer.
 const SILENT: u8 = 4;
@@ -36,8 +38,8 @@ pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0  success
   1  the agent refused or failed the command, or a local file could not be read or written
-  2  wrong usage
-  3  no connection: the socket is absent, nobody listens there, or access is denied
+  2  wrong usage, or a name that fits several machines
+  3  no connection: no such machine, the socket is absent, nobody listens there, or access is denied
   4  the agent did not answer in time
   5  the agent does not know the command, or does not allow it (now)
   6  the connection broke, or the answer makes no sense
@@ -52,9 +54,17 @@ Exit status:
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The connection could not be made.
-    NoConnection { target: String, error: Errno },
+    NoConnection { target: String, error: io::Error },
+    /// This host has no such machine.
+    NoMachine { what: String },
+    /// A machine has no way to its agent that can be used from here.
+    Unreachable { name: String, why: String },
+    /// The command line does not say which machine.
+    NotChosen { what: String },
     /// The connection was made, but no agent answered.
-    Silent { target: String, waited: Duration },
+    Silent { target: String, waited: Duration, holder: Option<Holder> },
+    /// libvirt is connected to the socket.
+    Held { target: String, holder: Holder },
     /// The guest has no file system at a mount point that was asked for.
     NotMounted { path: String },
     /// A command has no result.
@@ -66,7 +76,10 @@ pub(crate) enum Failure {
 impl Failure {
     fn status(&self) -> u8 {
         match self {
-            Self::NoConnection { .. } => NO_CONNECTION,
+            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Unreachable { .. } | Self::Held { .. } => {
+                NO_CONNECTION
+            }
+            Self::NotChosen { .. } => WRONG_USAGE,
             Self::Silent { .. } => SILENT,
             Self::Command { error, .. } => match error {
                 client::Error::Refused { class, .. } if class == "CommandNotFound" => NOT_ALLOWED,
@@ -82,16 +95,18 @@ impl Failure {
     /// Whether the agent has not answered, so that what was asked for may have been done or not.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         match self {
-            Self::NoConnection { .. } | Self::Silent { .. } => true,
+            Self::NoConnection { .. } | Self::NoMachine { .. } | Self::Silent { .. } | Self::Held { .. } => true,
             Self::Command { error, .. } => !matches!(error, client::Error::Refused { .. }),
-            Self::NotMounted { .. } | Self::Interrupted { .. } => false,
+            Self::Unreachable { .. } | Self::NotChosen { .. } | Self::NotMounted { .. } | Self::Interrupted { .. } => {
+                false
+            }
         }
     }
 
     /// Where to look for the cause.
     fn hint(&self) -> &'static str {
         match self {
-            Self::NoConnection { error, .. } => match error {
+            Self::NoConnection { error, .. } => match errno(error) {
                 Errno::ENOENT => "On the host: is the VM running, and is this the path of its QEMU's -chardev socket?",
                 Errno::ECONNREFUSED => {
                     "On the host: nobody listens there; the file may be left over from a VM that has ended."
@@ -100,6 +115,10 @@ impl Failure {
                 Errno::EAGAIN => "On the host: other programs hold the socket and queue for it.",
                 _ => "",
             },
+            Self::Held { .. } => {
+                "libvirt would lose its agent to a second peer. `qgactl -M NAME` goes through libvirt, with the name that\n  \
+                 `qgactl list` shows, or libvirt:[URI#]NAME."
+            }
             Self::Silent { .. } => {
                 "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its \
                  port\n  (/dev/virtio-ports/org.qemu.guest_agent.0)? It may also be busy with a long command.\n\
@@ -130,19 +149,43 @@ impl Failure {
             Self::NotMounted { .. } => {
                 "On the host: `qgactl fs` lists the mount points; a file system with several has the first one there."
             }
-            Self::Interrupted { .. } => "",
+            Self::NoMachine { .. } => "`qgactl list` lists the machines of this host.",
+            Self::NotChosen { .. } => "Name one of them by its UUID or its address: qgactl -M NAME",
+            Self::Unreachable { .. } | Self::Interrupted { .. } => "",
         }
     }
+}
+
+/// Why a connection could not be made, without the kernel's number.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match errno(error) {
+        Errno::UnknownErrno => error.to_string(),
+        errno => errno.desc().to_owned(),
+    }
+}
+
+/// The kernel's reason, or one that has no hint.
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoConnection { target, error } => {
-                write!(formatter, "failed to connect to {target}: {}", error.desc())
+                write!(formatter, "failed to connect to {target}: {}", reason(error))
             }
-            Self::Silent { target, waited } => {
-                write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())
+            Self::NoMachine { what } | Self::NotChosen { what } => formatter.write_str(what),
+            Self::Unreachable { name, why } => write!(formatter, "{name} {why}"),
+            Self::Silent { target, waited, holder } => {
+                write!(formatter, "connected to {target}, but no agent answered within {} s", waited.as_secs_f64())?;
+                match holder {
+                    Some(holder) => write!(formatter, ": {holder} holds the socket"),
+                    None => Ok(()),
+                }
+            }
+            Self::Held { target, holder } => {
+                write!(formatter, "not connected to {target}, because libvirt holds it: {holder}")
             }
             Self::NotMounted { path } => write!(formatter, "no file system of the guest is listed at {path}"),
             Self::Command { name, error } => write!(formatter, "{name}: {error}"),

@@ -14,6 +14,7 @@ mod progress;
 mod published;
 mod render;
 mod table;
+mod target;
 
 use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
@@ -31,7 +32,7 @@ const TIMEOUTS: RangeInclusive<f64> = 0.001..=1e9;
 struct Cli {
     #[command(flatten)]
     target: Target,
-    /// Print the `return` of the agent's reply as it was received
+    /// Print the `return` of the agent's reply as it was received; for list, print an array
     #[arg(long, global = true)]
     json: bool,
     /// How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30
@@ -46,10 +47,17 @@ struct Cli {
 fn main() -> ExitCode {
     let Cli { target, json, timeout, command } = Cli::parse();
     if json && !command.has_json() {
-        let refusal = "the argument '--json' cannot be used with this subcommand";
-        <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, refusal).exit();
+        refuse("the argument '--json' cannot be used with this subcommand");
+    }
+    if target.is_contradictory() {
+        refuse("the arguments '--machine', '--socket' and '--vsock' cannot be used with each other");
     }
     command.run(&Options { target: &target, json, timeout })
+}
+
+/// Ends as clap does for arguments that exclude each other.
+fn refuse(why: &str) -> ! {
+    <Cli as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, why).exit()
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -2,8 +2,14 @@
 //!
 //! They are made from the definition of the command line; `UPDATE_DOCS=1 cargo test -p qgactl published` writes them
 //! anew.
+//! The completions also know the machines of the host. clap cannot generate that, so it is put into its scripts. The
+//! names are claims of other users' processes, so no shell may expand them.
 
-use std::{env, fs, path::Path};
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command as Program, Stdio},
+};
 
 use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
@@ -64,10 +70,73 @@ fn the_manual_page_names_every_subcommand() {
 #[test]
 fn the_completions_are_current() {
     for (shell, file) in [(Shell::Bash, "qgactl.bash"), (Shell::Zsh, "_qgactl"), (Shell::Fish, "qgactl.fish")] {
-        let mut script = Vec::new();
-        generate(shell, &mut Cli::command(), "qgactl", &mut script);
-        check(&format!("completions/{file}"), std::str::from_utf8(&script).unwrap());
+        check(&format!("completions/{file}"), &completions(shell));
     }
+}
+
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    generate(shell, &mut Cli::command(), "qgactl", &mut script);
+    with_machines(shell, std::str::from_utf8(&script).unwrap())
+}
+
+/// Replaces what clap completes for `--machine` and `-M`, wherever the two are known.
+fn with_machines(shell: Shell, script: &str) -> String {
+    let (generated, ours) = match shell {
+        Shell::Bash => (r#"COMPREPLY=($(compgen -f "${cur}"))"#, "_qgactl_machines"),
+        Shell::Zsh => (":NAME:_default'", r#":NAME:{compadd -- ${(f)"$(qgactl list --names 2>/dev/null)"}}'"#),
+        _ => (" -r", " -r -f -a '(qgactl list --names 2>/dev/null)'"),
+    };
+    let mut completed = String::new();
+    let mut is_next = false;
+    let mut count = 0;
+    for line in script.lines() {
+        let is_of_machine =
+            is_next || line.starts_with("'--machine=[") || line.starts_with("'-M+[") || line.contains(" -l machine ");
+        is_next = matches!(line.trim(), "--machine)" | "-M)");
+        if is_of_machine {
+            assert!(line.contains(generated), "{line}");
+            completed += &line.replace(generated, ours);
+            count += 1;
+        } else {
+            completed += line;
+        }
+        completed += "\n";
+    }
+    assert!(count > Cli::command().get_subcommands().count(), "{shell} knows --machine {count} times only");
+    match shell {
+        Shell::Bash => BASH_MACHINES.to_owned() + &completed,
+        _ => completed,
+    }
+}
+
+/// Not `compgen -W`, which expands the words.
+const BASH_MACHINES: &str = r#"_qgactl_machines() {
+    local name
+    while IFS= read -r name; do
+        if [[ $name == "${cur}"* ]]; then COMPREPLY+=("$(printf %q "$name")"); fi
+    done < <(qgactl list --names 2>/dev/null)
+}
+
+"#;
+
+#[test]
+fn bash_completes_the_names_of_machines_and_executes_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let completions = completions(Shell::Bash);
+    let script = format!(
+        r#"{completions}
+        qgactl() {{ printf '%s\n' web1 'web $(touch executed)' db; }}
+        for option in -M --machine; do
+            COMP_WORDS=(qgactl $option we) COMP_CWORD=2 COMPREPLY=()
+            _qgactl qgactl we $option
+            printf '%s\n' "${{COMPREPLY[@]}}"
+        done"#
+    );
+    let bash = Program::new("bash").args(["-c", &script]).current_dir(&directory).stdin(Stdio::null()).output();
+    let expected = "web1\nweb\\ \\$\\(touch\\ executed\\)\n".repeat(2);
+    assert_eq!(String::from_utf8(bash.unwrap().stdout).unwrap(), expected);
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
 }
 
 #[track_caller]

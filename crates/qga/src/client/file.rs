@@ -1,6 +1,6 @@
 //! A file in the guest, read and written in pieces that suit the peer.
 //!
-//! Pieces begin small and grow while the peer is quick, up to what every channel carries. A piece that is refused is
+//! Pieces begin small and grow while the peer is quick, up to what the channel carries. A piece that is refused is
 //! retried in smaller pieces from the same position, if the file can seek. The agent's replies are checked: more bytes
 //! than requested, or a reply without progress, end the transfer with an error.
 //! A handle is closed when its file is dropped; [`GuestFile::close`] also says whether that worked.
@@ -71,7 +71,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
             return Ok(None);
         }
         loop {
-            let asked = self.pace.piece;
+            let asked = self.pace.piece.min(self.client.limits().bytes_in_reply());
             let begin = Instant::now();
             let reply = match self.call(&FileRead { handle: self.handle(), count: i64::try_from(asked).ok() }) {
                 Err(refusal @ Error::Refused { .. }) => {
@@ -97,7 +97,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
 
     /// How many bytes the next write should carry.
     pub fn piece(&self) -> usize {
-        self.pace.piece
+        self.pace.piece.min(self.client.limits().bytes_in_request())
     }
 
     /// Writes bytes, all of them.
@@ -106,7 +106,7 @@ impl<'client, T: Transport> GuestFile<'client, T> {
     /// As [`Self::open`]. Some of the bytes may have been written.
     pub fn write_all(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let piece = &bytes[..bytes.len().min(self.pace.piece)];
+            let piece = &bytes[..bytes.len().min(self.piece())];
             let begin = Instant::now();
             let write = FileWrite { handle: self.handle(), buf_b64: Base64::from(piece.to_vec()), count: None };
             let reply = match self.call(&write) {

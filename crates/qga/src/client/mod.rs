@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod file;
 mod transport;
+mod vsock_mux;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -33,7 +34,13 @@ use crate::{
     wire::{json, message::SENTINEL},
 };
 
-pub use self::{error::Error, exec::Ended, file::GuestFile, transport::Transport};
+pub use self::{
+    error::Error,
+    exec::Ended,
+    file::GuestFile,
+    transport::{Limits, Transport},
+    vsock_mux::connect_vsock_mux,
+};
 
 use self::transport::Lines;
 
@@ -154,6 +161,11 @@ impl<T: Transport> Client<T> {
                 return Err(Error::Refused { class, desc });
             }
         }
+    }
+
+    /// The largest messages that the stream carries.
+    pub fn limits(&self) -> Limits {
+        self.lines.limits()
     }
 
     /// The stream below, for instance to close one half of it.

@@ -9,7 +9,7 @@ use std::{
 
 use memchr::memchr;
 
-use super::{Error, Result};
+use super::{Error, MAX_REPLY_BYTES, Result};
 
 /// How much is read at a time: large enough for bulk replies to cost few calls.
 const CHUNK: usize = 256 * 1024;
@@ -21,6 +21,46 @@ pub trait Transport: Read + Write {
     /// # Errors
     /// When the stream cannot do so.
     fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The largest messages that it carries: a [`GuestFile`](super::GuestFile) moves pieces that fit.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+}
+
+/// The largest messages that a channel carries, in bytes of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request.
+    pub request: usize,
+    /// Longest reply.
+    pub reply: usize,
+}
+
+impl Default for Limits {
+    /// What every byte stream carries.
+    fn default() -> Self {
+        Self { request: MAX_REPLY_BYTES, reply: MAX_REPLY_BYTES }
+    }
+}
+
+impl Limits {
+    /// What a message needs beside base64: names, numbers and whatever an agent or a host adds.
+    const ENVELOPE: usize = 1024;
+
+    /// How many bytes of a file or of a program's output fit into a request, as base64.
+    pub fn bytes_in_request(self) -> usize {
+        Self::in_base64(self.request)
+    }
+
+    /// How many bytes of a file or of a program's output fit into a reply, as base64.
+    pub fn bytes_in_reply(self) -> usize {
+        Self::in_base64(self.reply)
+    }
+
+    fn in_base64(line: usize) -> usize {
+        (line.saturating_sub(Self::ENVELOPE) / 4 * 3).max(1)
+    }
 }
 
 impl Transport for UnixStream {
@@ -34,6 +74,16 @@ impl Transport for TcpStream {
     fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.set_read_timeout(timeout)?;
         self.set_write_timeout(timeout)
+    }
+}
+
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        (**self).set_timeout(timeout)
+    }
+
+    fn limits(&self) -> Limits {
+        (**self).limits()
     }
 }
 
@@ -54,6 +104,10 @@ impl<T: Transport> Lines<T> {
 
     pub(super) fn transport(&mut self) -> &mut T {
         &mut self.transport
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.transport.limits()
     }
 
     pub(super) fn send(&mut self, mut bytes: &[u8], deadline: Instant) -> Result<()> {

@@ -56,8 +56,8 @@ impl Subcommand for Doctor {
 
     fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
         let Options { target, timeout, .. } = *options;
-        if let Some(path) = target.socket() {
-            print(&describe_socket(path))?;
+        if let Some(path) = target.socket()? {
+            print(&describe_socket(&path))?;
         }
         let begin = Instant::now();
         let mut agent = target.connect(timeout)?;
@@ -134,10 +134,20 @@ fn refusals(agent: &mut Agent, info: &AgentInfo) -> Result<Refusals, Failure> {
     Ok(refusals)
 }
 
+/// For how many seconds file systems have been frozen, if the agent says so when it refuses this command.
+pub(super) fn frozen_for(agent: &mut Agent, command: &str, deadline: Instant) -> Result<Option<u64>, Failure> {
+    let why = why_refused_until(agent, command, deadline)?;
+    Ok(time_of(&why).and_then(|time| time.strip_prefix("for ")?.strip_suffix(" s")?.parse().ok()))
+}
+
+/// How an agent's refusal says since when file systems are frozen: `for 35 s`.
+fn time_of(why: &str) -> Option<&str> {
+    why.split_once(FROZEN)?.1.strip_prefix(" (")?.strip_suffix(')')
+}
+
 /// That file systems are frozen, and for how long if the agent says so when it refuses a command.
 fn describe_freeze(refusals: &Refusals) -> String {
-    let mut times = refusals.keys().filter_map(|why| why.split_once(FROZEN)?.1.strip_prefix(" (")?.strip_suffix(')'));
-    let time = times.next().map_or_else(String::new, |time| format!(" {time}"));
+    let time = refusals.keys().find_map(|why| time_of(why)).map_or_else(String::new, |time| format!(" {time}"));
     format!("frozen      file systems are frozen{time}: writes to them block; `qgactl thaw` thaws them\n")
 }
 
@@ -177,8 +187,12 @@ fn is_device_number(name: &str) -> bool {
 
 fn why_refused(agent: &mut Agent, name: &str) -> Result<String, Failure> {
     let timeout = agent.reply_timeout::<session::Info>();
+    why_refused_until(agent, name, Instant::now() + timeout)
+}
+
+fn why_refused_until(agent: &mut Agent, name: &str, deadline: Instant) -> Result<String, Failure> {
     let arguments = [(NO_ARGUMENT.to_owned(), true.into())].into_iter().collect();
-    match agent.client.call_as::<Box<RawValue>>(name, &arguments, Instant::now() + timeout) {
+    match agent.client.call_as::<Box<RawValue>>(name, &arguments, deadline) {
         Err(Error::Refused { class, desc }) if class == "CommandNotFound" => {
             Ok(desc.replace(&format!("Command {name} "), "").replace(&format!("The command {name} "), ""))
         }

@@ -9,6 +9,7 @@ mod exec;
 mod freeze;
 mod fs;
 mod info;
+mod list;
 mod memory;
 mod net;
 mod passwd;
@@ -37,6 +38,7 @@ use crate::{
 /// What to do with the agent.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    List(list::List),
     Info(info::Info),
     Ping(ping::Ping),
     Call(call::Call),
@@ -131,6 +133,7 @@ impl Command {
 
     fn subcommand(&self) -> &dyn Subcommand {
         match self {
+            Self::List(list) => list,
             Self::Info(info) => info,
             Self::Ping(ping) => ping,
             Self::Call(call) => call,
