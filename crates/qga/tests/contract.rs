@@ -91,8 +91,13 @@ fn the_readable_contract_is_current() {
         "# Commands\n\nWhat qgad answers. Written from the types in `crates/qga/src/commands`; do not edit.\n\
          A member that need not be there is marked *optional*.\n",
     );
-    for entry in &entries {
+    let first_own = entries.iter().position(|entry| entry.spec.name.starts_with("qgad-"));
+    for (index, entry) in entries.iter().enumerate() {
         let spec = &entry.spec;
+        if first_own == Some(index) {
+            text += "\n# Commands of qgad's own\n\nThe protocol does not have them, and other agents answer that they have \
+                     not found them.\n";
+        }
         writeln!(text, "\n## {}\n\n{}\n", spec.name, description(&entry.arguments)).unwrap();
         let frozen = if spec.while_frozen != WhileFrozen::Refused { ", served while frozen" } else { "" };
         let silent = if spec.silent { ", answers failures only" } else { "" };

@@ -9,6 +9,7 @@ mod exec;
 mod file;
 mod freeze;
 mod memory;
+mod metrics;
 mod network;
 mod power;
 mod session;

@@ -38,8 +38,15 @@ use super::{
 };
 
 /// The commands that are served while file systems are frozen.
-const SERVED_WHILE_FROZEN: [&str; 6] =
-    ["guest-fsfreeze-freeze", "guest-fsfreeze-status", "guest-fsfreeze-thaw", "guest-info", "guest-ping", "guest-sync"];
+const SERVED_WHILE_FROZEN: [&str; 7] = [
+    "guest-fsfreeze-freeze",
+    "guest-fsfreeze-status",
+    "guest-fsfreeze-thaw",
+    "guest-info",
+    "guest-ping",
+    "guest-sync",
+    "qgad-get-metrics",
+];
 
 type Agent = Client<Recorded>;
 
@@ -262,13 +269,14 @@ fn frozen_among(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
     Ok(vm.sh(&script)?.lines().map(ToOwned::to_owned).collect())
 }
 
-/// The six commands of a frozen agent, and the words for all others.
+/// The commands of a frozen agent, and the words for all others.
 fn check_refusals(agent: &mut Agent) -> Result<()> {
     let info = agent.call(&Info {}, soon())?;
     let mut enabled: Vec<_> =
         info.supported_commands.iter().filter(|one| one.enabled).map(|one| one.name.as_str()).collect();
     enabled.sort_unstable();
-    let expected: Vec<_> = SERVED_WHILE_FROZEN[1..].iter().copied().chain(["guest-sync-delimited"]).collect();
+    let mut expected: Vec<_> = SERVED_WHILE_FROZEN[1..].iter().copied().chain(["guest-sync-delimited"]).collect();
+    expected.sort_unstable();
     assert_eq!(enabled, expected);
     check_frozen("guest-get-host-name", &refusal(agent.call(&GetHostName {}, soon()))?)?;
     check_frozen(SERVED_WHILE_FROZEN[0], &refusal(agent.call(&Freeze::default(), soon()))?)
