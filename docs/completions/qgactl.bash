@@ -49,6 +49,9 @@ _qgactl() {
             qgactl,memory)
                 cmd="qgactl__subcmd__memory"
                 ;;
+            qgactl,metrics)
+                cmd="qgactl__subcmd__metrics"
+                ;;
             qgactl,net)
                 cmd="qgactl__subcmd__net"
                 ;;
@@ -127,6 +130,9 @@ _qgactl() {
             qgactl__subcmd__help,memory)
                 cmd="qgactl__subcmd__help__subcmd__memory"
                 ;;
+            qgactl__subcmd__help,metrics)
+                cmd="qgactl__subcmd__help__subcmd__metrics"
+                ;;
             qgactl__subcmd__help,net)
                 cmd="qgactl__subcmd__help__subcmd__net"
                 ;;
@@ -179,7 +185,7 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-h -V --socket --vsock --json --timeout --help --version info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-h -V --socket --vsock --json --timeout --help --version info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -369,7 +375,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help)
-            opts="info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -523,6 +529,20 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help__subcmd__memory)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -766,6 +786,24 @@ _qgactl() {
             ;;
         qgactl__subcmd__memory)
             opts="-h --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__metrics)
+            opts="-h --prometheus --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
