@@ -59,6 +59,9 @@ _qgactl() {
             qgactl,memory)
                 cmd="qgactl__subcmd__memory"
                 ;;
+            qgactl,metrics)
+                cmd="qgactl__subcmd__metrics"
+                ;;
             qgactl,net)
                 cmd="qgactl__subcmd__net"
                 ;;
@@ -140,6 +143,9 @@ _qgactl() {
             qgactl__subcmd__help,memory)
                 cmd="qgactl__subcmd__help__subcmd__memory"
                 ;;
+            qgactl__subcmd__help,metrics)
+                cmd="qgactl__subcmd__help__subcmd__metrics"
+                ;;
             qgactl__subcmd__help,net)
                 cmd="qgactl__subcmd__help__subcmd__net"
                 ;;
@@ -192,7 +198,7 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -518,7 +524,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help)
-            opts="list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="list info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -686,6 +692,20 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help__subcmd__memory)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -979,6 +999,40 @@ _qgactl() {
             ;;
         qgactl__subcmd__memory)
             opts="-M -h --machine --socket --vsock --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --machine)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                -M)
+                    _qgactl_machines
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vsock)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__metrics)
+            opts="-M -h --prometheus --machine --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -7,7 +7,7 @@
 use std::{fs, path::Path};
 
 /// The crate's modules, from the top to the bottom.
-const CRATE: [&str; 4] = ["client", "commands", "command", "wire"];
+const CRATE: [&str; 5] = ["client", "kernel", "commands", "command", "wire"];
 
 /// The files of `wire`, from the top to the bottom.
 const WIRE: [&str; 11] =

@@ -181,6 +181,19 @@ impl Target {
         Ok(self.locate()?.address.socket().map(Path::to_owned))
     }
 
+    /// What the user knows the machine by: what was given, or the name of the only machine.
+    pub(crate) fn name(&self) -> String {
+        let given = self.machine.clone().or_else(|| env::var(MACHINE_VARIABLE).ok()).filter(|name| !name.is_empty());
+        match (&self.socket, &self.vsock, given) {
+            (Some(path), _, _) => path.display().to_string(),
+            (None, Some(address), _) => address.to_string(),
+            (None, None, Some(name)) => name,
+            (None, None, None) => {
+                discovery::only(discovery::machines(&Host::this())).map_or_else(|_| "?".into(), |machine| machine.name)
+            }
+        }
+    }
+
     fn locate(&self) -> Result<Location, Failure> {
         if let Some(path) = &self.socket {
             return Ok(Location::named(Address::Unix(path.clone())));

@@ -75,7 +75,7 @@ fn a_socket_behind_which_no_agent_answers_is_status_4() {
 fn an_agent_that_is_well_is_said_to_be_and_what_it_is_too_old_for_is_listed() {
     let outcome = agent_with(THAWED, true, "").qgactl(&["doctor"]);
     check(&outcome, 0, &["agent       answers", "version     1.2.3, 2 commands\n", "nothing is wrong\n"]);
-    check(&outcome, 0, &["too old for guest-sync-delimited, ", ", guest-get-load"]);
+    check(&outcome, 0, &["too old for guest-sync-delimited, ", ", guest-get-load\n"]);
     assert!(!String::from_utf8_lossy(&outcome.stdout).contains("refused"));
 }
 

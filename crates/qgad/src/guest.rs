@@ -8,6 +8,7 @@ use qga::{
 };
 
 use crate::{
+    activity::Activity,
     environment::Environment,
     freeze::Freezer,
     open_files::OpenFiles,
@@ -50,6 +51,8 @@ pub(crate) struct Guest {
     pub(crate) freezer: Freezer,
     /// Trims, which may never end.
     pub(crate) trims: Probes,
+    /// What the agent has done since its start.
+    pub(crate) activity: Activity,
     /// The resources that commands use and that may not answer.
     pub(crate) in_use: InUse,
     /// Locks of the guest's own files that commands change.
@@ -100,6 +103,7 @@ pub(crate) mod tests {
             probes: crate::storage::probes::tests::probes(),
             freezer: crate::freeze::tests::freezer_of_nothing(root),
             trims: crate::storage::probes::tests::probes(),
+            activity: Activity::begin(),
             in_use: InUse::default(),
             file_locks: KeyedLock::default(),
         }

@@ -4,6 +4,7 @@
 //! pipes of running programs. Everything else is a command line of the agent, which may also print something and exit.
 
 mod accounts;
+mod activity;
 mod channel;
 mod commands;
 mod config;

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 /// From the top to the bottom. `main.rs` stands above them all.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 21] = [
     "published",
     "startup",
     "serve",
@@ -19,6 +19,7 @@ const LAYERS: [&str; 20] = [
     "storage",
     "process",
     "open_files",
+    "activity",
     "logging",
     "environment",
     "root",

@@ -1,9 +1,10 @@
-//! A machine's disks, mounts, processors and memory blocks as text, as qgad reads them.
+//! A machine's disks, mounts, processors, memory blocks and figures as text, as qgad reads them.
 //!
 //! The text is what tests lay out as a fake machine (`crates/qgad/src/root/fixture.rs` describes its form). It has the
 //! kernel's links and files of block devices and of their PCI functions, the list of mounts, the serials and names of
-//! udev's database, and the switches and states of processors and memory. Nothing else of the machine is in it. A
-//! report that contains the text reveals names of volumes, mount points and serials.
+//! udev's database, the switches and states of processors and memory, the figures that monitoring asks for, and the names
+//! of network interfaces. Nothing else of the machine is in it. A report that contains the text reveals names of
+//! volumes, mount points and serials.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +14,25 @@ use std::{
 
 use anyhow::{Context, Result};
 
+/// The kernel's files with the figures of memory, pressure, load and networks, and when it was booted.
+const FIGURES: [&str; 8] = [
+    "proc/loadavg",
+    "proc/meminfo",
+    "proc/net/dev",
+    "proc/pressure/cpu",
+    "proc/pressure/io",
+    "proc/pressure/memory",
+    "proc/sys/kernel/random/boot_id",
+    "proc/uptime",
+];
+
 /// Describes the machine whose `/` is this directory.
 ///
 /// # Errors
 /// When it has no list of block devices.
 pub fn machine(root: &Path) -> Result<String> {
     let mut capture = Capture { root, entries: BTreeMap::new() };
-    for path in ["proc/self/mountinfo", "proc/diskstats"] {
+    for path in ["proc/self/mountinfo", "proc/diskstats"].iter().chain(&FIGURES) {
         capture.file(Path::new(path));
     }
     for directory in ["sys/block", "sys/dev/block"] {
@@ -49,6 +62,7 @@ pub fn machine(root: &Path) -> Result<String> {
     }
     capture.processors();
     capture.memory();
+    capture.interfaces();
     Ok(capture.entries.into_iter().map(|(path, what)| format!("{}{what}\n", path.display())).collect())
 }
 
@@ -92,9 +106,9 @@ impl Capture<'_> {
             }
         }
         if let Ok(content) = fs::read_to_string(self.root.join("proc/stat")) {
-            let times: String =
-                content.lines().filter(|line| line.starts_with("cpu")).map(|line| format!("{line}\n")).collect();
-            self.entries.insert("proc/stat".into(), lines(&times));
+            let is_read = |line: &&str| ["cpu", "processes", "procs_"].iter().any(|name| line.starts_with(name));
+            let read: String = content.lines().filter(is_read).map(|line| format!("{line}\n")).collect();
+            self.entries.insert("proc/stat".into(), lines(&read));
         }
     }
 
@@ -104,6 +118,18 @@ impl Capture<'_> {
         for name in self.names(memory).unwrap_or_default().into_iter().filter(|name| name.starts_with("memory")) {
             self.file(&memory.join(&name).join("state"));
             self.file(&memory.join(&name).join("removable"));
+        }
+    }
+
+    /// Links to the devices of network interfaces; those that have none are directories without it.
+    fn interfaces(&mut self) {
+        let interfaces = Path::new("sys/class/net");
+        for name in self.names(interfaces).unwrap_or_default() {
+            let directory = interfaces.join(name);
+            self.link(&directory.join("device"));
+            if !self.entries.contains_key(&directory.join("device")) {
+                self.entries.insert(directory, "/".into());
+            }
         }
     }
 
@@ -179,7 +205,11 @@ mod tests {
         write(&format!("{disk}/uevent"), "MAJOR=8\nMINOR=0\n");
         write(&format!("{disk}/size"), "2048\n");
         write(&format!("{disk}/stat"), "1 2 3\n");
-        write("proc/stat", "cpu  5 6\ncpu0 5 6\nintr 7\n");
+        write("proc/stat", "cpu  5 6\ncpu0 5 6\nintr 7\nprocesses 8\nprocs_running 9\n");
+        write("proc/meminfo", "MemTotal: 1 kB\nMemFree: 2 kB\n");
+        write("proc/uptime", "1.50 2.00\n");
+        write("sys/class/net/lo/mtu", "65536\n");
+        write("sys/class/net/eth0/mtu", "1500\n");
         write("sys/devices/system/cpu/cpu1/online", "1\n");
         write("sys/devices/system/cpu/cpu1/crash_notes", "1\n");
         write("sys/devices/system/cpu/cpu0/crash_notes", "1\n");
@@ -194,11 +224,16 @@ mod tests {
         fs::create_dir_all(root.join("sys/dev/block")).unwrap();
         symlink("../../../bus/pci/drivers/ata_piix", root.join(function).join("driver")).unwrap();
         symlink(format!("../{}", &disk[4..]), root.join("sys/block/sda")).unwrap();
+        symlink("../../../virtio0", root.join("sys/class/net/eth0/device")).unwrap();
         let expected = format!(
-            "proc/self/mountinfo:\n| 1 2 8:0 / / rw - ext4 /dev/sda rw\n| 2 1 0:5 / /dev rw - devtmpfs x rw\n\
-             proc/stat:\n| cpu  5 6\n| cpu0 5 6\n\
+            "proc/meminfo:\n| MemTotal: 1 kB\n| MemFree: 2 kB\n\
+             proc/self/mountinfo:\n| 1 2 8:0 / / rw - ext4 /dev/sda rw\n| 2 1 0:5 / /dev rw - devtmpfs x rw\n\
+             proc/stat:\n| cpu  5 6\n| cpu0 5 6\n| processes 8\n| procs_running 9\n\
+             proc/uptime: 1.50 2.00\n\
              run/udev/data/b8:0: E:ID_SERIAL=one\n\
              sys/block/sda -> ../{}\n\
+             sys/class/net/eth0/device -> ../../../virtio0\n\
+             sys/class/net/lo/\n\
              {function}/ata1/\n\
              {disk}/size: 2048\n\
              {disk}/slaves/\n\

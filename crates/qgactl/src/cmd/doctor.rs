@@ -109,10 +109,11 @@ fn describe_socket(path: &Path) -> String {
     }
 }
 
-/// The agent's version, and the commands it is too old for.
+/// The agent's version, and the commands of the protocol it is too old for: those of qgad's own say nothing of age.
 fn describe_age(info: &AgentInfo) -> String {
     let is_known = |name: &str| info.supported_commands.iter().any(|command| command.name == name);
-    let unknown: Vec<_> = SPECS.iter().map(|spec| spec.name).filter(|name| !is_known(name)).collect();
+    let of_protocol = SPECS.iter().map(|spec| spec.name).filter(|name| name.starts_with("guest-"));
+    let unknown: Vec<_> = of_protocol.filter(|name| !is_known(name)).collect();
     let mut text = format!("version     {}, {} commands\n", piece(&info.version), info.supported_commands.len());
     if !unknown.is_empty() {
         let _ = writeln!(text, "too old for {}", unknown.join(", "));

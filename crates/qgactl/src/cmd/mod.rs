@@ -11,6 +11,7 @@ mod fs;
 mod info;
 mod list;
 mod memory;
+mod metrics;
 mod net;
 mod passwd;
 mod ping;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Cpus(cpus::Cpus),
     Memory(memory::Memory),
     Stats(stats::Stats),
+    Metrics(metrics::MetricsCommand),
     Fs(fs::Fs),
     Disks(disks::Disks),
     Trim(trim::Trim),
@@ -111,6 +113,11 @@ pub(crate) struct Options<'a> {
 }
 
 impl Options<'_> {
+    /// The machines that a subcommand for several of them is about, each with what the user knows it by.
+    fn machines(&self) -> Vec<(String, &Target)> {
+        vec![(self.target.name(), self.target)]
+    }
+
     fn connect(&self) -> Result<Agent, Failure> {
         self.target.connect(self.timeout)
     }
@@ -146,6 +153,7 @@ impl Command {
             Self::Cpus(cpus) => cpus,
             Self::Memory(memory) => memory,
             Self::Stats(stats) => stats,
+            Self::Metrics(metrics) => metrics,
             Self::Fs(fs) => fs,
             Self::Disks(disks) => disks,
             Self::Trim(trim) => trim,

@@ -10,6 +10,7 @@ mod file;
 mod freeze;
 mod job;
 mod memory;
+mod metrics;
 mod network;
 mod power;
 mod session;

@@ -210,6 +210,7 @@ impl Executor {
     fn take_back(&mut self, task_id: TaskId) -> bool {
         let Some(index) = self.running.iter().position(|running| running.task_id == task_id) else {
             self.abandoned.retain(|(abandoned, _)| *abandoned != task_id);
+            self.guest.activity.has_given_up(0, self.abandoned.len());
             log::info!("a command that was given up has ended, {} are still stuck", self.abandoned.len());
             return false;
         };
@@ -223,6 +224,7 @@ impl Executor {
     fn expire(&mut self, now: Instant) -> Vec<Completion> {
         let expired: Vec<_> = self.running.extract_if(.., |running| running.deadline <= now).collect();
         self.abandoned.extend(expired.iter().map(|running| (running.task_id, running.class)));
+        self.guest.activity.has_given_up(expired.len(), self.abandoned.len());
         for running in &expired {
             if let Some(entry) = &running.audit {
                 entry.ended(&Outcome::TimedOut);
@@ -412,6 +414,23 @@ mod tests {
         executor.start(Task { name: "test-thaw", ..again() }).unwrap();
         assert_eq!(next(&mut executor), "done");
         gate.open();
+    }
+
+    #[test]
+    fn commands_that_were_given_up_are_counted_and_those_that_are_stuck() {
+        let (mut executor, gate) = (executor(), Arc::new(Gate::default()));
+        let guest = Arc::clone(&executor.guest);
+        let counts = || (guest.activity.counts().timed_out, guest.activity.counts().stuck);
+        executor.start(stuck_task(&gate)).unwrap();
+        next(&mut executor);
+        assert_eq!(counts(), (1, 1));
+        gate.open();
+        let end = Instant::now() + TIMEOUT;
+        while counts() != (1, 0) {
+            assert!(Instant::now() < end, "the command has not ended");
+            executor.completions();
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    activity::Activity,
     channel::{Activation, Channel},
     config::{
         file::{self, ConfigFile},
@@ -134,6 +135,7 @@ fn prepare_guest(settings: &Settings, environment: Environment) -> Result<Guest,
         probes: Probes::default(),
         freezer,
         trims: Probes::default(),
+        activity: Activity::begin(),
         in_use: InUse::default(),
         file_locks: KeyedLock::default(),
     })

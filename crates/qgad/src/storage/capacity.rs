@@ -1,4 +1,4 @@
-//! Sizes of file systems, and how much is used.
+//! Sizes of file systems, and how much is used: bytes and inodes.
 
 use nix::sys::statvfs::{Statvfs, fstatvfs};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::root::Root;
 
-/// A file system's size in bytes.
+/// A file system's size: bytes, and inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Capacity {
     /// In use.
@@ -17,6 +17,17 @@ pub(crate) struct Capacity {
     pub(crate) total: u64,
     /// In all, what is kept for the administrator included.
     pub(crate) privileged: u64,
+    /// Its inodes, if it has a limit of them.
+    pub(crate) inodes: Option<Inodes>,
+}
+
+/// How many files a file system can hold, and does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inodes {
+    /// In use.
+    pub(crate) used: u64,
+    /// In all.
+    pub(crate) total: u64,
 }
 
 /// Measures each file system; nothing for one that is hidden, cannot be reached or does not answer.
@@ -37,6 +48,9 @@ impl Capacity {
             used: bytes(used),
             total: bytes(used.saturating_add(status.blocks_available())),
             privileged: bytes(status.blocks()),
+            inodes: Some(status.files())
+                .filter(|total| *total > 0)
+                .map(|total| Inodes { used: total.saturating_sub(status.files_free()), total }),
         }
     }
 }

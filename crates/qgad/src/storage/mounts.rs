@@ -58,7 +58,16 @@ enum Source {
 /// # Errors
 /// When the kernel's lists cannot be read.
 pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
-    read(root, first_of_each)
+    read(root, |path| look_at(root, path), first_of_each)
+}
+
+/// As [`list`], without a look at the paths of the mounts' sources, which may be on a frozen file system. The device of
+/// btrfs is unknown then.
+///
+/// # Errors
+/// When the kernel's lists cannot be read.
+pub(crate) fn list_without_asking(root: &Root) -> Result<Vec<Mount>, Error> {
+    read(root, |_| None, first_of_each)
 }
 
 /// Lists all mounts of these file systems in the order of mounting.
@@ -66,11 +75,14 @@ pub(crate) fn list(root: &Root) -> Result<Vec<Mount>, Error> {
 /// # Errors
 /// When the kernel's lists cannot be read.
 pub(crate) fn all(root: &Root) -> Result<Vec<Mount>, Error> {
-    read(root, |mounts| mounts)
+    read(root, |path| look_at(root, path), |mounts| mounts)
 }
 
-fn read(root: &Root, select: impl FnOnce(Vec<Mount>) -> Vec<Mount>) -> Result<Vec<Mount>, Error> {
-    let source = |path: &Path| look_at(root, path);
+fn read(
+    root: &Root,
+    source: impl Fn(&Path) -> Option<Source>,
+    select: impl FnOnce(Vec<Mount>) -> Vec<Mount>,
+) -> Result<Vec<Mount>, Error> {
     if let Ok(table) = MountTable::read(root, OF_PROCESS) {
         let mut mounts = select(on_block_devices(&table, source));
         for mount in &mut mounts {

@@ -6,6 +6,7 @@
 
 pub(crate) mod allocator;
 pub(crate) mod btrfs;
+pub(crate) mod clock;
 pub(crate) mod fd;
 pub(crate) mod freeze;
 pub(crate) mod groups;

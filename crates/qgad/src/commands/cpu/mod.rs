@@ -14,6 +14,7 @@ use nix::{
 };
 use qga::{
     commands::cpu::{CpuStats, CpuStatsType, GetCpustats, GetLoad, GetVcpus, Load, LogicalProcessor, SetVcpus},
+    kernel,
     wire::message::Error,
 };
 
@@ -26,8 +27,8 @@ use crate::{
 };
 
 const PROCESSORS: &str = "/sys/devices/system/cpu";
-const STATISTICS: &str = "/proc/stat";
-const LOAD: &str = "/proc/loadavg";
+pub(super) const STATISTICS: &str = "/proc/stat";
+pub(super) const LOAD: &str = "/proc/loadavg";
 /// Ticks a second in `/proc/stat` if the C library does not know: the value of all common machines.
 const USUAL_TICKS: u64 = 100;
 
@@ -62,8 +63,7 @@ impl Run for SetVcpus {
 impl Run for GetCpustats {
     fn run(self, guest: &Guest) -> Result<Vec<CpuStats>> {
         let contents = guest.root.read(STATISTICS).map_err(|error| could_not_open(STATISTICS, error))?;
-        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
-        Ok(statistics(&contents, ticks.filter(|ticks| *ticks > 0).unwrap_or(USUAL_TICKS)))
+        Ok(statistics(&contents, ticks_per_second()))
     }
 }
 
@@ -71,7 +71,7 @@ impl Run for GetLoad {
     fn run(self, guest: &Guest) -> Result<Load> {
         let cannot = |cause: String| Error::generic(format!("cannot query load average: {cause}"));
         let contents = guest.root.read(LOAD).map_err(|error| cannot(errno::describe(error)))?;
-        load(&contents).ok_or_else(|| cannot(format!("{LOAD} makes no sense")))
+        kernel::load(&contents).ok_or_else(|| cannot(format!("{LOAD} makes no sense")))
     }
 }
 
@@ -135,8 +135,14 @@ fn processor_number(name: &str) -> Option<i64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
+/// The unit of the times in `/proc/stat`.
+pub(super) fn ticks_per_second() -> u64 {
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
+    ticks.filter(|ticks| *ticks > 0).unwrap_or(USUAL_TICKS)
+}
+
 /// How each processor has spent its time, from `/proc/stat`. Missing columns are absent.
-fn statistics(contents: &[u8], ticks_per_second: u64) -> Vec<CpuStats> {
+pub(super) fn statistics(contents: &[u8], ticks_per_second: u64) -> Vec<CpuStats> {
     let mut statistics = Vec::new();
     for line in contents.split(|byte| *byte == b'\n') {
         let Some(line) = line.strip_prefix(b"cpu").and_then(|line| str::from_utf8(line).ok()) else { continue };
@@ -166,11 +172,6 @@ fn statistics(contents: &[u8], ticks_per_second: u64) -> Vec<CpuStats> {
         });
     }
     statistics
-}
-
-fn load(contents: &[u8]) -> Option<Load> {
-    let mut numbers = str::from_utf8(contents).ok()?.split_whitespace().map_while(|word| word.parse().ok());
-    Some(Load { load1m: numbers.next()?, load5m: numbers.next()?, load15m: numbers.next()? })
 }
 
 #[cfg(test)]

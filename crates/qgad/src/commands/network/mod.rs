@@ -15,7 +15,8 @@ use std::{
 };
 
 use qga::{
-    commands::network::{GetInterfaces, GetRoute, Interface, InterfaceStatistics, IpAddress, IpAddressType, Route},
+    commands::network::{GetInterfaces, GetRoute, Interface, IpAddress, IpAddressType, Route},
+    kernel,
     wire::message::Error,
 };
 
@@ -27,7 +28,7 @@ use crate::{
     util::{errno, glob::Globs},
 };
 
-const STATISTICS: &str = "/proc/net/dev";
+pub(super) const STATISTICS: &str = "/proc/net/dev";
 const IPV4_ROUTES: &str = "/proc/net/route";
 const IPV6_ROUTES: &str = "/proc/net/ipv6_route";
 
@@ -68,7 +69,7 @@ fn interfaces(links: &[Link], addresses: &[Address], statistics: &[u8], exclude:
         let position = *positions.entry(name).or_insert_with(|| add_interface(&mut interfaces, name, link));
         interfaces[position].ip_addresses.get_or_insert_default().push(ip_address(address));
     }
-    for (name, statistics) in read_statistics(statistics) {
+    for (name, statistics) in kernel::interfaces(statistics) {
         if let Some(interface) = positions.get(name).map(|position| &mut interfaces[*position]) {
             interface.statistics = interface.ip_addresses.is_some().then_some(statistics);
         }
@@ -115,30 +116,6 @@ fn format_ipv6(address: Ipv6Addr) -> String {
         }
         _ => address.to_string(),
     }
-}
-
-/// The lines of `/proc/net/dev`: eight counters of received data, then eight of sent data.
-fn read_statistics(contents: &[u8]) -> impl Iterator<Item = (&[u8], InterfaceStatistics)> {
-    contents.split(|byte| *byte == b'\n').filter_map(|line| {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let numbers: Vec<u64> = fields(&line[colon + 1..]).map_while(|field| number(field, 10)).collect();
-        let [rx_bytes, rx_packets, rx_errs, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errs, tx_dropped, ..] =
-            numbers[..]
-        else {
-            return None;
-        };
-        let statistics = InterfaceStatistics {
-            rx_bytes,
-            rx_packets,
-            rx_errs,
-            rx_dropped,
-            tx_bytes,
-            tx_packets,
-            tx_errs,
-            tx_dropped,
-        };
-        Some((line[..colon].trim_ascii(), statistics))
-    })
 }
 
 fn routes(root: &Root) -> Result<Vec<Route>> {

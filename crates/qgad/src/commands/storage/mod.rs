@@ -21,7 +21,7 @@ use crate::{
     guest::Guest,
     root::Root,
     storage::{address, btrfs, capacity, device::BlockDevice, mounts, smart},
-    util::errno,
+    util::errno::{self, could_not_open},
 };
 
 /// The kernel's list of disks.
@@ -103,12 +103,14 @@ fn disks(root: &Root) -> Result<Vec<Disk>> {
 
 impl Run for GetDiskstats {
     fn run(self, guest: &Guest) -> Result<Vec<DiskStatsInfo>> {
-        let contents = guest
-            .root
-            .read(STATISTICS)
-            .map_err(|error| Error::generic(format!("Could not open '{STATISTICS}': {}", errno::describe(error))))?;
-        Ok(String::from_utf8_lossy(&contents).lines().filter_map(read_statistics).collect())
+        statistics(&guest.root)
     }
+}
+
+/// The kernel's counters of all disks and partitions.
+pub(super) fn statistics(root: &Root) -> Result<Vec<DiskStatsInfo>> {
+    let contents = root.read(STATISTICS).map_err(|error| could_not_open(STATISTICS, error))?;
+    Ok(String::from_utf8_lossy(&contents).lines().filter_map(read_statistics).collect())
 }
 
 /// A line of diskstats. Newer kernels have more counters, and their number determines their meaning.

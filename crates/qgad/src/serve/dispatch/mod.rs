@@ -122,6 +122,7 @@ impl Dispatcher {
 
     /// Carries out a request that cannot block, and returns one that can as a task.
     pub(crate) fn dispatch(&self, text: &[u8]) -> Dispatched {
+        self.guest.activity.has_read_request();
         let Envelope { request, id } = Envelope::open(text);
         let task = request.and_then(|request| {
             log::debug!("read data, count: {}, data: {}", text.len(), request.execute);
@@ -150,6 +151,7 @@ impl Dispatcher {
         let decision = self.guest.policy.decide(spec, self.guest.freezer.frozen_for());
         let decision = decision.map_err(|refusal| refusal.explain(spec.name));
         if decision.is_err() {
+            self.guest.activity.has_refused();
             record(spec, || (handler.audit_subject)(arguments), &Outcome::of(&decision));
         }
         decision

@@ -115,6 +115,16 @@ fn a_refused_command_is_refused_before_its_arguments_are_read() {
 }
 
 #[test]
+fn requests_and_refusals_are_counted() {
+    let dispatcher = dispatcher(&["test-inline"]);
+    for request in [r#"{"execute":"test-inline"}"#, r#"{"execute":"unknown"}"#, "7"] {
+        reply(&dispatcher, request);
+    }
+    let counts = dispatcher.guest().activity.counts();
+    assert_eq!((counts.requests, counts.refused), (3, 1));
+}
+
+#[test]
 fn a_command_that_cannot_block_is_done_at_once() {
     for command in ["test-inline", "test-at-once"] {
         check(&[], &format!(r#"{{"execute":"{command}"}}"#), PONG);

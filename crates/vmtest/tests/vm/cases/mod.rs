@@ -13,6 +13,7 @@ mod idle;
 mod jobs;
 mod machine;
 mod memory;
+mod metrics;
 mod network;
 mod no_answer;
 mod ports;
@@ -57,6 +58,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_processor_that_is_plugged_in_is_brought_online", cpu::is_plugged_in),
     ("memory_that_is_plugged_in_is_brought_online_and_taken_away", memory::is_plugged_in),
     ("each_memory_block_is_answered_for", memory::is_answered_for_by_block),
+    ("figures_for_monitoring_are_those_of_the_kernel_also_while_frozen", metrics::are_the_kernels),
     ("disks_on_the_buses_of_a_pc_are_where_qemu_put_them", storage::of_a_pc),
     ("disks_behind_ports_and_bridges_of_a_q35_are_where_qemu_put_them", storage::of_a_q35),
     ("a_trim_gives_the_host_what_the_guest_has_deleted", storage::trim::gives_back),

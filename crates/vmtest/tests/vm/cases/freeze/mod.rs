@@ -37,7 +37,7 @@ use super::{
     storage::disks::{Content, Disks},
 };
 
-/// The commands that are served while file systems are frozen.
+/// The commands of the protocol that are served while file systems are frozen.
 const SERVED_WHILE_FROZEN: [&str; 6] =
     ["guest-fsfreeze-freeze", "guest-fsfreeze-status", "guest-fsfreeze-thaw", "guest-info", "guest-ping", "guest-sync"];
 
@@ -262,7 +262,7 @@ fn frozen_among(vm: &mut Vm, ids: &[&str]) -> Result<Vec<String>> {
     Ok(vm.sh(&script)?.lines().map(ToOwned::to_owned).collect())
 }
 
-/// The commands of a frozen agent, with those on jobs that are there, and the words for all others.
+/// The commands of a frozen agent, with its own ones on jobs and figures, and the words for all others.
 fn check_refusals(agent: &mut Agent) -> Result<()> {
     let info = agent.call(&Info {}, soon())?;
     let mut enabled: Vec<_> =
@@ -271,7 +271,8 @@ fn check_refusals(agent: &mut Agent) -> Result<()> {
     let (enabled, own): (Vec<&str>, Vec<&str>) = enabled.into_iter().partition(|name| name.starts_with("guest-"));
     let expected: Vec<_> = SERVED_WHILE_FROZEN[1..].iter().copied().chain(["guest-sync-delimited"]).collect();
     assert_eq!(enabled, expected);
-    assert!(own.contains(&"qgad-job-read") && !own.contains(&"qgad-job-start"), "{own:?}");
+    let is_served = |name: &&str| own.contains(name);
+    assert!(["qgad-get-metrics", "qgad-job-read"].iter().all(is_served) && !is_served(&"qgad-job-start"), "{own:?}");
     check_frozen("guest-get-host-name", &refusal(agent.call(&GetHostName {}, soon()))?)?;
     check_frozen(SERVED_WHILE_FROZEN[0], &refusal(agent.call(&Freeze::default(), soon()))?)
 }
