@@ -8,6 +8,7 @@
 mod agent;
 mod cases;
 mod client;
+mod metrics;
 mod mounts;
 mod namespace;
 mod network;
