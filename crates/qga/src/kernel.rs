@@ -30,7 +30,7 @@ pub fn memory(contents: &[u8]) -> MemoryMetrics {
 }
 
 /// The value of a line such as `MemTotal:  2048 kB`, in bytes.
-pub fn kibibytes(contents: &[u8], name: &str) -> Option<u64> {
+fn kibibytes(contents: &[u8], name: &str) -> Option<u64> {
     let value = line(contents, name)?.trim().strip_suffix("kB")?;
     value.trim_end().parse::<u64>().ok()?.checked_mul(KIBIBYTE)
 }

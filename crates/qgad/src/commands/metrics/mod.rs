@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use nix::unistd::{SysconfVar, sysconf};
 use qga::{
     commands::{
         metrics::{
@@ -44,6 +45,10 @@ impl Run for GetMetrics {
         let root = &guest.root;
         let read = |path: &str| root.read(path).ok();
         let wants = |part| self.parts.as_ref().is_none_or(|parts| parts.contains(&part));
+        // These files serve two parts each.
+        let read_for = |parts: [MetricsPart; 2], path| parts.into_iter().any(wants).then(|| read(path)).flatten();
+        let stat = read_for([MetricsPart::Processors, MetricsPart::Processes], cpu::STATISTICS);
+        let loadavg = read_for([MetricsPart::Load, MetricsPart::Processes], cpu::LOAD);
         let (file_systems, file_systems_left_out) =
             wants(MetricsPart::FileSystems).then(|| file_systems(guest)).flatten().unzip();
         Ok(Metrics {
@@ -52,15 +57,15 @@ impl Run for GetMetrics {
                 .map(|id| String::from_utf8_lossy(id.trim_ascii()).into_owned()),
             memory: wants(MetricsPart::Memory).then(|| Some(kernel::memory(&read("/proc/meminfo")?))).flatten(),
             pressure: wants(MetricsPart::Pressure).then(|| pressure(root)).flatten(),
-            load: wants(MetricsPart::Load).then(|| kernel::load(&read(cpu::LOAD)?)).flatten(),
+            load: wants(MetricsPart::Load).then(|| kernel::load(loadavg.as_deref()?)).flatten(),
             processors: wants(MetricsPart::Processors)
-                .then(|| Some(cpu::statistics(&read(cpu::STATISTICS)?, cpu::ticks_per_second())))
+                .then(|| Some(cpu::statistics(stat.as_deref()?, cpu::ticks_per_second())))
                 .flatten(),
             disks: wants(MetricsPart::Disks).then(|| disks(root)).flatten(),
             file_systems,
             file_systems_left_out,
             network: wants(MetricsPart::Network).then(|| interfaces(guest)).flatten(),
-            processes: wants(MetricsPart::Processes).then(|| processes(root)),
+            processes: wants(MetricsPart::Processes).then(|| processes(root, stat.as_deref(), loadavg.as_deref())),
             clock: (wants(MetricsPart::Clock) && root.is_machine())
                 .then(|| clock::state().ok().map(clock_metrics))
                 .flatten(),
@@ -138,12 +143,11 @@ fn interfaces(guest: &Guest) -> Option<NetworkMetrics> {
     Some(NetworkMetrics { physical: Some(physical), other: Some(other) })
 }
 
-fn processes(root: &Root) -> ProcessMetrics {
-    let read = |path| root.read(path).unwrap_or_default();
+fn processes(root: &Root, stat: Option<&[u8]>, loadavg: Option<&[u8]>) -> ProcessMetrics {
     let is_process = |name: &&OsString| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     ProcessMetrics {
         processes: root.names("/proc").ok().map(|names| names.iter().filter(is_process).count() as u64),
-        ..kernel::processes(&read(cpu::STATISTICS), &read(cpu::LOAD))
+        ..kernel::processes(stat.unwrap_or_default(), loadavg.unwrap_or_default())
     }
 }
 
@@ -168,8 +172,16 @@ fn agent(guest: &Guest) -> AgentMetrics {
         timed_out: Some(counts.timed_out),
         stuck: Some(counts.stuck),
         frozen_for: guest.freezer.frozen_for().map(|time| time.as_secs_f64()),
-        memory: guest.root.read("/proc/self/status").ok().and_then(|status| kernel::kibibytes(&status, "VmRSS:")),
+        memory: resident_bytes(&guest.root),
     }
+}
+
+/// From the file with the numbers of pages: the one in words costs the kernel ten times as much.
+fn resident_bytes(root: &Root) -> Option<u64> {
+    let pages = root.read("/proc/self/statm").ok()?;
+    let resident: u64 = str::from_utf8(&pages).ok()?.split(' ').nth(1)?.parse().ok()?;
+    let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok()??;
+    resident.checked_mul(page_bytes.try_into().ok()?)
 }
 
 #[cfg(test)]

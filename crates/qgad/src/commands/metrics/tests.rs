@@ -11,7 +11,7 @@ use crate::guest::tests::guest_at;
 /// A guest with three disks, one of them hidden, and with swap.
 const CAPTURED: &str = include_str!("../../../tests/roots/monitored.root");
 /// A directory stands for the file system that is mounted there.
-const MOUNTED: &str = "mnt/a/\nmnt/b/\nproc/1/\nproc/209/\nproc/self/status: VmRSS:\t    1500 kB\n";
+const MOUNTED: &str = "mnt/a/\nmnt/b/\nproc/1/\nproc/209/\nproc/self/statm: 1000 375 200 1 0 90 0\n";
 /// Largest reply of an ordinary guest in bytes. Hosts read a reply of this size in one piece.
 const ORDINARY_REPLY_BYTES: usize = 16 * 1024;
 
@@ -59,7 +59,8 @@ fn a_captured_guest_is_told_with_all_its_figures() {
         started: Some(210),
     };
     assert_eq!(metrics.processes, Some(expected));
-    assert_eq!(metrics.agent.as_ref().unwrap().memory, Some(1500 * 1024));
+    let page_bytes = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap();
+    assert_eq!(metrics.agent.as_ref().unwrap().memory, Some(375 * page_bytes));
     assert_eq!(left_out(&metrics), [("/mnt/c", LeftOutReason::Hidden)]);
     let devices: Vec<_> = metrics.file_systems.iter().flatten().map(|one| (&*one.name, &*one.kind)).collect();
     assert_eq!(devices, [("vda", "ext4"), ("vdb", "ext4")]);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     agent::{Binary, Server},
     client::{Client, request},
-    jobs, mounts, network, port, sysfs,
+    jobs, metrics, mounts, network, port, sysfs,
 };
 
 /// How long an agent is left alone before it counts as settled.
@@ -144,6 +144,11 @@ pub(crate) fn measure(ours: &Binary, theirs: &Binary, only: Option<&str>) -> any
     if wanted("memory blocks, 1000") {
         let figures = sysfs::list_memory_blocks(ours, theirs, 1000)?;
         add("memory blocks, 1000", "1/s", Target::None, figures.map(f64::recip), None);
+    }
+    if wanted("metrics") {
+        let [ours, theirs, dearest] = metrics::poll(&first, &second)?.map(|seconds| seconds * 1e6);
+        let name = "metrics, in one request and in six; floor: the dearest of these";
+        add(name, "µs", Target::FloorTimes(1.5), [ours, theirs], Some(dearest));
     }
     if wanted("start") {
         let figures = in_turns_timed(30, &mut [ours, theirs], |binary| binary.start().map(|(_, took)| took))?;

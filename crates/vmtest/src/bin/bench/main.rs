@@ -9,6 +9,7 @@ mod agent;
 mod cases;
 mod client;
 mod jobs;
+mod metrics;
 mod mounts;
 mod namespace;
 mod network;

@@ -1,4 +1,5 @@
-//! Figures for monitoring, compared with the guest's own files, and while file systems are frozen.
+//! Figures for monitoring, compared with the guest's own files, while file systems are frozen, and while one
+//! does not answer.
 
 use anyhow::{Context, Result};
 use qga::commands::{
@@ -14,6 +15,11 @@ const DEVICE: &str = "virtio-net-pci,mac=52:54:00:aa:00:01,romfile=";
 const STEADY: &str = "cat /proc/sys/kernel/random/boot_id; awk '/^MemTotal|^SwapTotal/ {print $2}' /proc/meminfo; \
      stat -f -c '%b %f %a %S %c %d' /mnt/a /mnt/b";
 const SWAP: &str = "dd if=/dev/zero of=/mnt/b/swap bs=1M count=4 && mkswap /mnt/b/swap && swapon /mnt/b/swap";
+/// A file system on a block device whose server never reads a request.
+const MOUNT_DEAD: &str = "device=$(grep '^/dev/.* /mnt/c ' /proc/mounts | cut -d' ' -f1); umount /mnt/c; umount /mnt/c; \
+     mkdir -p /mnt/dead; sh -c \"exec 3<>/dev/fuse; \
+     mount -t fuseblk -o fd=3,rootmode=40000,user_id=0,group_id=0 $device /mnt/dead; \
+     sleep 100000 >/dev/null 2>&1 </dev/null &\"; grep /mnt/dead /proc/mounts";
 
 pub(crate) fn are_the_kernels(builder: Builder<'_>) -> Result<()> {
     let builder = builder.qemu_arguments(&["-device", DEVICE, "-smp", "2"]).kernel_arguments(&["psi=1"]);
@@ -64,5 +70,13 @@ pub(crate) fn are_the_kernels(builder: Builder<'_>) -> Result<()> {
     assert_eq!(again.file_systems.map(|file_systems| file_systems.len()), Some(2));
     assert!(again.memory.is_none() && again.uptime >= metrics.uptime);
     captured(&mut vm, "monitored")?;
+
+    vm.sh(MOUNT_DEAD)?;
+    for _ in 0..2 {
+        let metrics = agent.call(&all, soon())?;
+        assert_eq!(metrics.file_systems_left_out, Some(vec![left_out("/mnt/dead", LeftOutReason::NoAnswer)]));
+        assert_eq!(metrics.file_systems.map(|file_systems| file_systems.len()), Some(2));
+        assert!(metrics.memory.is_some());
+    }
     Ok(())
 }
