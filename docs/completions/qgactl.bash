@@ -192,7 +192,7 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-M -h -V --machine --all --only --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -204,6 +204,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -226,7 +230,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__call)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -238,6 +242,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -260,7 +268,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__cat)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -272,6 +280,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -294,7 +306,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__cpus)
-            opts="-M -h --set --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --set --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -310,6 +322,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -332,7 +348,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__disks)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -344,6 +360,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -366,7 +386,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__doctor)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -378,6 +398,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -400,7 +424,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__exec)
-            opts="-M -h --env --stdin --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --env --stdin --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -420,6 +444,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -442,7 +470,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__freeze)
-            opts="-M -h --mount --lease --run --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --mount --lease --run --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +490,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -484,7 +516,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__fs)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -496,6 +528,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -910,7 +946,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__info)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -922,6 +958,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -944,7 +984,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__list)
-            opts="-M -h --names --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --names --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -956,6 +996,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -978,7 +1022,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__memory)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -990,6 +1034,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1012,7 +1060,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__net)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1024,6 +1072,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1046,7 +1098,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__passwd)
-            opts="-M -h --stdin --crypted --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --stdin --crypted --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1058,6 +1110,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1080,7 +1136,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__ping)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1092,6 +1148,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1114,7 +1174,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__pull)
-            opts="-M -h --no-check --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --no-check --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1126,6 +1186,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1148,7 +1212,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__push)
-            opts="-M -h --no-check --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --no-check --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1160,6 +1224,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1182,7 +1250,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__routes)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1194,6 +1262,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1216,7 +1288,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__shutdown)
-            opts="-M -h --reboot --halt --wait --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --reboot --halt --wait --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1228,6 +1300,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1250,7 +1326,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__ssh__subcmd__keys)
-            opts="-M -h --add --remove --replace --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --add --remove --replace --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1276,6 +1352,10 @@ _qgactl() {
                     _qgactl_machines
                     return 0
                     ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1296,7 +1376,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__stats)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1308,6 +1388,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1330,7 +1414,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__suspend)
-            opts="-M -h --machine --socket --vsock --json --timeout --help ram disk hybrid"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help ram disk hybrid"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1342,6 +1426,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1364,7 +1452,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__thaw)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1376,6 +1464,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1398,7 +1490,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__time)
-            opts="-M -h --set --from-rtc --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --set --from-rtc --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1414,6 +1506,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1436,7 +1532,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__trim)
-            opts="-M -h --minimum --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --minimum --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1452,6 +1548,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1474,7 +1574,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__users)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1486,6 +1586,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1508,7 +1612,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__wait)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1520,6 +1624,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)

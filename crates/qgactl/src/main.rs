@@ -13,6 +13,7 @@ mod progress;
 #[cfg(test)]
 mod published;
 mod render;
+mod several;
 mod table;
 mod target;
 
@@ -50,7 +51,17 @@ fn main() -> ExitCode {
         refuse("the argument '--json' cannot be used with this subcommand");
     }
     if target.is_contradictory() {
-        refuse("the arguments '--machine', '--socket' and '--vsock' cannot be used with each other");
+        refuse("the arguments '--machine', '--all', '--socket' and '--vsock' cannot be used with each other");
+    }
+    match if command.has_target() { target.several() } else { Ok(None) } {
+        Ok(Some(_)) if !command.serves_several() => refuse("this subcommand is for one machine at a time"),
+        Ok(Some(machines)) => return several::run(machines),
+        Ok(None) => {}
+        Err(failure) => {
+            let error = failure.into();
+            failure::print(&error);
+            return failure::status(&error).into();
+        }
     }
     command.run(&Options { target: &target, json, timeout })
 }

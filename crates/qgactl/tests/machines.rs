@@ -196,6 +196,35 @@ fn a_socket_that_libvirt_holds_is_left_alone() {
     process.wait().unwrap();
 }
 
+#[test]
+fn several_machines_are_asked_at_once_and_the_failed_ones_counted() {
+    let name = unique("several");
+    let (one, other) = (ponging(), ponging());
+    let _qemus = [
+        Qemu::with_agent(&format!("{name}-a"), "00-1", &one.socket()),
+        Qemu::with_agent(&format!("{name}-b"), "00-2", &other.socket()),
+        Qemu::with_agent(&format!("{name}-c"), "00-3", Path::new("/nonexistent/socket")),
+        Qemu::start(&["-name", &format!("{name}-d")]),
+    ];
+    let check = |outcome: Outcome, status, answered: &[&str], failed: &[&str]| {
+        assert_eq!(outcome.status, status, "{}", outcome.stderr);
+        let text = String::from_utf8(outcome.stdout).unwrap();
+        let mut lines: Vec<_> = text.lines().filter_map(|line| line.split_once(": the agent answered in ")).collect();
+        lines.sort_unstable();
+        let names: Vec<_> = lines.iter().map(|(name, _)| name.rsplit('-').next().unwrap()).collect();
+        assert_eq!(names, answered);
+        for end in failed {
+            assert!(outcome.stderr.contains(&format!("{name}-{end}: ")), "{}", outcome.stderr);
+        }
+    };
+    check(qgactl(&["-M", &format!("{name}-*"), "ping"], None), 2, &["a", "b"], &["c", "d"]);
+    check(qgactl(&["ping", "-M", &format!("{name}-b,{name}-a")], None), 0, &["a", "b"], &[]);
+    check(qgactl(&["ping"], Some(&format!("{name}-b,00-3"))), 1, &["b"], &["c"]);
+    qgactl(&["-M", &format!("{name}-a,{name}-x"), "ping"], None).check(3, &format!("no machine is named {name}-x"));
+    qgactl(&["list", "--names"], Some(&format!("{name}-*"))).success();
+    qgactl(&["-M", &format!("{name}-*"), "passwd", "root"], None).check(2, "for one machine at a time");
+}
+
 /// What qgactl says of a hypervisor that gives this answer to CONNECT, before an agent speaks.
 fn through_mux(answer: &'static str) -> Outcome {
     let directory = tempfile::tempdir().unwrap();

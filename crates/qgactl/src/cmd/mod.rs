@@ -122,6 +122,17 @@ impl Command {
         self.subcommand().has_json()
     }
 
+    /// Whether it is about a machine at all.
+    pub(crate) fn has_target(&self) -> bool {
+        !matches!(self, Self::List(_))
+    }
+
+    /// Whether it can be run on several machines at once: it asks no question, writes nothing to this host, and needs
+    /// no common end.
+    pub(crate) fn serves_several(&self) -> bool {
+        !matches!(self, Self::Passwd(_) | Self::Pull(_) | Self::Cat(_) | Self::Freeze(_) | Self::Suspend(_))
+    }
+
     /// Connects, does it, and returns how the process ends.
     pub(crate) fn run(&self, options: &Options<'_>) -> ExitCode {
         let subcommand = self.subcommand();
