@@ -54,7 +54,7 @@ const MARGIN: Duration = Duration::from_secs(15);
 const MACHINE_VARIABLE: &str = "QGACTL_MACHINE";
 
 /// Where the agent is, as the command line says.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Target {
     /// The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]
     ///
@@ -148,7 +148,16 @@ impl Target {
     /// The agent of this machine.
     pub(crate) fn of_machine(machine: Machine) -> Result<Self, Failure> {
         let answered = OnceLock::from(Location::of_machine(machine, false)?);
-        Ok(Self { machine: None, all: false, only: None, socket: None, vsock: None, answered })
+        Ok(Self { answered, ..Self::default() })
+    }
+
+    /// The agents of several machines, with their names, all of which must have an address.
+    pub(crate) fn of_selected(machines: Vec<Selected>) -> Result<Vec<(String, Self)>, Failure> {
+        let target = |(name, address): Selected| match address {
+            Ok(address) => Ok((name, Self { only: Some(address), ..Self::default() })),
+            Err(why) => Err(Failure::Unreachable { name, why }),
+        };
+        machines.into_iter().map(target).collect()
     }
 
     /// Connects, and makes sure that an agent listens. Each reply may take `timeout`, or what its command's spec says.

@@ -21,7 +21,11 @@ use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
-use self::{cmd::Options, connect::Target, failure::STATUS_HELP};
+use self::{
+    cmd::{OnSeveral, Options},
+    connect::Target,
+    failure::STATUS_HELP,
+};
 
 /// Shortest and longest timeout in seconds: system calls take no shorter one, and the clock may not reach an instant
 /// more than 30 years away.
@@ -53,8 +57,10 @@ fn main() -> ExitCode {
     if target.is_contradictory() {
         refuse("the arguments '--machine', '--all', '--socket' and '--vsock' cannot be used with each other");
     }
-    match if command.has_target() { target.several() } else { Ok(None) } {
-        Ok(Some(_)) if !command.serves_several() => refuse("this subcommand is for one machine at a time"),
+    let on_several = command.on_several();
+    let several = if on_several == OnSeveral::Itself { Ok(None) } else { target.several() };
+    match several {
+        Ok(Some(_)) if on_several == OnSeveral::Refused => refuse("this subcommand is for one machine at a time"),
         Ok(Some(machines)) => return several::run(machines),
         Ok(None) => {}
         Err(failure) => {

@@ -15,11 +15,12 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     thread,
 };
 
 use serde_json::{Value, json};
-use support::{Agent, Outcome, finish};
+use support::{Agent, HANG_UP, Outcome, finish};
 
 const PORT: &str = "virtserialport,chardev=c0,name=org.qemu.guest_agent.0";
 const PONG: &str = r#"{"return": {}}"#;
@@ -223,6 +224,82 @@ fn several_machines_are_asked_at_once_and_the_failed_ones_counted() {
     qgactl(&["-M", &format!("{name}-a,{name}-x"), "ping"], None).check(3, &format!("no machine is named {name}-x"));
     qgactl(&["list", "--names"], Some(&format!("{name}-*"))).success();
     qgactl(&["-M", &format!("{name}-*"), "passwd", "root"], None).check(2, "for one machine at a time");
+}
+
+/// Guests that answer a freeze and a thaw with these, and note what they are asked for.
+struct Frozen {
+    pattern: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    _machines: Vec<(Agent, Qemu)>,
+}
+
+impl Frozen {
+    fn new(name: &str, answers: &[(&'static str, &'static str)]) -> Self {
+        let name = unique(name);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let machine = |(index, answers): (usize, &(&'static str, &'static str))| {
+            let (log, (freeze, thaw)) = (Arc::clone(&asked), *answers);
+            let agent = Agent::scripted(move |request| {
+                let command = request["execute"].as_str()?.trim_start_matches("guest-fsfreeze-").to_owned();
+                let answer = if command == "thaw" { thaw } else { freeze };
+                // Another test may list all machines.
+                if ["freeze", "thaw"].contains(&command.as_str()) {
+                    log.lock().unwrap().push(format!("{command} {index}"));
+                }
+                Some(answer.into())
+            });
+            let qemu = Qemu::with_agent(&format!("{name}-{index}"), &format!("00-{index}"), &agent.socket());
+            (agent, qemu)
+        };
+        let machines = answers.iter().enumerate().map(machine).collect();
+        Self { pattern: format!("{name}-*"), asked, _machines: machines }
+    }
+
+    /// Runs a program around which all are frozen, and returns what they were asked for, in alphabetical order.
+    fn run(&self, script: &str) -> (Outcome, Vec<String>) {
+        let outcome = qgactl(&["-M", &self.pattern, "freeze", "--run", "--", "sh", "-c", script], None);
+        let mut asked = self.asked.lock().unwrap().clone();
+        asked.sort();
+        (outcome, asked)
+    }
+}
+
+const ONE: &str = r#"{"return": 1}"#;
+const FAILURE: &str = r#"{"error": {"class": "GenericError", "desc": "no luck"}}"#;
+
+#[test]
+fn several_guests_are_frozen_together_around_a_program() {
+    let guests = Frozen::new("together", &[(ONE, ONE), (ONE, ONE), (ONE, ONE)]);
+    let (outcome, asked) = guests.run("echo ran; exit 7");
+    assert_eq!((outcome.status, outcome.stdout.as_slice()), (7, &b"ran\n"[..]), "{}", outcome.stderr);
+    assert_eq!(asked, ["freeze 0", "freeze 1", "freeze 2", "thaw 0", "thaw 1", "thaw 2"]);
+}
+
+#[test]
+fn a_guest_that_cannot_be_frozen_thaws_the_others_and_nothing_is_run() {
+    let guests = Frozen::new("refused", &[(ONE, ONE), (FAILURE, ONE), (ONE, ONE)]);
+    let (outcome, asked) = guests.run("echo ran");
+    outcome.check(125, "-1: guest-fsfreeze-freeze: no luck");
+    assert!(outcome.stdout.is_empty());
+    assert_eq!(asked, ["freeze 0", "freeze 1", "freeze 2", "thaw 0", "thaw 2"]);
+}
+
+#[test]
+fn a_guest_whose_freeze_may_have_been_done_is_thawed_with_the_others() {
+    let guests = Frozen::new("doubtful", &[(ONE, ONE), (HANG_UP, ONE)]);
+    let (outcome, asked) = guests.run("echo ran");
+    outcome.check(125, "-1 may be frozen, and is thawed as soon as it answers");
+    assert!(outcome.stdout.is_empty());
+    assert_eq!(asked, ["freeze 0", "freeze 1", "thaw 0", "thaw 1"]);
+}
+
+#[test]
+fn a_freeze_that_did_not_hold_on_one_guest_is_told_after_all_are_thawed() {
+    let guests = Frozen::new("ended", &[(ONE, FAILURE), (ONE, ONE), (ONE, r#"{"return": 0}"#)]);
+    let (outcome, asked) = guests.run("echo ran");
+    outcome.check(125, "-0: guest-fsfreeze-thaw: no luck");
+    outcome.check(125, "-2: the guest was not frozen any more");
+    assert_eq!(asked, ["freeze 0", "freeze 1", "freeze 2", "thaw 0", "thaw 1", "thaw 2"]);
 }
 
 /// What qgactl says of a hypervisor that gives this answer to CONNECT, before an agent speaks.

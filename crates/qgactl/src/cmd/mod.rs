@@ -66,6 +66,17 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
 }
 
+/// How a subcommand treats several machines.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum OnSeveral {
+    /// It does what it does with all of them.
+    Itself,
+    /// It is run once for each.
+    Repeated,
+    /// It is for one machine at a time.
+    Refused,
+}
+
 /// A subcommand: its arguments, and what it does.
 trait Subcommand {
     /// Whether `--json` can be used: the result is one reply, which is then printed as it was received.
@@ -122,15 +133,15 @@ impl Command {
         self.subcommand().has_json()
     }
 
-    /// Whether it is about a machine at all.
-    pub(crate) fn has_target(&self) -> bool {
-        !matches!(self, Self::List(_))
-    }
-
-    /// Whether it can be run on several machines at once: it asks no question, writes nothing to this host, and needs
-    /// no common end.
-    pub(crate) fn serves_several(&self) -> bool {
-        !matches!(self, Self::Passwd(_) | Self::Pull(_) | Self::Cat(_) | Self::Freeze(_) | Self::Suspend(_))
+    /// What becomes of it where the command line names several machines.
+    pub(crate) fn on_several(&self) -> OnSeveral {
+        match self {
+            Self::List(_) => OnSeveral::Itself,
+            Self::Freeze(freeze) if freeze.is_around_a_program() => OnSeveral::Itself,
+            // They ask a question, write to one place, or leave guests in a state that nobody ends.
+            Self::Passwd(_) | Self::Pull(_) | Self::Cat(_) | Self::Freeze(_) | Self::Suspend(_) => OnSeveral::Refused,
+            _ => OnSeveral::Repeated,
+        }
     }
 
     /// Connects, does it, and returns how the process ends.

@@ -18,9 +18,10 @@ use qga::{
     },
 };
 
+use self::run::Guest;
 use super::{Options, Subcommand, exec, print};
 use crate::{
-    connect::Agent,
+    connect::{Agent, Target},
     failure::{self, Failure},
 };
 
@@ -50,7 +51,13 @@ impl Subcommand for Freeze {
     /// Freezes. The timeout is for the reply, or for the program.
     fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
         if self.run {
-            return run::while_frozen(options.target, |agent| self.freeze(agent), &self.program, options.timeout);
+            let several = options.target.several()?;
+            let targets = several.map(Target::of_selected).transpose()?;
+            let guests = match &targets {
+                Some(targets) => targets.iter().map(|(name, target)| Guest::new(Some(name), target)).collect(),
+                None => vec![Guest::new(None, options.target)],
+            };
+            return run::while_frozen(guests, |agent| self.freeze(agent), &self.program, options.timeout);
         }
         let count = self.freeze(&mut options.connect()?)?;
         print(&if options.json { format!("{count}\n") } else { describe(count, "frozen") })?;
@@ -64,6 +71,11 @@ impl Subcommand for Freeze {
 }
 
 impl Freeze {
+    /// Whether a program is run, for which several guests can be frozen together.
+    pub(in crate::cmd) fn is_around_a_program(&self) -> bool {
+        self.run
+    }
+
     fn freeze(&self, agent: &mut Agent) -> Result<i64, Failure> {
         let lease = self.lease;
         match &self.mounts[..] {
