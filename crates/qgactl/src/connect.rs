@@ -29,7 +29,6 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     failure::{Failure, say},
     render::printable,
-    several::Selected,
     target::{
         self, Stream,
         address::Address,
@@ -81,7 +80,10 @@ pub(crate) struct Target {
     answered: OnceLock<Location>,
 }
 
-/// A place where an agent should be.
+/// A machine's name, and its address or why it has none.
+pub(crate) type Selected = (String, Result<String, String>);
+
+/// Where an agent should be.
 #[derive(Clone, Debug)]
 struct Location {
     address: Address,

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use crate::{failure::say, render::piece};
+use crate::{connect::Selected, failure::say, render::piece};
 
 /// The option that tells a run its machine, whatever else its command line says.
 pub(crate) const ONLY: &str = "--only";
@@ -25,9 +25,6 @@ const MAX_STATUS: usize = 100;
 
 /// Longest line that is kept together, in bytes: the output of a program may have no line ends at all.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
-
-/// A machine's name, and its address or why it has none.
-pub(crate) type Selected = (String, Result<String, String>);
 
 /// Runs the whole command line for each of these machines.
 pub(crate) fn run(machines: Vec<Selected>) -> ExitCode {
