@@ -198,7 +198,7 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-M -h -V --machine --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-M -h -V --machine --all --only --socket --vsock --json --timeout --help --version list info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -210,6 +210,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -232,7 +236,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__call)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -244,6 +248,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -266,7 +274,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__cat)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,6 +286,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -300,7 +312,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__cpus)
-            opts="-M -h --set --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --set --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -316,6 +328,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -338,7 +354,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__disks)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -350,6 +366,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -372,7 +392,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__doctor)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -384,6 +404,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -406,7 +430,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__exec)
-            opts="-M -h --env --stdin --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --env --stdin --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -426,6 +450,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -448,7 +476,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__freeze)
-            opts="-M -h --mount --lease --run --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --mount --lease --run --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -468,6 +496,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -490,7 +522,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__fs)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -502,6 +534,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -930,7 +966,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__info)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -942,6 +978,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -964,7 +1004,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__list)
-            opts="-M -h --names --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --names --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -976,6 +1016,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -998,7 +1042,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__memory)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1010,6 +1054,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1032,7 +1080,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__metrics)
-            opts="-M -h --prometheus --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --prometheus --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1044,6 +1092,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1066,7 +1118,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__net)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1078,6 +1130,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1100,7 +1156,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__passwd)
-            opts="-M -h --stdin --crypted --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --stdin --crypted --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1112,6 +1168,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1134,7 +1194,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__ping)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1146,6 +1206,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1168,7 +1232,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__pull)
-            opts="-M -h --no-check --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --no-check --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1180,6 +1244,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1202,7 +1270,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__push)
-            opts="-M -h --no-check --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --no-check --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1214,6 +1282,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1236,7 +1308,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__routes)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1248,6 +1320,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1270,7 +1346,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__shutdown)
-            opts="-M -h --reboot --halt --wait --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --reboot --halt --wait --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1282,6 +1358,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1304,7 +1384,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__ssh__subcmd__keys)
-            opts="-M -h --add --remove --replace --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --add --remove --replace --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1330,6 +1410,10 @@ _qgactl() {
                     _qgactl_machines
                     return 0
                     ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1350,7 +1434,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__stats)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1362,6 +1446,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1384,7 +1472,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__suspend)
-            opts="-M -h --machine --socket --vsock --json --timeout --help ram disk hybrid"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help ram disk hybrid"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1396,6 +1484,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1418,7 +1510,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__thaw)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1430,6 +1522,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1452,7 +1548,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__time)
-            opts="-M -h --set --from-rtc --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --set --from-rtc --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1468,6 +1564,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1490,7 +1590,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__trim)
-            opts="-M -h --minimum --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --minimum --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1506,6 +1606,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1528,7 +1632,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__users)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1540,6 +1644,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -1562,7 +1670,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__wait)
-            opts="-M -h --machine --socket --vsock --json --timeout --help"
+            opts="-M -h --machine --all --only --socket --vsock --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1574,6 +1682,10 @@ _qgactl() {
                     ;;
                 -M)
                     _qgactl_machines
+                    return 0
+                    ;;
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)

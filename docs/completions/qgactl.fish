@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_qgactl_global_optspecs
-    string join \n M/machine= socket= vsock= json timeout= h/help V/version
+    string join \n M/machine= all only= socket= vsock= json timeout= h/help V/version
 end
 
 function __fish_qgactl_needs_command
@@ -25,9 +25,11 @@ function __fish_qgactl_using_subcommand
 end
 
 complete -c qgactl -n "__fish_qgactl_needs_command" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_needs_command" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_needs_command" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_needs_command" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_needs_command" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_needs_command" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_needs_command" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_needs_command" -s V -l version -d 'Print version'
@@ -60,186 +62,240 @@ complete -c qgactl -n "__fish_qgactl_needs_command" -f -a "wait" -d 'Wait until 
 complete -c qgactl -n "__fish_qgactl_needs_command" -f -a "doctor" -d 'Diagnose the connection, the agent and the commands it refuses'
 complete -c qgactl -n "__fish_qgactl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l names -d 'Print the names only, and ask no agent'
+complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand info" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand info" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand info" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand info" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand info" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand info" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand info" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand ping" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand call" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand call" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand call" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand call" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand call" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand call" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand call" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand call" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l env -d 'Set an environment variable; repeatable. The program then has only these; by default it has the agent\'s environment' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l stdin -d 'Pass this file to the program as standard input, - for qgactl\'s own; by default it is empty' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l no-check -d 'Do not compare the copy with the guest\'s file, for instance because it keeps changing'
+complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l no-check -d 'Do not compare the copy with the local file'
+complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand push" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand cat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand net" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand net" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand net" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand net" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand net" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand net" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand net" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand net" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand routes" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l set -d 'Take processors on or off line, in the given order' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand cpus" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand memory" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l prometheus -d 'Print everything in the text format of Prometheus. A machine that does not answer is `guest_up 0`, and no failure'
+complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand fs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand disks" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l minimum -d 'Skip free extents smaller than this' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand trim" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l mount -d 'Freeze only the file system at this mount point, as `qgactl fs` lists it; repeatable' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l lease -d 'End the freeze automatically after this many seconds [default: as qgad is configured; never with qemu-ga]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l run -d 'Run a program on this host, and thaw when it has ended for any reason; its own child processes are neither waited for nor ended'
+complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand freeze" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand thaw" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l set -d 'Set the guest\'s clocks to the host\'s time (now), or to seconds since 1970-01-01 UTC, with up to nine decimals' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l from-rtc -d 'Set the guest\'s system clock from its hardware clock'
+complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand time" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand users" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand users" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand users" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand users" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand users" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand users" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand users" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand users" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l stdin -d 'Read the password from standard input, up to the end of its first line'
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l crypted -d 'The input is not the password, but its hash as crypt(3) computes and mkpasswd prints it'
+complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand passwd" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l add -d 'Add the public keys in a file, - for standard input; existing ones are not added again' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l remove -d 'Remove the public keys in a file, - for standard input' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l replace -d 'Replace all keys by the public keys in a file, - for standard input' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand ssh-keys" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l reboot -d 'Reboot instead'
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l halt -d 'Halt instead, without powering off'
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l wait -d 'Wait until the guest is down, and after --reboot until its agent answers again [default timeout: 300]'
+complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand suspend" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -s M -l machine -d 'The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]' -r -f -a '(qgactl list --names 2>/dev/null)'
+complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -l only -d 'The one of several machines that this run is for' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -l socket -d 'The unix socket behind the VM\'s serial port' -r -F
 complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -l vsock -d 'The agent\'s vsock address, both parts decimal' -r
 complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -l timeout -d 'How long to wait for a reply, in seconds [default: 15 longer than qgad lets the command run, which makes 30 for a query and over two hours for a freeze]; for exec and freeze --run, how long the program may run [default: no limit]' -r
+complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -l all -d 'All VMs of this host'
 complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -l json -d 'Print the `return` of the agent\'s reply as it was received; for list, print an array'
 complete -c qgactl -n "__fish_qgactl_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c qgactl -n "__fish_qgactl_using_subcommand help; and not __fish_seen_subcommand_from list info ping call exec pull push cat net routes cpus memory stats metrics fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help" -f -a "list" -d 'List the virtual machines of this host, how each is reached, and what its agent says'

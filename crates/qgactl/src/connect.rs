@@ -53,26 +53,37 @@ const MARGIN: Duration = Duration::from_secs(15);
 const MACHINE_VARIABLE: &str = "QGACTL_MACHINE";
 
 /// Where the agent is, as the command line says.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Target {
     /// The VM: its name, UUID or address [default: $QGACTL_MACHINE, or else the only VM on this host]
     ///
-    /// A name is that of a QEMU or a libvirt domain, or the number or name of a Proxmox VM. An address is one of
+    /// A name is that of a QEMU or a libvirt domain, or the number or name of a Proxmox VM. Several names are separated
+    /// by commas, and * and ? stand for any characters and for one. An address is one of
     /// unix:PATH, vsock:CID[:PORT], vsock-mux:PATH[:PORT], libvirt:[URI#]NAME and serial:PATH.
     #[arg(short = 'M', long, global = true, value_name = "NAME")]
     machine: Option<String>,
+    /// All VMs of this host
+    #[arg(long, global = true)]
+    all: bool,
+    /// The one of several machines that this run is for
+    #[arg(long, global = true, hide = true, value_name = "ADDRESS")]
+    only: Option<String>,
     /// The unix socket behind the VM's serial port
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The agent's vsock address, both parts decimal
     #[arg(long, global = true, value_name = "CID:PORT", value_parser = parse_vsock)]
     vsock: Option<Address>,
-    /// Where an agent has answered, or should: further connections go to the same machine, whatever is started meanwhile.
+    /// Where an agent has answered, or should: further connections go to the same machine, whatever is started
+    /// meanwhile.
     #[arg(skip)]
     answered: OnceLock<Location>,
 }
 
-/// A place where an agent should be.
+/// A machine's name, and its address or why it has none.
+pub(crate) type Selected = (String, Result<String, String>);
+
+/// Where an agent should be.
 #[derive(Clone, Debug)]
 struct Location {
     address: Address,
@@ -139,7 +150,16 @@ impl Target {
     /// The agent of this machine.
     pub(crate) fn of_machine(machine: Machine) -> Result<Self, Failure> {
         let answered = OnceLock::from(Location::of_machine(machine, false)?);
-        Ok(Self { machine: None, socket: None, vsock: None, answered })
+        Ok(Self { answered, ..Self::default() })
+    }
+
+    /// The agent of one of several machines, with the machine's name.
+    pub(crate) fn of_selected((name, address): Selected) -> (String, Result<Self, Failure>) {
+        let target = match address {
+            Ok(address) => Ok(Self { only: Some(address), ..Self::default() }),
+            Err(why) => Err(Failure::Unreachable { name: name.clone(), why }),
+        };
+        (name, target)
     }
 
     /// Connects, and makes sure that an agent listens. Each reply may take `timeout`, or what its command's spec says.
@@ -172,7 +192,7 @@ impl Target {
     /// Whether more than one option says where the agent is. clap does not notice where they stand on both sides of the
     /// subcommand.
     pub(crate) fn is_contradictory(&self) -> bool {
-        let given = [self.machine.is_some(), self.socket.is_some(), self.vsock.is_some()];
+        let given = [self.machine.is_some(), self.all, self.socket.is_some(), self.vsock.is_some()];
         given.into_iter().filter(|is_given| *is_given).count() > 1
     }
 
@@ -181,17 +201,39 @@ impl Target {
         Ok(self.locate()?.address.socket().map(Path::to_owned))
     }
 
-    /// What the user knows the machine by: what was given, or the name of the only machine.
-    pub(crate) fn name(&self) -> String {
-        let given = self.machine.clone().or_else(|| env::var(MACHINE_VARIABLE).ok()).filter(|name| !name.is_empty());
-        match (&self.socket, &self.vsock, given) {
-            (Some(path), _, _) => path.display().to_string(),
-            (None, Some(address), _) => address.to_string(),
-            (None, None, Some(name)) => name,
-            (None, None, None) => {
-                discovery::only(discovery::machines(&Host::this())).map_or_else(|_| "?".into(), |machine| machine.name)
-            }
+    /// The machines, if the command line names several.
+    pub(crate) fn several(&self) -> Result<Option<Vec<Selected>>, Failure> {
+        if self.only.is_some() || self.socket.is_some() || self.vsock.is_some() {
+            return Ok(None);
         }
+        let name = self.name().filter(|name| Address::parse(name).is_none());
+        if !self.all && !name.as_deref().is_some_and(discovery::is_pattern) {
+            return Ok(None);
+        }
+        let machines = discovery::machines(&Host::this());
+        let chosen = match name.filter(|_| !self.all) {
+            // A single machine may be called like that.
+            Some(name) if machines.iter().any(|machine| machine.name == name) => return Ok(None),
+            Some(names) => discovery::choose_several(&machines, &names)?,
+            None => machines,
+        };
+        let select = |machine: Machine| (machine.name, machine.agent.map(|address| address.to_string()));
+        Ok(Some(chosen.into_iter().map(select).collect()))
+    }
+
+    /// What the user knows the machine by: what was given, or the name of the only machine.
+    pub(crate) fn label(&self) -> String {
+        match (&self.socket, &self.vsock) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(address)) => address.to_string(),
+            (None, None) => self.name().or_else(|| Some(self.locate().ok()?.label)).unwrap_or_else(|| "?".into()),
+        }
+    }
+
+    /// The name or address that the command line or the environment gives.
+    fn name(&self) -> Option<String> {
+        let variable = || env::var(MACHINE_VARIABLE).ok();
+        self.only.clone().or_else(|| self.machine.clone()).or_else(variable).filter(|name| !name.is_empty())
     }
 
     fn locate(&self) -> Result<Location, Failure> {
@@ -201,8 +243,7 @@ impl Target {
         if let Some(address) = &self.vsock {
             return Ok(Location::named(address.clone()));
         }
-        let variable = || env::var(MACHINE_VARIABLE).ok();
-        match self.machine.clone().or_else(variable).filter(|name| !name.is_empty()) {
+        match self.name() {
             Some(name) => match Address::parse(&name) {
                 Some(address) => Ok(Location::named(address.map_err(|what| Failure::NotChosen { what })?)),
                 None => Location::of_machine(discovery::choose(discovery::machines(&Host::this()), &name)?, false),

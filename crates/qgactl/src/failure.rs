@@ -47,6 +47,7 @@ Exit status:
   exec: the program's own status, 128 + N for a program ended by signal N, 123 when the agent kept only a part
   of the output (stderr names the program's own status), 124 when the timeout expired (the program goes on), 125
   for any failure of qgactl or the agent, described on stderr
+  several machines: on how many of them it failed, at most 100
   freeze --run: as exec, but the program is ended when the timeout expires, or when qgactl gets signal N, with
   128 + N; 125 also when the freeze did not last until the program's end";
 

@@ -14,6 +14,7 @@ mod progress;
 #[cfg(test)]
 mod published;
 mod render;
+mod several;
 mod table;
 mod target;
 
@@ -21,7 +22,11 @@ use std::{ops::RangeInclusive, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
-use self::{cmd::Options, connect::Target, failure::STATUS_HELP};
+use self::{
+    cmd::{OnSeveral, Options},
+    connect::Target,
+    failure::STATUS_HELP,
+};
 
 /// Shortest and longest timeout in seconds: system calls take no shorter one, and the clock may not reach an instant
 /// more than 30 years away.
@@ -51,7 +56,19 @@ fn main() -> ExitCode {
         refuse("the argument '--json' cannot be used with this subcommand");
     }
     if target.is_contradictory() {
-        refuse("the arguments '--machine', '--socket' and '--vsock' cannot be used with each other");
+        refuse("the arguments '--machine', '--all', '--socket' and '--vsock' cannot be used with each other");
+    }
+    let on_several = command.on_several();
+    let several = if on_several == OnSeveral::Itself { Ok(None) } else { target.several() };
+    match several {
+        Ok(Some(_)) if on_several == OnSeveral::Refused => refuse("this subcommand is for one machine at a time"),
+        Ok(Some(machines)) => return several::run(machines),
+        Ok(None) => {}
+        Err(failure) => {
+            let error = failure.into();
+            failure::print(&error);
+            return failure::status(&error).into();
+        }
     }
     command.run(&Options { target: &target, json, timeout })
 }

@@ -15,11 +15,12 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     thread,
 };
 
 use serde_json::{Value, json};
-use support::{Agent, Outcome, finish};
+use support::{Agent, HANG_UP, Outcome, finish};
 
 const PORT: &str = "virtserialport,chardev=c0,name=org.qemu.guest_agent.0";
 const PONG: &str = r#"{"return": {}}"#;
@@ -196,6 +197,111 @@ fn a_socket_that_libvirt_holds_is_left_alone() {
     process.wait().unwrap();
 }
 
+#[test]
+fn several_machines_are_asked_at_once_and_the_failed_ones_counted() {
+    let name = unique("several");
+    let (one, other) = (ponging(), ponging());
+    let _qemus = [
+        Qemu::with_agent(&format!("{name}-a"), "00-1", &one.socket()),
+        Qemu::with_agent(&format!("{name}-b"), "00-2", &other.socket()),
+        Qemu::with_agent(&format!("{name}-c"), "00-3", Path::new("/nonexistent/socket")),
+        Qemu::start(&["-name", &format!("{name}-d")]),
+    ];
+    let check = |outcome: Outcome, status, answered: &[&str], failed: &[&str]| {
+        assert_eq!(outcome.status, status, "{}", outcome.stderr);
+        let text = String::from_utf8(outcome.stdout).unwrap();
+        let mut lines: Vec<_> = text.lines().filter_map(|line| line.split_once(": the agent answered in ")).collect();
+        lines.sort_unstable();
+        let names: Vec<_> = lines.iter().map(|(name, _)| name.rsplit('-').next().unwrap()).collect();
+        assert_eq!(names, answered);
+        for end in failed {
+            assert!(outcome.stderr.contains(&format!("{name}-{end}: ")), "{}", outcome.stderr);
+        }
+    };
+    check(qgactl(&["-M", &format!("{name}-*"), "ping"], None), 2, &["a", "b"], &["c", "d"]);
+    check(qgactl(&["ping", "-M", &format!("{name}-b,{name}-a")], None), 0, &["a", "b"], &[]);
+    check(qgactl(&["ping"], Some(&format!("{name}-b,00-3"))), 1, &["b"], &["c"]);
+    qgactl(&["-M", &format!("{name}-a,{name}-x"), "ping"], None).check(3, &format!("no machine is named {name}-x"));
+    qgactl(&["list", "--names"], Some(&format!("{name}-*"))).success();
+    qgactl(&["-M", &format!("{name}-*"), "passwd", "root"], None).check(2, "for one machine at a time");
+}
+
+/// Guests that answer a freeze and a thaw with these, and note what they are asked for.
+struct Frozen {
+    pattern: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    _machines: Vec<(Agent, Qemu)>,
+}
+
+impl Frozen {
+    fn new(name: &str, answers: &[(&'static str, &'static str)]) -> Self {
+        let name = unique(name);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let machine = |(index, answers): (usize, &(&'static str, &'static str))| {
+            let (log, (freeze, thaw)) = (Arc::clone(&asked), *answers);
+            let agent = Agent::scripted(move |request| {
+                let command = request["execute"].as_str()?.trim_start_matches("guest-fsfreeze-").to_owned();
+                let answer = if command == "thaw" { thaw } else { freeze };
+                // Another test may list all machines.
+                if ["freeze", "thaw"].contains(&command.as_str()) {
+                    log.lock().unwrap().push(format!("{command} {index}"));
+                }
+                Some(answer.into())
+            });
+            let qemu = Qemu::with_agent(&format!("{name}-{index}"), &format!("00-{index}"), &agent.socket());
+            (agent, qemu)
+        };
+        let machines = answers.iter().enumerate().map(machine).collect();
+        Self { pattern: format!("{name}-*"), asked, _machines: machines }
+    }
+
+    /// Runs a program around which all are frozen, and returns what they were asked for, in alphabetical order.
+    fn run(&self, script: &str) -> (Outcome, Vec<String>) {
+        let outcome = qgactl(&["-M", &self.pattern, "freeze", "--run", "--", "sh", "-c", script], None);
+        let mut asked = self.asked.lock().unwrap().clone();
+        asked.sort();
+        (outcome, asked)
+    }
+}
+
+const ONE: &str = r#"{"return": 1}"#;
+const FAILURE: &str = r#"{"error": {"class": "GenericError", "desc": "no luck"}}"#;
+
+#[test]
+fn several_guests_are_frozen_together_around_a_program() {
+    let guests = Frozen::new("together", &[(ONE, ONE), (ONE, ONE), (ONE, ONE)]);
+    let (outcome, asked) = guests.run("echo ran; exit 7");
+    assert_eq!((outcome.status, outcome.stdout.as_slice()), (7, &b"ran\n"[..]), "{}", outcome.stderr);
+    assert_eq!(asked, ["freeze 0", "freeze 1", "freeze 2", "thaw 0", "thaw 1", "thaw 2"]);
+}
+
+#[test]
+fn a_guest_that_cannot_be_frozen_thaws_the_others_and_nothing_is_run() {
+    let guests = Frozen::new("refused", &[(ONE, ONE), (FAILURE, ONE), (ONE, ONE)]);
+    let (outcome, asked) = guests.run("echo ran");
+    outcome.check(125, "-1: guest-fsfreeze-freeze: no luck");
+    assert!(outcome.stdout.is_empty());
+    assert_eq!(asked, ["freeze 0", "freeze 1", "freeze 2", "thaw 0", "thaw 2"]);
+}
+
+#[test]
+fn a_guest_whose_freeze_may_have_been_done_is_thawed_with_the_others() {
+    let guests = Frozen::new("doubtful", &[(ONE, ONE), (HANG_UP, ONE)]);
+    let (outcome, asked) = guests.run("echo ran");
+    outcome.check(125, "-1 may be frozen, and is thawed as soon as it answers");
+    assert!(outcome.stdout.is_empty());
+    assert_eq!(asked, ["freeze 0", "freeze 1", "thaw 0", "thaw 1"]);
+}
+
+#[test]
+fn a_freeze_that_did_not_hold_on_one_guest_is_told_after_all_are_thawed() {
+    let guests = Frozen::new("ended", &[(ONE, FAILURE), (ONE, ONE), (ONE, r#"{"return": 0}"#)]);
+    let (outcome, asked) = guests.run("echo ran");
+    outcome.check(125, "-0: guest-fsfreeze-thaw: no luck");
+    outcome.check(125, "-2: the guest was not frozen any more");
+    assert_eq!(asked, ["freeze 0", "freeze 1", "freeze 2", "thaw 0", "thaw 1", "thaw 2"]);
+}
+
 /// What qgactl says of a hypervisor that gives this answer to CONNECT, before an agent speaks.
 fn through_mux(answer: &'static str) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
@@ -227,4 +333,24 @@ fn a_hypervisor_that_serves_vsock_on_a_socket_is_asked_for_the_port() {
     through_mux("OK 1073741824\n").success();
     through_mux("").check(3, "nobody listens on vsock port 52 of the guest");
     through_mux("NO\n").check(3, "the hypervisor did not answer CONNECT with OK");
+}
+
+#[test]
+fn figures_of_several_machines_come_at_once_and_one_that_does_not_answer_is_down() {
+    let agents = [ponging(), ponging()];
+    let name = |index: usize| unique(&format!("fleet{index}"));
+    let gone = tempfile::tempdir().unwrap();
+    let mut qemus: Vec<_> =
+        agents.iter().enumerate().map(|(index, agent)| Qemu::with_agent(&name(index), "", &agent.socket())).collect();
+    qemus.push(Qemu::with_agent(&name(2), "", &gone.path().join("socket")));
+    let machines = unique("fleet*");
+    let outcome = qgactl(&["metrics", "--prometheus", "-M", &machines], None);
+    assert_eq!(outcome.status, 0, "{outcome:?}");
+    let text = String::from_utf8(outcome.stdout).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("guest_up{"));
+    let expected: Vec<_> =
+        (0..3).map(|index| format!("guest_up{{machine=\"{}\"}} {}", name(index), u8::from(index < 2))).collect();
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+    // Without Prometheus, a machine that does not answer is a failure.
+    assert_ne!(qgactl(&["metrics", "-M", &machines], None).status, 0);
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Options, Subcommand, print};
 use crate::{
-    failure,
+    connect::Target,
+    failure::{self, Failure},
     metrics::{self, Figures, Machine, prometheus},
     table::table,
 };
@@ -32,7 +33,7 @@ impl Subcommand for MetricsCommand {
     }
 
     fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
-        let machines = metrics::ask_all(&options.machines(), options.timeout.unwrap_or(metrics::TIMEOUT));
+        let machines = ask(options)?;
         print(&match (self.prometheus, options.json) {
             (true, _) => prometheus::exposition(&machines),
             (_, true) => format!("{}\n", Value::Array(machines.iter().map(to_json).collect())),
@@ -48,6 +49,21 @@ impl Subcommand for MetricsCommand {
         }
         Ok(status)
     }
+}
+
+/// Asks the machines that the command line names, all at once.
+fn ask(options: &Options<'_>) -> Result<Vec<Machine>, Failure> {
+    let timeout = options.timeout.unwrap_or(metrics::TIMEOUT);
+    let Some(several) = options.target.several()? else {
+        return Ok(metrics::ask_all(&[(options.target.label(), options.target)], timeout));
+    };
+    let selected: Vec<_> = several.into_iter().map(Target::of_selected).collect();
+    let reachable = selected.iter().filter_map(|(name, target)| Some((name.clone(), target.as_ref().ok()?)));
+    let mut machines = metrics::ask_all(&reachable.collect::<Vec<_>>(), timeout);
+    let unreachable = selected.into_iter().filter_map(|(name, target)| Some((name, target.err()?)));
+    machines.extend(unreachable.map(|(name, failure)| Machine { name, figures: Err(failure) }));
+    machines.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(machines)
 }
 
 fn to_json(machine: &Machine) -> Value {

@@ -68,6 +68,17 @@ pub(crate) enum Command {
     Doctor(doctor::Doctor),
 }
 
+/// How a subcommand treats several machines.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum OnSeveral {
+    /// It does what it does with all of them.
+    Itself,
+    /// It is run once for each.
+    Repeated,
+    /// It is for one machine at a time.
+    Refused,
+}
+
 /// A subcommand: its arguments, and what it does.
 trait Subcommand {
     /// Whether `--json` can be used: the result is one reply, which is then printed as it was received.
@@ -113,11 +124,6 @@ pub(crate) struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// The machines that a subcommand for several of them is about, each with what the user knows it by.
-    fn machines(&self) -> Vec<(String, &Target)> {
-        vec![(self.target.name(), self.target)]
-    }
-
     fn connect(&self) -> Result<Agent, Failure> {
         self.target.connect(self.timeout)
     }
@@ -127,6 +133,17 @@ impl Command {
     /// Whether `--json` can be used.
     pub(crate) fn has_json(&self) -> bool {
         self.subcommand().has_json()
+    }
+
+    /// What becomes of it where the command line names several machines.
+    pub(crate) fn on_several(&self) -> OnSeveral {
+        match self {
+            Self::List(_) | Self::Metrics(_) => OnSeveral::Itself,
+            Self::Freeze(freeze) if freeze.is_around_a_program() => OnSeveral::Itself,
+            // They ask a question, write to one place, or leave guests in a state that nobody ends.
+            Self::Passwd(_) | Self::Pull(_) | Self::Cat(_) | Self::Freeze(_) | Self::Suspend(_) => OnSeveral::Refused,
+            _ => OnSeveral::Repeated,
+        }
     }
 
     /// Connects, does it, and returns how the process ends.

@@ -1,7 +1,8 @@
 //! Targets: from a name or an address to a stream to the agent.
 //!
 //! [`address`] says what addresses there are, [`discovery`] which machines this host runs and where their agents are,
-//! [`holder`] who is connected to a socket, and [`open`] connects. No agent has answered yet when a stream is open: QEMU accepts connections in any case.
+//! [`holder`] who is connected to a socket, and [`open`] connects. No agent has answered yet when a stream is open:
+//! QEMU accepts connections in any case.
 
 pub(crate) mod address;
 pub(crate) mod discovery;

@@ -135,7 +135,14 @@ fn refusal(command: &str, message: &str) -> io::Result<Vec<u8>> {
     } else {
         io::ErrorKind::Other
     };
-    Err(io::Error::new(kind, message.to_owned()))
+    let hint = if has(&["encode message payload"]) {
+        ": the reply is larger than the 4 MiB that libvirt passes on"
+    } else if has(&["No complete agent response", "due to an error"]) {
+        ": libvirt ignores the agent until it is restarted in the guest"
+    } else {
+        ""
+    };
+    Err(io::Error::new(kind, format!("{message}{hint}")))
 }
 
 /// What a run of virsh left.
@@ -266,6 +273,19 @@ mod tests {
                 r#""desc":"Command guest-x has been disabled: the agent is in frozen state"}}"#
             )),
         );
+    }
+
+    #[test]
+    fn what_libvirt_does_after_a_reply_that_is_too_large_is_explained() {
+        let check = |message: &str, hint: &str| {
+            let said = refusal("guest-x", message).unwrap_err().to_string();
+            assert_eq!(said, format!("{message}{hint}"));
+        };
+        let ignored = ": libvirt ignores the agent until it is restarted in the guest";
+        check("Unable to encode message payload", ": the reply is larger than the 4 MiB that libvirt passes on");
+        check("No complete agent response found in 10485760 bytes: Numerical result out of range", ignored);
+        check("Guest agent is not responding: QEMU guest agent is not available due to an error", ignored);
+        check("internal error: no", "");
     }
 
     #[test]

@@ -18,9 +18,10 @@ use qga::{
     },
 };
 
+use self::run::Guest;
 use super::{Options, Subcommand, exec, print};
 use crate::{
-    connect::Agent,
+    connect::{Agent, Target},
     failure::{self, Failure},
 };
 
@@ -50,7 +51,18 @@ impl Subcommand for Freeze {
     /// Freezes. The timeout is for the reply, or for the program.
     fn run(&self, options: &Options<'_>) -> anyhow::Result<ExitCode> {
         if self.run {
-            return run::while_frozen(options.target, |agent| self.freeze(agent), &self.program, options.timeout);
+            let several = options.target.several()?;
+            let reachable = |machine| -> Result<_, Failure> {
+                let (name, target) = Target::of_selected(machine);
+                target.map(|target| (name, target))
+            };
+            let targets = several.map(|several| several.into_iter().map(reachable).collect::<Result<Vec<_>, _>>());
+            let targets = targets.transpose()?;
+            let guests = match &targets {
+                Some(targets) => targets.iter().map(|(name, target)| Guest::new(Some(name), target)).collect(),
+                None => vec![Guest::new(None, options.target)],
+            };
+            return run::while_frozen(guests, |agent| self.freeze(agent), &self.program, options.timeout);
         }
         let count = self.freeze(&mut options.connect()?)?;
         print(&if options.json { format!("{count}\n") } else { describe(count, "frozen") })?;
@@ -64,6 +76,11 @@ impl Subcommand for Freeze {
 }
 
 impl Freeze {
+    /// Whether a program is run, for which several guests can be frozen together.
+    pub(in crate::cmd) fn is_around_a_program(&self) -> bool {
+        self.run
+    }
+
     fn freeze(&self, agent: &mut Agent) -> Result<i64, Failure> {
         let lease = self.lease;
         match &self.mounts[..] {

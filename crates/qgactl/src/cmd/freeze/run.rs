@@ -1,5 +1,7 @@
-//! A program on this host, run while the guest is frozen.
+//! A program on this host, run while one guest is frozen, or several.
 //!
+//! Several guests are frozen at the same time, so that a program finds a common state of them all. If one cannot be
+//! frozen in time, the others are thawed and nothing is run. Afterwards all are thawed, whatever happened to any.
 //! Once the freeze was requested, only the death of qgactl itself leaves the guest frozen. qgactl thaws the guest when
 //! the program has ended or could not be started, when the timeout expires, and on SIGINT, SIGTERM or SIGHUP, unless
 //! the signal was ignored from the beginning. The program then gets SIGTERM, and SIGKILL after [`STOP_GRACE`]. Its
@@ -41,6 +43,7 @@ use crate::{
     connect::{Agent, Target},
     failure::{self, Failure, say, status_of_signal},
     interrupt,
+    render::printable,
 };
 
 /// How long a program has to end after SIGTERM, and again after SIGKILL.
@@ -52,39 +55,82 @@ const THAW_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 /// Between two attempts to reach the agent.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Freezes, runs the program for as long as `limit` allows, and thaws.
+/// How long each of several guests may take to freeze. The writers of the others wait meanwhile.
+const COMMON_FREEZE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most guests that are frozen together: each takes a thread.
+const MAX_GUESTS: usize = 128;
+
+/// Freezes all guests, runs the program for as long as `limit` allows, and thaws them all. If one cannot be frozen,
+/// nothing is run.
 pub(super) fn while_frozen(
-    target: &Target,
-    freeze: impl FnOnce(&mut Agent) -> Result<i64, Failure>,
+    mut guests: Vec<Guest<'_>>,
+    freeze: impl Fn(&mut Agent) -> Result<i64, Failure> + Sync,
     program: &[OsString],
     limit: Option<Duration>,
 ) -> anyhow::Result<ExitCode> {
     let path = program.first().context("no program is given")?.display();
+    if guests.len() > MAX_GUESTS {
+        bail!("{} guests, of which at most {MAX_GUESTS} can be frozen together", guests.len());
+    }
+    let timeout = (guests.len() > 1).then_some(COMMON_FREEZE_TIMEOUT);
     let signals = Signals::block()?;
-    let mut guest = Guest { target, agent: None };
-    match freeze(guest.agent()?) {
-        Ok(count) => check(count)?,
-        Err(failure) => {
-            if failure.is_of_the_connection() {
-                say("qgactl: the guest may be frozen, and is thawed as soon as it answers");
-                guest.thaw().context("failed to thaw the guest")?;
-            }
-            return Err(failure.into());
-        }
+    let frozen = at_once(&mut guests, |guest| guest.agent(timeout).and_then(&freeze));
+    if !frozen.iter().all(|frozen| matches!(frozen, Ok(1..))) {
+        return Err(undo(&mut guests, frozen));
     }
     let ended = run(program, limit, &signals);
-    let held = match guest.thaw() {
-        Ok(..=0) => Err(anyhow::Error::msg("the guest was not frozen any more")),
+    let thawed = at_once(&mut guests, |guest| match guest.thaw() {
+        Ok(..=0) => Err(guest.named(anyhow::Error::msg("the guest was not frozen any more"))),
         Ok(_) => Ok(()),
-        Err(failure) => Err(failure.into()),
-    };
-    if let Err(error) = held {
+        Err(failure) => Err(guest.named(failure.into())),
+    });
+    if let Some(error) = last(thawed.into_iter().filter_map(Result::err)) {
         if let Err(error) = ended {
             failure::print(&error);
         }
         return Err(error.context(format!("the freeze around {path} failed")));
     }
     Ok(ended?.into())
+}
+
+/// Thaws the guests that are frozen or may be, after at least one could not be frozen, and returns why.
+fn undo(guests: &mut [Guest<'_>], frozen: Vec<Result<i64, Failure>>) -> anyhow::Error {
+    for (guest, frozen) in guests.iter_mut().zip(&frozen) {
+        let is_doubtful = frozen.as_ref().is_err_and(Failure::is_of_the_connection);
+        guest.is_frozen = is_doubtful || matches!(frozen, Ok(1..));
+        if is_doubtful {
+            say(&format!("qgactl: {} may be frozen, and is thawed as soon as it answers", guest.label()));
+        }
+    }
+    let thawed = at_once(guests, |guest| match guest.is_frozen {
+        true => guest.thaw().map(|_| ()),
+        false => Ok(()),
+    });
+    let errors = guests.iter().zip(frozen).zip(thawed).filter_map(|((guest, frozen), thawed)| {
+        let error = match (frozen, thawed) {
+            (_, Err(failure)) => anyhow::Error::from(failure).context(format!("failed to thaw {}", guest.label())),
+            (Err(failure), Ok(())) => failure.into(),
+            (Ok(count), Ok(())) => check(count).err()?,
+        };
+        Some(guest.named(error))
+    });
+    last(errors).unwrap_or_else(|| anyhow::Error::msg("the freeze failed"))
+}
+
+/// Does this with all guests at the same time.
+fn at_once<R: Send>(guests: &mut [Guest<'_>], work: impl Fn(&mut Guest<'_>) -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let started: Vec<_> = guests.iter_mut().map(|guest| scope.spawn(|| work(guest))).collect();
+        started.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    })
+}
+
+/// The last error, after the others were printed.
+fn last(errors: impl Iterator<Item = anyhow::Error>) -> Option<anyhow::Error> {
+    errors.reduce(|earlier, error| {
+        failure::print(&earlier);
+        error
+    })
 }
 
 /// The exit status of a program, or that for what ended it.
@@ -179,17 +225,36 @@ fn next_change(pid: Pid) -> anyhow::Result<Option<Change>> {
     })
 }
 
-/// The agent, on as many connections as it takes.
-struct Guest<'a> {
+/// A guest's agent, on as many connections as it takes.
+pub(super) struct Guest<'a> {
+    /// The machine's name, if there are several.
+    name: Option<&'a str>,
     target: &'a Target,
     agent: Option<Agent>,
+    /// Whether it must be thawed again.
+    is_frozen: bool,
 }
 
-impl Guest<'_> {
-    fn agent(&mut self) -> Result<&mut Agent, Failure> {
+impl<'a> Guest<'a> {
+    pub(super) fn new(name: Option<&'a str>, target: &'a Target) -> Self {
+        Self { name, target, agent: None, is_frozen: false }
+    }
+
+    fn label(&self) -> String {
+        self.name.map_or_else(|| "the guest".into(), printable)
+    }
+
+    fn named(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.name {
+            Some(name) => error.context(name.to_owned()),
+            None => error,
+        }
+    }
+
+    fn agent(&mut self, timeout: Option<Duration>) -> Result<&mut Agent, Failure> {
         let agent = match self.agent.take() {
             Some(agent) => agent,
-            None => self.target.connect(None)?,
+            None => self.target.connect(timeout)?,
         };
         Ok(self.agent.insert(agent))
     }
@@ -197,7 +262,7 @@ impl Guest<'_> {
     fn thaw(&mut self) -> Result<i64, Failure> {
         let end = Instant::now() + THAW_TIMEOUT;
         loop {
-            let thawed = self.agent().and_then(|agent| agent.call_until(&Thaw {}, Instant::now() + THAW_TIMEOUT));
+            let thawed = self.agent(None).and_then(|agent| agent.call_until(&Thaw {}, Instant::now() + THAW_TIMEOUT));
             match thawed {
                 Err(failure) if failure.is_of_the_connection() && Instant::now() < end => {
                     // First this, because QEMU serves one connection at a time.

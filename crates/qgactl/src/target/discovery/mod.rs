@@ -96,6 +96,53 @@ pub(crate) fn choose(machines: Vec<Machine>, name: &str) -> Result<Machine, NotC
     }
 }
 
+/// Whether a name may stand for several machines.
+pub(crate) fn is_pattern(name: &str) -> bool {
+    name.contains([',', '*', '?'])
+}
+
+/// The machines with these names, which are separated by commas and may be patterns, in the order of their names. Each
+/// name must have a machine, and one that is no pattern only one.
+pub(crate) fn choose_several(machines: &[Machine], names: &str) -> Result<Vec<Machine>, NotChosen> {
+    let mut chosen: Vec<Machine> = Vec::new();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        let more = match is_pattern(name) {
+            true => machines.iter().filter(|machine| matches(name, &machine.name)).cloned().collect(),
+            false => vec![choose(machines.to_vec(), name)?],
+        };
+        if more.is_empty() {
+            return Err(NotChosen::Absent(format!("no machine is named like {name}")));
+        }
+        chosen.extend(more);
+    }
+    chosen.sort_by(|one, other| (&one.name, one.pid).cmp(&(&other.name, other.pid)));
+    chosen.dedup_by_key(|machine| machine.pid);
+    match chosen.is_empty() {
+        true => Err(NotChosen::Absent("no machine is named".into())),
+        false => Ok(chosen),
+    }
+}
+
+/// Whether a pattern fits a name: `*` stands for any characters, `?` for one. The time is that of one by the other.
+fn matches(pattern: &str, name: &str) -> bool {
+    let name: Vec<char> = name.chars().collect();
+    // Which beginnings of the name fit the pattern so far, by length.
+    let mut fits = vec![false; name.len() + 1];
+    fits[0] = true;
+    for wanted in pattern.chars() {
+        let mut next = vec![false; name.len() + 1];
+        for length in 0..=name.len() {
+            next[length] = match wanted {
+                '*' => fits[length] || length > 0 && next[length - 1],
+                '?' => length > 0 && fits[length - 1],
+                wanted => length > 0 && fits[length - 1] && name[length - 1] == wanted,
+            };
+        }
+        fits = next;
+    }
+    fits[name.len()]
+}
+
 /// The machine of a host that has just one.
 pub(crate) fn only(mut machines: Vec<Machine>) -> Result<Machine, NotChosen> {
     match (machines.pop(), machines.is_empty()) {
@@ -206,6 +253,33 @@ mod tests {
         );
         let nobody = NotChosen::Absent("no machine is named x: no QEMU was found on this host".into());
         assert_eq!(choose(Vec::new(), "x").unwrap_err(), nobody);
+    }
+
+    #[test]
+    fn a_pattern_fits_whole_names() {
+        let check = |pattern, name, expected| assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        for (pattern, name) in [("*", ""), ("web*", "web"), ("web*", "web1"), ("w?b", "wéb"), ("*b*1", "web-b11")] {
+            check(pattern, name, true);
+        }
+        for (pattern, name) in [("?", ""), ("web*", "aweb"), ("w?b", "wb"), ("*1", "web12"), ("", "a")] {
+            check(pattern, name, false);
+        }
+        check(&"*a".repeat(1000), &"a".repeat(500), false);
+    }
+
+    #[test]
+    fn several_names_choose_each_machine_once() {
+        let (host, _directory) = host();
+        let choose = |names| {
+            let chosen = choose_several(&machines(&host), names);
+            chosen.map(|machines| machines.iter().map(|machine| machine.pid).collect::<Vec<_>>())
+        };
+        assert_eq!(choose("w*,db,100,"), Ok(vec![3, 1, 2]));
+        assert_eq!(choose("d?,aa-1"), Ok(vec![3, 1]));
+        assert!(matches!(choose("db,x"), Err(NotChosen::Absent(_))));
+        assert_eq!(choose("x*"), Err(NotChosen::Absent("no machine is named like x*".into())));
+        assert!(matches!(choose("db,web"), Err(NotChosen::Ambiguous(_))));
+        assert_eq!(choose(","), Err(NotChosen::Absent("no machine is named".into())));
     }
 
     #[test]

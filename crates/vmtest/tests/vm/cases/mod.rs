@@ -14,6 +14,7 @@ mod jobs;
 mod machine;
 mod memory;
 mod metrics;
+mod names;
 mod network;
 mod no_answer;
 mod ports;
@@ -40,6 +41,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("virtio_serial_answers_with_the_guests_facts", channels::virtio_serial),
     ("isa_serial_answers", channels::isa_serial),
     ("vsock_answers_several_clients", channels::vsock),
+    ("a_vm_is_found_by_its_name_and_the_holder_of_its_socket_named", names::are_found),
     ("a_host_that_connects_before_the_guest_boots_is_answered", hosts::connected_before_the_boot),
     ("a_host_that_connects_late_or_again_is_answered", hosts::connects_late_and_again),
     ("half_a_message_of_a_host_that_left_is_forgotten", hosts::leaves_half_a_message),
