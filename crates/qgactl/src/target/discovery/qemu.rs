@@ -133,7 +133,10 @@ fn agent(host: &Host, pid: u32, options: &Options) -> Result<Address, Unreachabl
     match backend.get("path") {
         Some(path) if is_server => Ok(Address::Unix(host.path_of_process(pid, Path::new(path)))),
         Some(path) => other(format!("connects to {} instead of listening there (server=on)", path.display())),
-        None => other(format!("its agent's port is connected to no unix socket (-chardev {id})")),
+        None if backend.has("backend", "pty") => {
+            other("has a pseudo-terminal behind its agent's port; QEMU said which: serial:/dev/pts/N".into())
+        }
+        None => other(format!("has no unix socket behind its agent's port (-chardev {id})")),
     }
 }
 
@@ -251,7 +254,8 @@ mod tests {
         };
         check("socket,id=c0,path=/run/a", "connects to /run/a instead of listening there (server=on)");
         check("socket,id=c0,path=/run/a,server=off", "connects to /run/a instead of listening there (server=on)");
-        check("pty,id=c0", "its agent's port is connected to no unix socket (-chardev c0)");
+        check("null,id=c0", "has no unix socket behind its agent's port (-chardev c0)");
+        check("pty,id=c0", "has a pseudo-terminal behind its agent's port; QEMU said which: serial:/dev/pts/N");
         check("socket,id=c1,path=/run/a", "has no -chardev c0, which its port org.qemu.guest_agent.0 names");
     }
 
