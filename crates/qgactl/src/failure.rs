@@ -42,8 +42,9 @@ Exit status:
   5  the agent does not know the command, or does not allow it (now)
   6  the connection broke, or the answer makes no sense
   128 + N: a transfer was ended by signal N
-  exec: the program's own status, 128 + N for a program ended by signal N, 124 when the timeout expired
-  (the program goes on), 125 for any failure of qgactl or the agent, described on stderr
+  exec: the program's own status, 128 + N for a program ended by signal N, 123 when the agent kept only a part
+  of the output (stderr names the program's own status), 124 when the timeout expired (the program goes on), 125
+  for any failure of qgactl or the agent, described on stderr
   freeze --run: as exec, but the program is ended when the timeout expires, or when qgactl gets signal N, with
   128 + N; 125 also when the freeze did not last until the program's end";
 
@@ -159,13 +160,13 @@ pub(crate) fn status_of_signal(number: i32) -> u8 {
 pub(crate) fn print(error: &anyhow::Error) {
     let text: String = format!("{error:#}").chars().take(MAX_ERROR_CHARACTERS).collect();
     // Further lines come from the guest, and must not look like qgactl's.
-    say(&format!("qgactl: {}", printable(text.trim_end()).replace('\n', "\n  ")));
+    say(&format!("qgactl: {}", text.trim_end().replace('\n', "\n  ")));
     for line in error.downcast_ref().map_or("", Failure::hint).lines() {
         say(&format!("  {line}"));
     }
 }
 
-/// Prints a line to stderr. A reader that has gone away is no reason to stop half-way.
+/// Prints a line to stderr, escaped as on stdout. A reader that has gone away is no reason to stop half-way.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", printable(line));
 }

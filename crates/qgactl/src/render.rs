@@ -1,9 +1,10 @@
 //! Replies as people read them.
 //!
-//! A hostile guest could send control sequences to the terminal. So all output passes through [`printable`], except
-//! what `cat` and `exec` pass on; and text from the guest within a line of ours is a [`piece`].
+//! A hostile guest could send control sequences to the terminal, or characters that hide or reorder what stands beside
+//! them. So all output passes through [`printable`], except what `cat` and `exec` pass on; and text from the guest
+//! within a line of ours is a [`piece`]. Escapes are those of JSON, so that `--json` prints the same value as received.
 
-use std::fmt::Write;
+use std::{fmt::Write, ops::RangeInclusive};
 
 use qga::commands::session::AgentInfo;
 use tz::UtcDateTime;
@@ -13,29 +14,68 @@ use crate::table::WIDEST_COLUMN;
 /// Longest piece that is shown: no path is longer.
 const MAX_PIECE_CHARACTERS: usize = 4096;
 
-/// Text that a terminal shows and does not act on: control characters are escaped as in JSON. Line ends and tabs stay.
+/// Characters that show nothing or change how others are shown: those of the general categories Cf, Zl and Zp of
+/// Unicode 16, and those with the property `Default_Ignorable_Code_Point`, which includes code points of that kind that
+/// are not assigned yet. From `DerivedGeneralCategory.txt` and `DerivedCoreProperties.txt` of the Unicode Character
+/// Database.
+const INVISIBLE: [RangeInclusive<char>; 25] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Text that a terminal shows as it stands: control and invisible characters are escaped. Line ends and tabs stay.
 pub(crate) fn printable(text: &str) -> String {
-    escape_controls(text, &['\n', '\t'])
+    escape(text, &['\n', '\t'])
 }
 
 /// Text from the guest within a line: line ends and tabs are escaped as well, and a text that is too long is cut.
 pub(crate) fn piece(text: &str) -> String {
     match text.char_indices().nth(MAX_PIECE_CHARACTERS) {
-        Some((end, _)) => escape_controls(&text[..end], &[]) + "...",
-        None => escape_controls(text, &[]),
+        Some((end, _)) => escape(&text[..end], &[]) + "...",
+        None => escape(text, &[]),
     }
 }
 
-fn escape_controls(text: &str, kept: &[char]) -> String {
+fn escape(text: &str, kept: &[char]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && !kept.contains(&character) {
-            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
+        if (character.is_control() || is_invisible(character)) && !kept.contains(&character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
         } else {
             escaped.push(character);
         }
     }
     escaped
+}
+
+fn is_invisible(character: char) -> bool {
+    let next = INVISIBLE.partition_point(|range| *range.end() < character);
+    INVISIBLE.get(next).is_some_and(|range| range.contains(&character))
 }
 
 /// The agent's version, and its commands by name with the state of each.
@@ -118,6 +158,21 @@ commands  3 known, 2 enabled
         let escaped = "a\\u001b[2J\\u000d\\u0000\\u007f\\u0080\\u009b31m\\u009f\u{a0}ü";
         assert_eq!(printable(text), format!("{escaped}\n\tz\\"));
         assert_eq!(piece(text), format!("{escaped}\\u000a\\u0009z\\"));
+    }
+
+    #[test]
+    fn invisible_characters_are_escaped_as_json_does_and_letters_are_not() {
+        let text = "a\u{202e}b\u{200b}\u{ad}\u{2066}\u{feff}\u{2028}\u{fe0f}\u{e0041}\u{1d173}";
+        let escaped = "a\\u202eb\\u200b\\u00ad\\u2066\\ufeff\\u2028\\ufe0f\\udb40\\udc41\\ud834\\udd73";
+        assert_eq!((printable(text).as_str(), piece(text).as_str()), (escaped, escaped));
+        assert_eq!(serde_json::from_str::<String>(&format!("\"{escaped}\"")).unwrap(), text);
+        let letters = "שלום مرحبا e\u{301} 漢字 😀 \u{a0}\u{2010}\u{202f}\u{205f}";
+        assert_eq!(printable(letters), letters);
+    }
+
+    #[test]
+    fn the_ranges_of_invisible_characters_are_in_order() {
+        assert!(INVISIBLE.iter().is_sorted_by(|one, next| one.end() < next.start()));
     }
 
     #[test]

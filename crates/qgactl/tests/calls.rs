@@ -96,62 +96,6 @@ fn an_answer_that_makes_no_sense_is_status_6() {
     }
 }
 
-/// What a hostile guest could send to a terminal: clear it, in two encodings, and more.
-const ESCAPES: &str = "\\u001b[2J\u{9b}2J\u{7f}\\r";
-const SPELT_ESCAPES: &str = "\\u001b[2J\\u009b2J\\u007f\\u000d";
-
-#[test]
-fn control_characters_are_escaped_in_an_error() {
-    let agent = Agent::scripted(|_| Some(REFUSED.replace("luck", &format!("luck{ESCAPES}\\nqgactl: all is well\\n"))));
-    let outcome = agent.qgactl(&["call", "guest-x"]);
-    assert_eq!(outcome.stderr, format!("qgactl: guest-x: no luck{SPELT_ESCAPES}\n  qgactl: all is well\n"));
-    let agent = Agent::scripted(|_| Some("no reply \u{1b}[2J".into()));
-    agent.qgactl(&["call", "guest-x"]).check(6, "no reply \\u001b[2J\n");
-}
-
-#[test]
-fn control_characters_are_escaped_in_a_reply_which_stays_the_same_json() {
-    let reply = format!("{{\"return\":\r{{\"a{ESCAPES}\":\r\t\"{ESCAPES}ü\"}}}}");
-    let agent = Agent::scripted(move |_| Some(reply.clone()));
-    for arguments in [["call", "guest-x", "--json"].as_slice(), &["call", "guest-x"], &["fs", "--json"]] {
-        let text = agent.qgactl(arguments).success();
-        assert!(!text.chars().any(|character| character.is_control() && !"\n\t".contains(character)), "{text:?}");
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let text = "\u{1b}[2J\u{9b}2J\u{7f}\r";
-        assert_eq!(value, serde_json::json!({format!("a{text}"): format!("{text}ü")}));
-    }
-}
-
-#[test]
-fn control_characters_are_escaped_wherever_a_guest_is_shown() {
-    let reply = |request: &serde_json::Value| match request["execute"].as_str().unwrap() {
-        "guest-info" => format!(
-            r#"{{"version": "{ESCAPES}", "supported_commands":
-            [{{"name": "{ESCAPES}", "enabled": false, "success-response": true}}]}}"#
-        ),
-        "guest-get-users" => format!(r#"[{{"user": "{ESCAPES}", "login-time": 0}}]"#),
-        "guest-ssh-get-authorized-keys" => format!(r#"{{"keys": ["{ESCAPES}"]}}"#),
-        "guest-network-get-interfaces" => format!(r#"[{{"name": "{ESCAPES}"}}]"#),
-        "guest-get-fsinfo" => format!(r#"[{{"name": "{ESCAPES}", "mountpoint": "/", "type": "x", "disk": []}}]"#),
-        "guest-get-disks" => format!(r#"[{{"name": "{ESCAPES}", "partition": false}}]"#),
-        _ => "\"thawed\"".into(),
-    };
-    for arguments in [["info"].as_slice(), &["doctor"], &["users"], &["ssh-keys", "ann"], &["net"], &["fs"], &["disks"]]
-    {
-        let agent = Agent::scripted(move |request| {
-            let is_probe = request["execute"].as_str().unwrap().starts_with('\u{1b}');
-            let refusal = format!(r#"{{"error": {{"class": "CommandNotFound", "desc": "refused {ESCAPES}"}}}}"#);
-            Some(if is_probe { refusal } else { format!(r#"{{"return": {}}}"#, reply(request).replace('\n', " ")) })
-        });
-        let text = agent.qgactl(arguments).success();
-        assert!(text.contains(SPELT_ESCAPES), "{text:?}");
-        assert!(!text.chars().any(|character| character.is_control() && character != '\n'), "{text:?}");
-        if arguments == ["doctor"] {
-            assert_eq!(text.matches(SPELT_ESCAPES).count(), 3, "{text}");
-        }
-    }
-}
-
 #[test]
 fn a_large_reply_is_shown_as_received() {
     let agent = Agent::scripted(|_| Some(format!(r#"{{"return": [{}0]}}"#, "0,".repeat(600_000))));

@@ -132,12 +132,29 @@ fn a_program_is_asked_after_until_it_has_ended() {
 }
 
 #[test]
-fn output_that_the_agent_cut_is_announced() {
-    let report = r#"{"return": {"exited": true, "exitcode": 0, "out-data": "YQ==", "out-truncated": true}}"#;
-    let (agent, _) = with_status(1, report);
-    let outcome = agent.qgactl(&["exec", "--", "x"]);
-    outcome.check(0, "more to standard output than the agent kept");
-    assert_eq!(outcome.stdout, b"a");
+fn output_that_the_agent_cut_is_status_123_however_the_program_ended() {
+    for (end, own) in [(r#""exitcode": 0"#, 0), (r#""exitcode": 7"#, 7), (r#""signal": 9"#, 137)] {
+        for (member, stream) in [("out", "output"), ("err", "error")] {
+            let report = format!(
+                r#"{{"return": {{"exited": true, {end}, "{member}-data": "YQ==", "{member}-truncated": true}}}}"#
+            );
+            let (agent, _) = with_status(1, report.leak());
+            let outcome = agent.qgactl(&["exec", "--", "x"]);
+            outcome.check(123, &format!("more to standard {stream} than the agent kept; it ended with status {own}\n"));
+            assert!(if member == "out" { outcome.stdout == b"a" } else { outcome.stderr.starts_with('a') });
+        }
+    }
+    let report = r#"{"return": {"exited": true, "exitcode": 0, "out-data": "YQ==", "out-truncated": false}}"#;
+    with_status(1, report).0.qgactl(&["exec", "--", "x"]).check(0, "");
+}
+
+#[test]
+fn each_agent_tells_that_it_cut_output() {
+    for agent in Agent::each(&[]) {
+        let outcome = agent.qgactl(&["exec", "--", "head", "-c", "20M", "/dev/zero"]);
+        outcome.check(123, "more to standard output than the agent kept; it ended with status ");
+        assert!(outcome.stdout.len() >= 16 << 20 && outcome.stdout.iter().all(|&byte| byte == 0));
+    }
 }
 
 #[test]

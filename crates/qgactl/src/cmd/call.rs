@@ -29,7 +29,7 @@ impl AgentSubcommand for Call {
     }
 }
 
-/// Prints a command's `return`: as received, but with control characters escaped, or indented for reading.
+/// Prints a command's `return`: as received, but escaped, or indented for reading.
 pub(super) fn print_reply(
     agent: &mut Agent,
     command: &str,

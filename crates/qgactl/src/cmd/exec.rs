@@ -3,7 +3,8 @@
 //! Its exit status becomes ours. What it wrote to stdout and stderr goes to ours once it has ended, because the
 //! protocol delivers output at the end only. 125 is for failures that are not the program's, as with env(1), and 124
 //! for a program that outlived `--timeout`, as with timeout(1). The program then goes on, because the protocol cannot
-//! end it.
+//! end it. 123 is for output of which the agent kept a part only: a script must not take that part for all of it,
+//! however the program ended.
 
 use std::{
     fs::File,
@@ -27,6 +28,9 @@ use crate::{
     connect::{Agent, named},
     failure::{say, status_of_signal},
 };
+
+/// The program ended, but a part of its output is lost.
+const TRUNCATED: u8 = 123;
 
 /// The program outlived `--timeout`.
 pub(super) const TIMED_OUT: u8 = 124;
@@ -109,16 +113,20 @@ impl Exec {
     }
 }
 
-/// Passes on the program's output and its exit status.
+/// Passes on the program's output, and its exit status unless output is missing.
 fn report(status: ProgramStatus) -> anyhow::Result<ExitCode> {
     deliver(status.out_data, io::stdout()).context("failed to write to standard output")?;
     deliver(status.err_data, io::stderr()).context("failed to write to standard error")?;
-    for (stream, truncated) in [("output", status.out_truncated), ("error", status.err_truncated)] {
-        if truncated == Some(true) {
-            say(&format!("qgactl: the program wrote more to standard {stream} than the agent kept"));
-        }
+    let exit_status = exit_status(status.exitcode, status.signal).map_err(named::<ExecStatus>)?;
+    let streams = [("output", status.out_truncated), ("error", status.err_truncated)];
+    let truncated: Vec<_> = streams.iter().filter(|(_, is_truncated)| *is_truncated == Some(true)).collect();
+    for (stream, _) in &truncated {
+        say(&format!(
+            "qgactl: the program wrote more to standard {stream} than the agent kept; \
+             it ended with status {exit_status}"
+        ));
     }
-    Ok(exit_status(status.exitcode, status.signal).map_err(named::<ExecStatus>)?.into())
+    Ok(if truncated.is_empty() { exit_status } else { TRUNCATED }.into())
 }
 
 fn exit_status(code: Option<i64>, signal: Option<i64>) -> Result<u8, Error> {

@@ -160,8 +160,8 @@ impl Command {
     }
 }
 
-/// Prints to stdout, with what a terminal would act on escaped; in JSON that is the same text in another notation. A
-/// reader that has gone away, as in `qgactl info | head -1`, is an error and no panic.
+/// Prints to stdout, with control and invisible characters escaped; in JSON that is the same text in another notation.
+/// A reader that has gone away, as in `qgactl info | head -1`, is an error and no panic.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     Ok(std::io::stdout().write_all(printable(text).as_bytes())?)

@@ -3,9 +3,11 @@
 //! Users are looked up by the C library, which also asks network directories. A fake machine has only `/etc/passwd`.
 //! Files in a home directory are accessed with the rights of its user, because each may be a link that the user has
 //! planted. [`Account::with_rights`] gives one thread the file system user and the groups of the user. The real and
-//! effective user stay those of the agent, so that the user cannot signal or trace the thread.
+//! effective user stay those of the agent, so that the user cannot signal or trace the thread. Where only root has
+//! access, [`Account::open_home`] opens a home in which root's rights can be used.
 
 pub(crate) mod crypt;
+pub(crate) mod home;
 pub(crate) mod shadow;
 
 use std::{

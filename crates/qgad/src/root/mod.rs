@@ -3,6 +3,7 @@
 //! A [`Root`] is the `/` of a machine: the real one in production, a directory of files in a test. Links are resolved
 //! inside it, so that commands see the same paths in both. Files that are read whole are limited to [`MAX_FILE_BYTES`].
 
+mod directory;
 #[cfg(test)]
 mod fixture;
 
@@ -10,23 +11,19 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
     io::{self, Read, Write},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::ffi::OsStringExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use nix::{
-    dir::Dir,
-    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink, readlinkat, renameat},
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlink, readlinkat},
     sys::{
-        stat::{Mode, mkdirat},
+        stat::Mode,
         statvfs::{Statvfs, fstatvfs, statvfs},
     },
-    unistd::{UnlinkatFlags, unlinkat},
 };
+
+pub(crate) use self::directory::Directory;
 
 /// Largest file that is read whole. Files of the kernel with tens of thousands of lines have a few mebibytes.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -37,7 +34,7 @@ pub(crate) struct Root {
     directory: PathBuf,
     /// How many files were opened: tests check the cost of a command.
     #[cfg(test)]
-    opened: std::sync::Arc<AtomicUsize>,
+    opened: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Root {
@@ -64,13 +61,13 @@ impl Root {
     /// How many files were opened so far.
     #[cfg(test)]
     pub(crate) fn opened(&self) -> usize {
-        self.opened.load(Ordering::Relaxed)
+        self.opened.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Opens a file by its path. A file that this creates has mode 0.
     pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlag) -> io::Result<OwnedFd> {
         #[cfg(test)]
-        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let flags = flags | OFlag::O_CLOEXEC;
         if self.is_machine() {
             return Ok(open(path.as_ref(), flags, Mode::empty())?);
@@ -78,6 +75,11 @@ impl Root {
         let directory = open(&self.directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         Ok(openat2(directory, path.as_ref(), how)?)
+    }
+
+    /// Opens a directory, to be used by the names in it.
+    pub(crate) fn directory(&self, path: impl AsRef<Path>) -> io::Result<Directory> {
+        Ok(Directory::from_opened(self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?))
     }
 
     /// A directory from which no path leads outside.
@@ -99,7 +101,7 @@ impl Root {
     /// Removes a file by its path.
     pub(crate) fn remove_file(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let (parent, name) = split(path.as_ref())?;
-        Ok(unlinkat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, UnlinkatFlags::NoRemoveDir)?)
+        self.directory(parent)?.remove_file(name)
     }
 
     /// Reads a whole file.
@@ -137,48 +139,23 @@ impl Root {
     /// Makes a directory. Its parent must exist.
     pub(crate) fn make_directory(&self, path: impl AsRef<Path>, mode: Mode) -> io::Result<()> {
         let (parent, name) = split(path.as_ref())?;
-        Ok(mkdirat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, mode)?)
+        self.directory(parent)?.make_directory(name, mode)
     }
 
-    /// Replaces or creates a file atomically: readers see the old contents or the new ones, even after a crash.
-    ///
-    /// `prepare` sets owner and mode of the new file while it is empty and has mode 0. A link is replaced, not
-    /// followed.
+    /// Replaces or creates a file, as [`Directory::replace`] does.
     pub(crate) fn replace(
         &self,
         path: impl AsRef<Path>,
         contents: &[u8],
         prepare: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
-        static COUNTER: AtomicUsize = AtomicUsize::new(0);
         let (parent, name) = split(path.as_ref())?;
-        let directory = self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        let mut new = OsString::from(".");
-        new.push(name);
-        new.push(format!(".{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(&directory, &*new, flags, Mode::empty())?);
-        let replaced = prepare(&file)
-            .and_then(|()| file.write_all(contents))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| Ok(renameat(&directory, &*new, &directory, name)?));
-        if replaced.is_err() {
-            let _ = unlinkat(&directory, &*new, UnlinkatFlags::NoRemoveDir);
-        }
-        replaced
+        self.directory(parent)?.replace(name, contents, prepare)
     }
 
     /// The names in a directory, in the order of the kernel.
     pub(crate) fn names(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
-        let directory = Dir::from_fd(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)?;
-        let mut names = Vec::new();
-        for entry in directory {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
-            }
-        }
-        Ok(names)
+        directory::names_in(self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)
     }
 }
 
@@ -204,7 +181,7 @@ impl Beneath {
     /// Removes a file by its relative path.
     pub(crate) fn remove_file(&self, path: &Path) -> io::Result<()> {
         let (parent, name) = split(path)?;
-        Ok(unlinkat(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?, name, UnlinkatFlags::NoRemoveDir)?)
+        Directory::from_opened(self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?).remove_file(name)
     }
 }
 

@@ -1,22 +1,13 @@
 //! The authorized SSH keys of users.
 //!
-//! They are in `.ssh/authorized_keys` below the user's home directory. The commands use that directory with the user's
-//! rights, so that a link made by the user leads nowhere that the user has no access to. A file is replaced as a whole,
-//! belongs to the user and has mode 0600. Other lines stay byte for byte, and an unchanged file is not written.
-//! A file that exists and cannot be read is an error: replacing it would lose its keys. A file that is larger than
-//! [`MAX_KEYS_BYTES`], or would be, is an error, too.
+//! A file of keys is replaced as a whole. Other lines stay byte for byte, and an unchanged file is not written.
+//! [`keys_file`] says where the keys are, and whose rights are used there.
 
-use std::{
-    collections::HashSet,
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+mod keys_file;
+mod root_kept;
 
-use nix::{
-    fcntl::OFlag,
-    sys::stat::{Mode, fchmod},
-};
+use std::collections::HashSet;
+
 use qga::{
     commands::{
         session::Nothing,
@@ -25,22 +16,13 @@ use qga::{
     wire::message::Error,
 };
 
+use self::keys_file::KeysFile;
 use super::{Result, Run};
-use crate::{accounts::Account, guest::Guest, root::Root, util::errno};
-
-/// Largest file of keys, in bytes: some thousand keys. A user controls the file, and must not exhaust the agent's
-/// memory.
-const MAX_KEYS_BYTES: usize = 1024 * 1024;
-
-/// Only the user may list the directory.
-const DIRECTORY_MODE: Mode = Mode::S_IRWXU;
-/// Only the user may read or write the file.
-const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+use crate::guest::Guest;
 
 impl Run for GetAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<AuthorizedKeys> {
-        let keys = Keys::of(&guest.root, &self.username)?;
-        let contents = keys.act(Keys::read)?.ok_or_else(|| keys.cannot_read(io::ErrorKind::NotFound.into()))?;
+        let contents = KeysFile::of(&guest.root, &self.username)?.read()?;
         let keys = lines(&contents).map(<[u8]>::trim_ascii).filter(|line| !line.is_empty() && line[0] != b'#');
         Ok(AuthorizedKeys { keys: keys.map(|key| String::from_utf8_lossy(key).into_owned()).rev().collect() })
     }
@@ -49,14 +31,8 @@ impl Run for GetAuthorizedKeys {
 impl Run for AddAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
-        let keys = Keys::of(&guest.root, &self.username)?;
-        let _lock = guest.file_locks.lock(keys.file());
-        keys.act(|keys| {
-            let existing = if self.reset == Some(true) { None } else { keys.read()? };
-            let contents = with_keys(existing.as_deref().unwrap_or_default(), &self.keys);
-            if existing.as_ref() == Some(&contents) { Ok(()) } else { keys.write(&contents) }
-        })?;
-        Ok(Nothing {})
+        let change = if self.reset == Some(true) { Change::Replace(&self.keys) } else { Change::Add(&self.keys) };
+        change_keys(guest, &self.username, &change)
     }
 
     fn audit_subject(&self) -> Option<String> {
@@ -67,19 +43,47 @@ impl Run for AddAuthorizedKeys {
 impl Run for RemoveAuthorizedKeys {
     fn run(self, guest: &Guest) -> Result<Nothing> {
         check_keys(&self.keys)?;
-        let keys = Keys::of(&guest.root, &self.username)?;
-        let _lock = guest.file_locks.lock(keys.file());
-        keys.act(|keys| {
-            let Some(existing) = keys.read()? else { return Ok(()) };
-            let contents = without_keys(&existing, &self.keys);
-            if existing == contents { Ok(()) } else { keys.write(&contents) }
-        })?;
-        Ok(Nothing {})
+        change_keys(guest, &self.username, &Change::Remove(&self.keys))
     }
 
     fn audit_subject(&self) -> Option<String> {
         Some(self.username.clone())
     }
+}
+
+/// A change of the keys of a user.
+enum Change<'a> {
+    Add(&'a [String]),
+    Replace(&'a [String]),
+    Remove(&'a [String]),
+}
+
+impl Change<'_> {
+    /// Whether the existing contents matter.
+    fn keeps_existing(&self) -> bool {
+        !matches!(self, Self::Replace(_))
+    }
+
+    /// Whether the user can log in with these keys afterwards.
+    fn adds(&self) -> bool {
+        !matches!(self, Self::Remove(_))
+    }
+
+    /// The contents after the change, or none if there is no file afterwards, either.
+    fn applied_to(&self, existing: Option<&[u8]>) -> Option<Vec<u8>> {
+        match self {
+            Self::Add(keys) => Some(with_keys(existing.unwrap_or_default(), keys)),
+            Self::Replace(keys) => Some(with_keys(&[], keys)),
+            Self::Remove(keys) => existing.map(|existing| without_keys(existing, keys)),
+        }
+    }
+}
+
+fn change_keys(guest: &Guest, username: &str, change: &Change<'_>) -> Result<Nothing> {
+    let file = KeysFile::of(&guest.root, username)?;
+    let _lock = guest.file_locks.lock(file.name());
+    file.change(change)?;
+    Ok(Nothing {})
 }
 
 fn check_keys(keys: &[String]) -> Result<()> {
@@ -124,95 +128,6 @@ fn without_keys(contents: &[u8], keys: &[String]) -> Vec<u8> {
         !accepted_forms(line).iter().any(|form| keys.contains(form))
     };
     contents.split_inclusive(|byte| *byte == b'\n').filter(is_kept).collect::<Vec<_>>().concat()
-}
-
-/// A user's keys file.
-struct Keys<'a> {
-    root: &'a Root,
-    account: Account,
-    directory: PathBuf,
-}
-
-impl<'a> Keys<'a> {
-    fn of(root: &'a Root, username: &str) -> Result<Self> {
-        let failed = |cause: String| Error::generic(format!("failed to lookup user '{username}': {cause}"));
-        let account = Account::find(root, username)
-            .map_err(|error| failed(errno::describe(error)))?
-            .ok_or_else(|| failed("no such user".into()))?;
-        let directory = account.home.join(".ssh");
-        Ok(Self { root, account, directory })
-    }
-
-    fn file(&self) -> String {
-        self.path().to_string_lossy().into_owned()
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.join("authorized_keys")
-    }
-
-    /// Runs an action with the user's rights.
-    fn act<T: Send>(&self, action: impl FnOnce(&Self) -> Result<T> + Send) -> Result<T> {
-        self.account.with_rights(|| action(self)).unwrap_or_else(|error| {
-            let (name, cause) = (&self.account.name, errno::describe(error));
-            Err(Error::generic(format!("failed to act with the rights of user '{name}': {cause}")))
-        })
-    }
-
-    /// The file's contents, if the file exists.
-    fn read(&self) -> Result<Option<Vec<u8>>> {
-        match read_regular(self.root, &self.path()) {
-            Ok(contents) => Ok(Some(contents)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.cannot_read(error)),
-        }
-    }
-
-    fn write(&self, contents: &[u8]) -> Result<()> {
-        if contents.len() > MAX_KEYS_BYTES {
-            let file = self.file();
-            return Err(Error::generic(format!("failed to write to '{file}': more than {MAX_KEYS_BYTES} bytes")));
-        }
-        match self.root.make_directory(&self.directory, DIRECTORY_MODE) {
-            Ok(()) => log::info!("created {}", self.directory.display()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                let (directory, cause) = (self.directory.display(), errno::describe(error));
-                return Err(Error::generic(format!("failed to create directory '{directory}': {cause}")));
-            }
-        }
-        let prepare = |file: &File| Ok(fchmod(file, FILE_MODE)?);
-        self.root.replace(self.path(), contents, prepare).map_err(|error| {
-            Error::generic(format!("failed to write to '{}': {}", self.file(), errno::describe(error)))
-        })
-    }
-
-    fn cannot_read(&self, error: io::Error) -> Error {
-        let (file, cause) = (self.file(), words_for(error));
-        Error::generic(format!("failed to read '{file}': Failed to open file \u{201C}{file}\u{201D}: {cause}"))
-    }
-}
-
-/// Reads a regular file. Reading anything else that a user may have put there could block or never end.
-fn read_regular(root: &Root, path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::from(root.open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("Not a regular file"));
-    }
-    let mut contents = Vec::new();
-    file.take(MAX_KEYS_BYTES as u64 + 1).read_to_end(&mut contents)?;
-    if contents.len() > MAX_KEYS_BYTES {
-        return Err(nix::errno::Errno::EFBIG.into());
-    }
-    Ok(contents)
-}
-
-/// As [`errno::describe`], also for errors without an error number.
-fn words_for(error: io::Error) -> String {
-    match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::NotFound, None) => errno::describe(nix::errno::Errno::ENOENT),
-        _ => errno::describe(error),
-    }
 }
 
 #[cfg(test)]

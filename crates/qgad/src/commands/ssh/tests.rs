@@ -7,7 +7,7 @@ use std::{
 
 use nix::unistd::{getegid, geteuid};
 
-use super::*;
+use super::{keys_file::MAX_KEYS_BYTES, *};
 use crate::guest::{Guest, tests::guest_at};
 
 /// A machine with the user `ann`, and with this keys file in her home directory, if any.

@@ -17,6 +17,7 @@ mod ports;
 mod power;
 mod reference;
 mod service;
+mod ssh_keys;
 mod storage;
 mod transfers;
 
@@ -76,6 +77,8 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("an_idle_agent_never_wakes_up", idle::never_wakes_up),
     ("keys_of_users_are_set_with_their_rights", accounts::have_their_keys_set),
     ("links_in_a_home_lead_nowhere_the_user_cannot_go", accounts::cannot_lead_astray),
+    ("keys_are_set_whoever_owns_the_home_the_directory_and_the_file", ssh_keys::of_every_owner_and_mode),
+    ("no_user_gains_by_what_is_put_where_keys_are_kept", ssh_keys::of_hostile_users),
     ("passwords_are_set_with_chpasswd_and_without", accounts::have_their_passwords_set),
     ("users_are_found_without_utmp", accounts::are_logged_in),
     ("the_clock_is_set_without_hwclock", clock::is_set_by_itself),

@@ -31,6 +31,7 @@ const PROFILE: &str = "/etc/apparmor.d/usr.sbin.qgad";
 /// The refusals that the kernel has logged.
 const DENIED: &str = "dmesg | grep 'apparmor=\"DENIED\"' || true";
 const USER: &str = "tester";
+const CONFINED_USER: &str = "confined";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl tester";
 
 pub(crate) fn confines_the_agent(builder: Builder<'_>) -> Result<()> {
@@ -83,7 +84,11 @@ fn changes_what_it_is_to(vm: &mut Vm, agent: &mut Client<Recorded>) -> Result<()
     let password = SetUserPassword { username: USER.into(), password: b"word".to_vec().into(), crypted: false };
     agent.call(&password, soon())?;
     assert_ne!(vm.sh(&format!("getent shadow {USER}"))?, before);
-    for username in [USER, "root"] {
+    // The home of a user whom sshd confines to it is root's.
+    vm.sh(&format!(
+        "useradd -m {CONFINED_USER}; cd /home; chown root:root {CONFINED_USER}; chmod 755 {CONFINED_USER}"
+    ))?;
+    for username in [USER, CONFINED_USER, "root"] {
         agent.call(&AddAuthorizedKeys { username: username.into(), keys: vec![KEY.into()], reset: None }, soon())?;
         assert_eq!(agent.call(&GetAuthorizedKeys { username: username.into() }, soon())?.keys, [KEY]);
     }
