@@ -114,7 +114,8 @@ mod tests {
     fn check(home: &str, change: impl Fn(&Path), expected: Result<(), Errno>) {
         let (root, machine) = Root::from_text(TREE);
         change(machine.path());
-        let account = Account { name: "ann".into(), uid: geteuid(), gid: getegid(), home: home.into() };
+        let account =
+            Account { name: "ann".into(), uid: geteuid(), gid: getegid(), home: home.into(), shell: "/bin/sh".into() };
         let opened = account.open_home(&root).map(|home| assert_eq!(home.names().unwrap(), ["here"]));
         let error = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap());
         assert_eq!(opened.map_err(error), expected, "{home}");
