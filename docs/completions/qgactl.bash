@@ -46,6 +46,9 @@ _qgactl() {
             qgactl,info)
                 cmd="qgactl__subcmd__info"
                 ;;
+            qgactl,jobs)
+                cmd="qgactl__subcmd__jobs"
+                ;;
             qgactl,memory)
                 cmd="qgactl__subcmd__memory"
                 ;;
@@ -66,6 +69,9 @@ _qgactl() {
                 ;;
             qgactl,routes)
                 cmd="qgactl__subcmd__routes"
+                ;;
+            qgactl,shell)
+                cmd="qgactl__subcmd__shell"
                 ;;
             qgactl,shutdown)
                 cmd="qgactl__subcmd__shutdown"
@@ -124,6 +130,9 @@ _qgactl() {
             qgactl__subcmd__help,info)
                 cmd="qgactl__subcmd__help__subcmd__info"
                 ;;
+            qgactl__subcmd__help,jobs)
+                cmd="qgactl__subcmd__help__subcmd__jobs"
+                ;;
             qgactl__subcmd__help,memory)
                 cmd="qgactl__subcmd__help__subcmd__memory"
                 ;;
@@ -144,6 +153,9 @@ _qgactl() {
                 ;;
             qgactl__subcmd__help,routes)
                 cmd="qgactl__subcmd__help__subcmd__routes"
+                ;;
+            qgactl__subcmd__help,shell)
+                cmd="qgactl__subcmd__help__subcmd__shell"
                 ;;
             qgactl__subcmd__help,shutdown)
                 cmd="qgactl__subcmd__help__subcmd__shutdown"
@@ -172,6 +184,48 @@ _qgactl() {
             qgactl__subcmd__help,wait)
                 cmd="qgactl__subcmd__help__subcmd__wait"
                 ;;
+            qgactl__subcmd__help__subcmd__jobs,attach)
+                cmd="qgactl__subcmd__help__subcmd__jobs__subcmd__attach"
+                ;;
+            qgactl__subcmd__help__subcmd__jobs,forget)
+                cmd="qgactl__subcmd__help__subcmd__jobs__subcmd__forget"
+                ;;
+            qgactl__subcmd__help__subcmd__jobs,logs)
+                cmd="qgactl__subcmd__help__subcmd__jobs__subcmd__logs"
+                ;;
+            qgactl__subcmd__help__subcmd__jobs,signal)
+                cmd="qgactl__subcmd__help__subcmd__jobs__subcmd__signal"
+                ;;
+            qgactl__subcmd__jobs,attach)
+                cmd="qgactl__subcmd__jobs__subcmd__attach"
+                ;;
+            qgactl__subcmd__jobs,forget)
+                cmd="qgactl__subcmd__jobs__subcmd__forget"
+                ;;
+            qgactl__subcmd__jobs,help)
+                cmd="qgactl__subcmd__jobs__subcmd__help"
+                ;;
+            qgactl__subcmd__jobs,logs)
+                cmd="qgactl__subcmd__jobs__subcmd__logs"
+                ;;
+            qgactl__subcmd__jobs,signal)
+                cmd="qgactl__subcmd__jobs__subcmd__signal"
+                ;;
+            qgactl__subcmd__jobs__subcmd__help,attach)
+                cmd="qgactl__subcmd__jobs__subcmd__help__subcmd__attach"
+                ;;
+            qgactl__subcmd__jobs__subcmd__help,forget)
+                cmd="qgactl__subcmd__jobs__subcmd__help__subcmd__forget"
+                ;;
+            qgactl__subcmd__jobs__subcmd__help,help)
+                cmd="qgactl__subcmd__jobs__subcmd__help__subcmd__help"
+                ;;
+            qgactl__subcmd__jobs__subcmd__help,logs)
+                cmd="qgactl__subcmd__jobs__subcmd__help__subcmd__logs"
+                ;;
+            qgactl__subcmd__jobs__subcmd__help,signal)
+                cmd="qgactl__subcmd__jobs__subcmd__help__subcmd__signal"
+                ;;
             *)
                 ;;
         esac
@@ -179,7 +233,7 @@ _qgactl() {
 
     case "${cmd}" in
         qgactl)
-            opts="-h -V --socket --vsock --json --timeout --help --version info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="-h -V --socket --vsock --json --timeout --help --version info ping call exec shell jobs pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -299,13 +353,33 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__exec)
-            opts="-h --env --stdin --json --timeout --help"
+            opts="-u -w -e -i -t -d -h --user --cwd --env --interactive --stdin --tty --clear-env --detach --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cwd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -369,7 +443,7 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help)
-            opts="info ping call exec pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
+            opts="info ping call exec shell jobs pull push cat net routes cpus memory stats fs disks trim freeze thaw time users passwd ssh-keys shutdown suspend wait doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -522,6 +596,76 @@ _qgactl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        qgactl__subcmd__help__subcmd__jobs)
+            opts="attach logs signal forget"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__jobs__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__jobs__subcmd__forget)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__jobs__subcmd__logs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__jobs__subcmd__signal)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         qgactl__subcmd__help__subcmd__memory)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -607,6 +751,20 @@ _qgactl() {
             return 0
             ;;
         qgactl__subcmd__help__subcmd__routes)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__help__subcmd__shell)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -764,6 +922,180 @@ _qgactl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        qgactl__subcmd__jobs)
+            opts="-h --json --timeout --help attach logs signal forget help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__attach)
+            opts="-i -h --interactive --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__forget)
+            opts="-h --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__help)
+            opts="attach logs signal forget help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__help__subcmd__attach)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__help__subcmd__forget)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__help__subcmd__logs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__help__subcmd__signal)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__logs)
+            opts="-h --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__jobs__subcmd__signal)
+            opts="-h --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         qgactl__subcmd__memory)
             opts="-h --json --timeout --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -879,6 +1211,48 @@ _qgactl() {
                 return 0
             fi
             case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        qgactl__subcmd__shell)
+            opts="-u -w -e -h --user --cwd --env --json --timeout --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cwd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

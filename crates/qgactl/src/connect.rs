@@ -26,9 +26,9 @@ use nix::{
 };
 use qga::{
     Client, Command,
-    client::{self, GuestFile},
+    client::{self, GuestFile, JobReader, JobWriter},
     command::QUERY_TIMEOUT,
-    commands::{SPECS, file::FileOpen},
+    commands::{SPECS, file::FileOpen, job::JobStart},
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -94,6 +94,12 @@ impl Agent {
     pub(crate) fn open(&mut self, path: &str, mode: &str) -> Result<GuestFile<'_, UnixStream>, Failure> {
         let timeout = self.reply_timeout::<FileOpen>();
         GuestFile::open(&mut self.client, path, mode, timeout).map_err(named::<FileOpen>)
+    }
+
+    /// Starts a job.
+    pub(crate) fn start_job(&mut self, job: &JobStart) -> Result<(JobReader, JobWriter), Failure> {
+        let deadline = Instant::now() + self.reply_timeout::<JobStart>();
+        self.client.start_job(job, deadline).map_err(named::<JobStart>)
     }
 
     /// How long the reply to a command may take.

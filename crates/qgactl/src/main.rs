@@ -9,6 +9,7 @@ mod cmd;
 mod connect;
 mod failure;
 mod interrupt;
+mod live;
 mod progress;
 #[cfg(test)]
 mod published;

@@ -135,6 +135,11 @@ impl<T: Transport> Client<T> {
         self.read_reply(line)
     }
 
+    /// Whether the next reply is here already, as a whole, so that nothing announces it on the stream any more.
+    pub fn has_reply(&self) -> bool {
+        self.lines.has_line()
+    }
+
     /// As [`Self::receive`], but `None` if the reply is not there as a whole. Reads once from the stream, at most, and
     /// does not wait: callers wait until there is something to read.
     ///

@@ -96,6 +96,11 @@ impl<T: Transport> Lines<T> {
         }
     }
 
+    /// Whether a whole line has been received.
+    pub(super) fn has_line(&self) -> bool {
+        memchr(b'\n', &self.buffer[self.searched..]).is_some()
+    }
+
     /// Drops everything up to the next such byte, and that byte.
     pub(super) fn skip_past(&mut self, byte: u8, deadline: Instant) -> Result<()> {
         self.searched = 0;
