@@ -29,7 +29,7 @@ use nix::{
 use qga::{
     Command,
     client::{self, JobEnd, JobReader, JobWriter},
-    commands::job::{HANG_UP_AFTER, JobRead, JobResize, JobSignal, JobWrite, MAX_WAIT},
+    commands::job::{HANG_UP_AFTER, JobRead, JobResize, JobSignal, JobWrite},
 };
 
 pub(crate) use self::input::Source;
@@ -45,13 +45,15 @@ use crate::{
     failure::{Failure, say},
 };
 
-/// How long the agent waits for output of a silent job: as long as it does at all.
-const READ_WAIT: Duration = MAX_WAIT;
+/// How long the agent waits for output: at first, and of a job that has been silent. An agent that is killed leaves no
+/// sign on a virtio-serial port, so that it is noticed by this and [`REPLY_TIMEOUT`]; the second is also how often an
+/// idle shell wakes anybody.
+const READ_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Largest write while a read is outstanding: as base64, far less than a socket's buffer.
 const SMALL_WRITE: usize = 32 * 1024;
 /// How long a reply may take beyond what the agent is asked to wait: all of them come from memory, so that a healthy
-/// agent needs milliseconds, and a host under load a second.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+/// agent needs milliseconds, and a host under load a second. Giving up too early costs a new connection only.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an agent that was lost is looked for: as long as a job with a terminal waits for its host.
 const RECONNECT_TIMEOUT: Duration = HANG_UP_AFTER;
 /// Between two attempts to reach the agent.
@@ -93,6 +95,8 @@ pub(crate) struct Session<'a> {
     owes_size: bool,
     /// A write has gone alone, and the next read has its turn.
     read_is_next: bool,
+    /// How long the next read waits.
+    read_wait: Duration,
     lost_since: Option<Instant>,
 }
 
@@ -122,6 +126,7 @@ impl<'a> Session<'a> {
             // It may have changed since the start.
             owes_size: has_terminal,
             read_is_next: false,
+            read_wait: READ_WAITS.0,
             lost_since: None,
         })
     }
@@ -179,7 +184,7 @@ impl<'a> Session<'a> {
             self.write(SMALL_WRITE)?;
         } else if !is_reading && self.sent.iter().all(|(sent, _)| sent.is_small()) {
             let waits = !self.input.is_due();
-            let wait = if waits { READ_WAIT } else { Duration::ZERO };
+            let wait = if waits { self.read_wait } else { Duration::ZERO };
             self.send(&self.reader.request(wait), Sent::Read { waits }, wait)?;
             self.read_is_next = false;
         }
@@ -260,7 +265,10 @@ impl<'a> Session<'a> {
             Sent::Read { .. } => {
                 let Some(reply) = self.try_receive::<JobRead>()? else { return Ok(None) };
                 let output = self.reader.accept(reply).map_err(named::<JobRead>)?;
-                if !output.out.is_empty() || !output.err.is_empty() {
+                if output.out.is_empty() && output.err.is_empty() {
+                    self.read_wait = (self.read_wait * 2).min(READ_WAITS.1);
+                } else {
+                    self.read_wait = READ_WAITS.0;
                     self.input.retry();
                 }
                 if self.output.deliver(&output) {
