@@ -358,3 +358,50 @@ fn a_file_moves_in_pieces_that_the_channel_carries() {
     assert!(sent.lines().all(|line| line.len() <= Narrow::LIMITS.request), "{sent}");
     assert!(sent.contains("\"count\": 6144"), "{sent}");
 }
+
+#[test]
+fn commands_that_were_sent_together_are_answered_in_their_order() {
+    let host_name = "{\"return\": {\"host-name\": \"vm1\"}}\n{\"return\": {}}\n";
+    let (mut client, agent) = connect(vec![synced(), Ignore, answer(host_name), answer("{\"return\": {}}\n")]);
+    client.send(&GetHostName {}, soon()).unwrap();
+    client.send(&Ping {}, soon()).unwrap();
+    assert_eq!(client.receive::<GetHostName>(soon()).unwrap(), HostName { host_name: "vm1".into() });
+    assert_eq!(client.try_receive::<Ping>().unwrap(), Some(Nothing {}));
+    assert_eq!(client.call(&Ping {}, soon()).unwrap(), Nothing {});
+    agent.join().unwrap();
+}
+
+#[test]
+fn a_reply_that_is_not_there_as_a_whole_is_tried_for_again() {
+    let (host, guest) = UnixStream::pair().unwrap();
+    let mut client = Client::new(host);
+    let agent = thread::spawn(move || {
+        let request = read_line(&guest);
+        send(&guest, &with_sync_id(b"\xFF{\"return\": $ID}\n", &request));
+        read_line(&guest);
+        guest
+    });
+    client.send(&Ping {}, soon()).unwrap();
+    let guest = agent.join().unwrap();
+    assert_eq!(client.try_receive::<Ping>().unwrap(), None);
+    send(&guest, b"{\"return\"");
+    assert_eq!(client.try_receive::<Ping>().unwrap(), None);
+    send(&guest, b": {}}\n");
+    assert_eq!(client.try_receive::<Ping>().unwrap(), Some(Nothing {}));
+    drop(guest);
+    assert!(matches!(client.try_receive::<Ping>(), Err(Error::Closed)));
+}
+
+#[test]
+fn a_refusal_is_one_of_the_replies_and_what_is_none_drops_the_others() {
+    let refusal = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\n";
+    let (mut client, agent) =
+        connect(vec![synced(), answer(refusal), answer("[]\n"), Ignore, synced(), answer("{\"return\": {}}\n")]);
+    for _ in 0..3 {
+        client.send(&Ping {}, soon()).unwrap();
+    }
+    assert!(matches!(client.receive::<Ping>(soon()), Err(Error::Refused { .. })));
+    assert!(matches!(client.receive::<Ping>(soon()), Err(Error::Garbled(_))));
+    assert_eq!(client.call(&Ping {}, soon()).unwrap(), Nothing {});
+    agent.join().unwrap();
+}

@@ -20,9 +20,9 @@ use std::{
 use clap::Args;
 use qga::{
     Client, Command,
-    client::{self, GuestFile},
+    client::{self, GuestFile, JobReader, JobWriter},
     command::QUERY_TIMEOUT,
-    commands::{SPECS, file::FileOpen},
+    commands::{SPECS, file::FileOpen, job::JobStart},
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -102,6 +102,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// Whether a job can be attended: while it runs, requests and replies need not alternate.
+    pub(crate) fn can_attend(&mut self) -> bool {
+        self.client.transport().descriptor().is_some()
+    }
+
     /// Runs a command.
     pub(crate) fn call<C: Command>(&mut self, command: &C) -> Result<C::Reply, Failure> {
         let deadline = Instant::now() + self.reply_timeout::<C>();
@@ -129,6 +134,12 @@ impl Agent {
     pub(crate) fn open(&mut self, path: &str, mode: &str) -> Result<GuestFile<'_, Stream>, Failure> {
         let timeout = self.reply_timeout::<FileOpen>();
         GuestFile::open(&mut self.client, path, mode, timeout).map_err(named::<FileOpen>)
+    }
+
+    /// Starts a job.
+    pub(crate) fn start_job(&mut self, job: &JobStart) -> Result<(JobReader, JobWriter), Failure> {
+        let deadline = Instant::now() + self.reply_timeout::<JobStart>();
+        self.client.start_job(job, deadline).map_err(named::<JobStart>)
     }
 
     /// How long the reply to a command may take.

@@ -44,9 +44,10 @@ Exit status:
   5  the agent does not know the command, or does not allow it (now)
   6  the connection broke, or the answer makes no sense
   128 + N: a transfer was ended by signal N
-  exec: the program's own status, 128 + N for a program ended by signal N, 123 when the agent kept only a part
-  of the output (stderr names the program's own status), 124 when the timeout expired (the program goes on), 125
-  for any failure of qgactl or the agent, described on stderr
+  exec, shell, jobs attach: the program's own status, 128 + N for a program ended by signal N; 124 when the timeout
+  expired (the program is ended, but goes on if the agent has no jobs); 125 for any failure of qgactl or the agent,
+  described on stderr; 123 when an agent without jobs kept only a part of the output (stderr names the program's own
+  status); with a terminal, 0 when the user left, and 128 + N when signal N ended qgactl (the program goes on)
   several machines: on how many of them it failed, at most 100
   freeze --run: as exec, but the program is ended when the timeout expires, or when qgactl gets signal N, with
   128 + N; 125 also when the freeze did not last until the program's end";
@@ -102,6 +103,11 @@ impl Failure {
                 false
             }
         }
+    }
+
+    /// Whether the agent does not know the command, or does not allow it.
+    pub(crate) fn is_not_allowed(&self) -> bool {
+        self.status() == NOT_ALLOWED
     }
 
     /// Where to look for the cause.

@@ -9,6 +9,7 @@ mod cmd;
 mod connect;
 mod failure;
 mod interrupt;
+mod live;
 mod metrics;
 mod progress;
 #[cfg(test)]

@@ -29,9 +29,7 @@ fn page() -> String {
     man.render_options_section(&mut page).unwrap();
     let mut page = String::from_utf8(page).unwrap();
     page += ".SH SUBCOMMANDS\n";
-    for subcommand in program.get_subcommands() {
-        page += &section(subcommand.clone());
-    }
+    page += &sections(&program, "");
     page += ".SH \"EXIT STATUS\"\n.nf\n";
     for line in STATUS_HELP.lines().skip(1) {
         page += &format!("{}\n", line.replace('-', "\\-"));
@@ -40,10 +38,18 @@ fn page() -> String {
     page
 }
 
-fn section(subcommand: Command) -> String {
-    let name = subcommand.get_name().to_owned();
+/// A section for each subcommand, and behind it one for each of its own.
+fn sections(command: &Command, parent: &str) -> String {
+    let each = command.get_subcommands().map(|subcommand| {
+        let name = format!("{parent}{}", subcommand.get_name());
+        section(subcommand, &name) + &sections(subcommand, &format!("{name} "))
+    });
+    each.collect()
+}
+
+fn section(subcommand: &Command, name: &str) -> String {
     let mut text = Vec::new();
-    let man = Man::new(subcommand.bin_name(format!("qgactl TARGET {name}")).disable_help_flag(true));
+    let man = Man::new(subcommand.clone().bin_name(format!("qgactl TARGET {name}")).disable_help_flag(true));
     man.render_synopsis_section(&mut text).unwrap();
     text.extend(b".PP\n");
     man.render_description_section(&mut text).unwrap();

@@ -1,7 +1,7 @@
 //! Replies as people read them.
 //!
 //! A hostile guest could send control sequences to the terminal, or characters that hide or reorder what stands beside
-//! them. So all output passes through [`printable`], except what `cat` and `exec` pass on; and text from the guest
+//! them. So all output passes through [`printable`], except that of `cat` and of programs; and text from the guest
 //! within a line of ours is a [`piece`]. Escapes are those of JSON, so that `--json` prints the same value as received.
 
 use std::{fmt::Write, ops::RangeInclusive};

@@ -11,6 +11,10 @@ use std::sync::{
 
 use support::{Agent, Outcome, qgactl};
 
+/// What an agent without jobs says.
+const NO_JOBS: &str =
+    r#"{"error": {"class": "CommandNotFound", "desc": "The command qgad-job-start has not been found"}}"#;
+
 /// Runs a shell script through the reference agent, and checks everything that is to be seen of it.
 fn check(script: &str, status: i32, stdout: &str, stderr: &str) {
     for agent in Agent::each(&[]) {
@@ -29,6 +33,7 @@ fn with_status(nth: usize, report: &'static str) -> (Agent, Arc<AtomicUsize>) {
     let count = Arc::clone(&asked);
     let agent = Agent::scripted(move |request| {
         Some(match request["execute"].as_str() {
+            Some("qgad-job-start") => NO_JOBS.into(),
             Some("guest-exec") => r#"{"return": {"pid": 7}}"#.into(),
             Some("guest-exec-status") if count.fetch_add(1, Ordering::SeqCst) + 1 >= nth => report.into(),
             _ => r#"{"return": {"exited": false}}"#.into(),
@@ -72,15 +77,37 @@ fn arguments_arrive_as_they_are() {
 }
 
 #[test]
-fn the_environment_is_the_one_given_or_the_agents() {
+fn the_environment_is_only_the_one_given_or_the_agents() {
     for agent in Agent::each(&[]) {
-        let output = agent.qgactl(&["exec", "--env", "A=1", "--env", "B=x=y", "--", "env"]).success();
+        let output = agent.qgactl(&["exec", "--clear-env", "--env", "A=1", "-e", "B=x=y", "--", "env"]).success();
         let mut lines: Vec<_> = output.lines().collect();
         lines.sort_unstable();
         assert_eq!(lines, ["A=1", "B=x=y"]);
         assert!(agent.qgactl(&["exec", "--", "env"]).success().contains("PATH="));
         agent.qgactl(&["exec", "--env", "A", "--", "env"]).check(2, "NAME=VALUE");
     }
+}
+
+#[test]
+fn a_program_needs_no_hyphens_before_it() {
+    for agent in Agent::each(&[]) {
+        assert_eq!(agent.qgactl(&["exec", "printf", "%s ", "-n", "--json", "--", "-t"]).success(), "-n --json -- -t ");
+    }
+}
+
+#[test]
+fn what_an_agent_without_jobs_cannot_do_is_refused_in_words() {
+    let (agent, _) = with_status(1, r#"{"return": {"exited": true, "exitcode": 0}}"#);
+    for (options, named) in [
+        (&["--user", "root"][..], "--user"),
+        (&["-w", "/"], "--cwd"),
+        (&["--detach"], "--detach"),
+        (&["-u", "root", "-e", "A=1"], "--user, --env without --clear-env"),
+    ] {
+        let arguments = [&["exec"], options, &["true"]].concat();
+        agent.qgactl(&arguments).check(125, &format!("{named} can only be used with an agent that has jobs: "));
+    }
+    agent.qgactl(&["exec", "--clear-env", "-e", "A=1", "true"]).check(0, "");
 }
 
 #[test]
@@ -92,6 +119,8 @@ fn standard_input_comes_from_a_file_or_from_our_own() {
         let path = agent.directory().join("input");
         std::fs::write(&path, &input).unwrap();
         let outcome = agent.qgactl(&["exec", "--stdin", path.to_str().unwrap(), "--", "cat"]);
+        assert!((outcome.status, outcome.stdout) == (0, input.clone()), "{}", outcome.stderr);
+        let outcome = qgactl(&agent.socket(), &["exec", "-i", "cat"], &input);
         assert!((outcome.status, outcome.stdout) == (0, input), "{}", outcome.stderr);
         agent.qgactl(&["exec", "--stdin", "/nonexistent", "--", "cat"]).check(125, "failed to read /nonexistent: ");
     }
@@ -100,13 +129,13 @@ fn standard_input_comes_from_a_file_or_from_our_own() {
 #[test]
 fn a_program_that_cannot_be_started_is_status_125() {
     for agent in Agent::each(&[]) {
-        agent.qgactl(&["exec", "--", "/nonexistent"]).check(125, "Failed to execute child process");
+        agent.qgactl(&["exec", "--", "/nonexistent"]).check(125, "ailed to ");
     }
 }
 
 #[test]
 fn every_failure_that_is_not_the_programs_is_status_125() {
-    for agent in Agent::each(&["-b", "guest-exec"]) {
+    for agent in Agent::each(&["-b", "guest-exec,qgad-job-start"]) {
         agent.qgactl(&["exec", "--", "true"]).check(125, "has been disabled");
         qgactl(&agent.directory().join("absent"), &["exec", "--", "true"], b"").check(125, "No such file");
         let (agent, _) = with_status(1, r#"{"return": {"exited": true}}"#);
@@ -149,8 +178,8 @@ fn output_that_the_agent_cut_is_status_123_however_the_program_ended() {
 }
 
 #[test]
-fn each_agent_tells_that_it_cut_output() {
-    for agent in Agent::each(&[]) {
+fn the_reference_tells_that_it_cut_output() {
+    if let Some(agent) = Agent::reference(&[]) {
         let outcome = agent.qgactl(&["exec", "--", "head", "-c", "20M", "/dev/zero"]);
         outcome.check(123, "more to standard output than the agent kept; it ended with status ");
         assert!(outcome.stdout.len() >= 16 << 20 && outcome.stdout.iter().all(|&byte| byte == 0));

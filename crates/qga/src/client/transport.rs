@@ -14,6 +14,9 @@ use super::{Error, MAX_REPLY_BYTES, Result};
 /// How much is read at a time: large enough for bulk replies to cost few calls.
 const CHUNK: usize = 256 * 1024;
 
+/// How long a read of what should be there already may take; system calls take no timeout of zero.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// A byte stream to an agent.
 pub trait Transport: Read + Write {
     /// Bounds each following read and write; `None` removes the bound.
@@ -93,13 +96,15 @@ pub(super) struct Lines<T> {
     transport: T,
     /// Received and not yet consumed.
     buffer: Vec<u8>,
+    /// How many bytes of the buffer are known to hold no end of a line.
+    searched: usize,
     /// Where each read puts its bytes.
     chunk: Box<[u8]>,
 }
 
 impl<T: Transport> Lines<T> {
     pub(super) fn new(transport: T) -> Self {
-        Self { transport, buffer: Vec::new(), chunk: vec![0; CHUNK].into() }
+        Self { transport, buffer: Vec::new(), searched: 0, chunk: vec![0; CHUNK].into() }
     }
 
     pub(super) fn transport(&mut self) -> &mut T {
@@ -125,15 +130,34 @@ impl<T: Transport> Lines<T> {
 
     /// The next line, without its end. One that is longer than so many bytes is an error.
     pub(super) fn receive(&mut self, longest: usize, deadline: Instant) -> Result<Vec<u8>> {
-        let end = self.find_end(longest, deadline)?;
-        let rest = self.buffer.split_off(end + 1);
-        let mut line = std::mem::replace(&mut self.buffer, rest);
-        line.pop();
-        Ok(line)
+        loop {
+            if let Some(line) = self.take_line(longest)? {
+                return Ok(line);
+            }
+            self.fill(deadline)?;
+        }
+    }
+
+    /// As [`Self::receive`], but `None` if the line is not there as a whole. Reads once from the stream, at most.
+    pub(super) fn try_receive(&mut self, longest: usize) -> Result<Option<Vec<u8>>> {
+        if let Some(line) = self.take_line(longest)? {
+            return Ok(Some(line));
+        }
+        match self.fill(Instant::now() + MOMENT) {
+            Ok(()) => self.take_line(longest),
+            Err(Error::TimedOut) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a whole line has been received.
+    pub(super) fn has_line(&self) -> bool {
+        memchr(b'\n', &self.buffer[self.searched..]).is_some()
     }
 
     /// Drops everything up to the next such byte, and that byte.
     pub(super) fn skip_past(&mut self, byte: u8, deadline: Instant) -> Result<()> {
+        self.searched = 0;
         loop {
             if let Some(end) = memchr(byte, &self.buffer) {
                 self.buffer.drain(..=end);
@@ -144,19 +168,20 @@ impl<T: Transport> Lines<T> {
         }
     }
 
-    /// Where the next line ends in the buffer, which is filled as needed.
-    fn find_end(&mut self, longest: usize, deadline: Instant) -> Result<usize> {
-        let mut searched = 0;
-        loop {
-            if let Some(found) = memchr(b'\n', &self.buffer[searched..]) {
-                return Ok(searched + found);
-            }
-            searched = self.buffer.len();
-            if searched > longest {
-                return Err(Error::Garbled(format!("a line of more than {longest} bytes")));
-            }
-            self.fill(deadline)?;
-        }
+    /// The next line, if its end is in the buffer.
+    fn take_line(&mut self, longest: usize) -> Result<Option<Vec<u8>>> {
+        let Some(found) = memchr(b'\n', &self.buffer[self.searched..]) else {
+            self.searched = self.buffer.len();
+            return match self.searched > longest {
+                true => Err(Error::Garbled(format!("a line of more than {longest} bytes"))),
+                false => Ok(None),
+            };
+        };
+        let rest = self.buffer.split_off(self.searched + found + 1);
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        line.pop();
+        self.searched = 0;
+        Ok(Some(line))
     }
 
     fn fill(&mut self, deadline: Instant) -> Result<()> {

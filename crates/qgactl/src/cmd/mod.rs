@@ -9,6 +9,7 @@ mod exec;
 mod freeze;
 mod fs;
 mod info;
+mod jobs;
 mod list;
 mod memory;
 mod metrics;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Ping(ping::Ping),
     Call(call::Call),
     Exec(exec::Exec),
+    Shell(exec::Shell),
+    Jobs(jobs::Jobs),
     Pull(pull::Pull),
     Push(push::Push),
     Cat(cat::Cat),
@@ -162,6 +165,8 @@ impl Command {
             Self::Ping(ping) => ping,
             Self::Call(call) => call,
             Self::Exec(exec) => exec,
+            Self::Shell(shell) => shell,
+            Self::Jobs(jobs) => jobs,
             Self::Pull(pull) => pull,
             Self::Push(push) => push,
             Self::Cat(cat) => cat,

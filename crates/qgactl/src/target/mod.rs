@@ -13,8 +13,9 @@ pub(crate) mod virsh;
 
 use std::{
     io,
+    net::Shutdown,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::Path,
@@ -30,7 +31,27 @@ use qga::client::{self, Transport, connect_vsock_mux};
 use self::{address::Address, serial::Serial, virsh::Virsh};
 
 /// A stream to an agent, whatever it goes over.
-pub(crate) type Stream = Box<dyn Transport + Send>;
+pub(crate) type Stream = Box<dyn AgentStream>;
+
+/// What is needed of such a stream beyond conversations of one request and its reply.
+pub(crate) trait AgentStream: Transport + Send {
+    /// Readable when there is a reply. `None` where a reply arrives only while it is waited for, as through virsh.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Ends the connection, so that another one can be made.
+    fn disconnect(&self) {}
+}
+
+impl AgentStream for UnixStream {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+
+    fn disconnect(&self) {
+        // Fails only if the other side has done so.
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
 
 /// Connects to an address. What must be waited for there ends with the timeout.
 pub(crate) fn open(address: &Address, timeout: Duration) -> io::Result<Stream> {

@@ -6,7 +6,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IsTerminal, Read, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,6 +21,8 @@ use nix::{
     sys::termios::{self, SetArg},
 };
 use qga::client::Transport;
+
+use super::AgentStream;
 
 /// A serial line.
 #[derive(Debug)]
@@ -77,6 +82,12 @@ impl Write for Serial {
 
     fn flush(&mut self) -> io::Result<()> {
         self.terminal.flush()
+    }
+}
+
+impl AgentStream for Serial {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.terminal.as_fd())
     }
 }
 

@@ -13,7 +13,7 @@
 use std::{
     io::{self, Read, Write},
     mem,
-    os::unix::process::ExitStatusExt,
+    os::{fd::BorrowedFd, unix::process::ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
@@ -25,6 +25,8 @@ use qga::{
     wire::message::SENTINEL,
 };
 use serde_json::{Value, json};
+
+use super::AgentStream;
 
 /// The request is an argument: the kernel takes 32 pages for one, MAX_ARG_STRLEN of linux/binfmts.h, with the byte that
 /// ends it. The reply is a string of libvirt's remote protocol: REMOTE_STRING_MAX is 4 MiB, and virsh adds line ends.
@@ -231,6 +233,12 @@ impl Write for Virsh {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl AgentStream for Virsh {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, Write},
     os::unix::{
         net::{UnixListener, UnixStream},
@@ -14,14 +15,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Where Debian's package puts the reference agent.
 const REFERENCE: &str = "/usr/sbin/qemu-ga";
 
-/// How long an agent may take to open its socket, on a machine under load.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long anything may take that is waited for, on a machine under load.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a scripted agent says to hang up.
 pub(crate) const HANG_UP: &str = "hang up";
@@ -29,6 +34,8 @@ pub(crate) const HANG_UP: &str = "hang up";
 /// An agent on a unix socket, ended with the test.
 pub(crate) struct Agent {
     directory: TempDir,
+    /// The program and its options, if it is one.
+    command: Vec<OsString>,
     process: Option<Child>,
 }
 
@@ -44,7 +51,7 @@ impl Agent {
     }
 
     /// Our agent: the program that `QGAD` names, or else the one built beside qgactl.
-    fn ours(options: &[&str]) -> Option<Self> {
+    pub(crate) fn ours(options: &[&str]) -> Option<Self> {
         let beside_us = Path::new(env!("CARGO_BIN_EXE_qgactl")).with_file_name("qgad");
         let program = std::env::var_os("QGAD").map_or(beside_us, PathBuf::from);
         Self::start(&program, "cargo build --workspace", options)
@@ -58,29 +65,36 @@ impl Agent {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let process = Command::new(program)
-            .args(["-m", "unix-listen", "-p"])
-            .arg(directory.path().join("socket"))
-            .arg("-t")
-            .arg(directory.path())
-            .args(options)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let agent = Self { directory, process: Some(process) };
-        let begin = Instant::now();
-        while UnixStream::connect(agent.socket()).is_err() {
-            assert!(begin.elapsed() < START_TIMEOUT, "the agent never opened its socket");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut command: Vec<OsString> = vec![program.into()];
+        command.extend(["-m", "unix-listen", "-p", "socket", "-t", "."].map(Into::into));
+        command.extend(options.iter().map(Into::into));
+        let mut agent = Self { directory, command, process: None };
+        agent.spawn();
         Some(agent)
+    }
+
+    fn spawn(&mut self) {
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).current_dir(self.directory.path()).stderr(Stdio::null());
+        self.process = Some(command.spawn().unwrap());
+        wait_until("the agent has opened its socket", || UnixStream::connect(self.socket()).is_ok());
+    }
+
+    /// Kills it, does something meanwhile, and starts it again.
+    pub(crate) fn restart(&mut self, meanwhile: impl FnOnce()) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        meanwhile();
+        self.spawn();
     }
 
     /// An agent that answers syncs, and everything else with what `answer` returns: a line, or `None` for silence.
     pub(crate) fn scripted(answer: impl FnMut(&Value) -> Option<String> + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self::scripted_at(&directory.path().join("socket"), answer);
-        Self { directory, process: None }
+        Self { directory, command: Vec::new(), process: None }
     }
 
     /// As [`Self::scripted`], at a socket that the caller owns.
@@ -115,6 +129,25 @@ impl Drop for Agent {
             process.kill().ok();
             process.wait().ok();
         }
+        // Jobs and their supervisor are nobody's children, and work in this directory.
+        let directory = self.directory.path().canonicalize().unwrap();
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) =
+                pid.filter(|_| std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == directory))
+            {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            }
+        }
+    }
+}
+
+/// Waits until something is so that nothing announces.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < TIMEOUT, "timed out waiting until {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -23,6 +23,7 @@ mod reference;
 mod service;
 mod ssh_keys;
 mod storage;
+mod tool;
 mod transfers;
 
 use std::{path::Path, time::Instant};
@@ -114,6 +115,8 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("programs_run_and_leave_nothing_behind", transfers::programs),
     ("jobs_have_the_rights_and_the_environment_of_their_user", jobs::of_users),
     ("jobs_go_on_and_are_read_while_file_systems_are_frozen", jobs::go_on_while_frozen),
+    ("a_shell_of_the_guest_works_on_a_terminal_of_the_host", tool::shell),
+    ("output_is_whole_although_its_agent_is_killed_in_the_middle", tool::output_of_killed_agents),
     ("disks_without_room_cost_lines_and_handles_and_nothing_else", faults::full_disks),
     ("a_file_system_that_never_answers_costs_one_thread", no_answer::costs_one_thread),
     ("a_fork_bomb_at_its_limit_does_not_keep_the_agent_from_answering", transfers::fork_bomb),
