@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn memory_is_in_bytes_and_what_is_missing_is_absent() {
-        let contents = b"MemTotal:        2048 kB\nMemFree: 1 kB\nSwapCached: 7 kB\nCached:\t3 kB\nSlab: many kB\nSwapTotal: 0 kB\n";
+        let contents = b"MemTotal:        2048 kB\nMemFree: 1 kB\nSwapCached: 7 kB\nCached:\t3 kB\n\
+            Slab: many kB\nSwapTotal: 0 kB\n";
         let expected = MemoryMetrics {
             total: Some(2048 * 1024),
             free: Some(1024),

@@ -123,8 +123,8 @@ impl Failure {
                 _ => "",
             },
             Self::Held { .. } => {
-                "libvirt would lose its agent to a second peer. `qgactl -M NAME` goes through libvirt, with the name that\n  \
-                 `qgactl list` shows, or libvirt:[URI#]NAME."
+                "libvirt would lose its agent to a second peer. `qgactl -M NAME` goes through libvirt, with the name \
+                 that\n  `qgactl list` shows, or libvirt:[URI#]NAME."
             }
             Self::Silent { .. } => {
                 "In the guest: is the agent running (systemctl status qgad qemu-guest-agent), and does it hold its \

@@ -147,7 +147,7 @@ fn results_are_escaped() {
     }
 }
 
-/// Whether a subcommand sends a command: waiting asks for no more than a sign of life, and a shell needs a terminal here.
+/// Whether a subcommand sends a command: waiting asks only whether there is an agent, and a shell needs a terminal here.
 fn asks(arguments: &[&str]) -> bool {
     !["wait", "shell"].contains(&arguments[0])
 }

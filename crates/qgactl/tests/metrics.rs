@@ -1,4 +1,4 @@
-//! metrics, against both agents and against answers made for the purpose. Prometheus's own tool judges what it is given.
+//! metrics, against both agents and against answers made for the purpose. Prometheus's own tool checks the text.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
@@ -131,12 +131,12 @@ fn of_an_agent_that_is_frozen_nothing_else_is_asked() {
 fn what_a_guest_sends_reaches_neither_terminal_nor_scrape() {
     let agent = Agent::scripted(|_| {
         let disk = r#"{"name": "\u001b[2J\"\\\n", "major": 1, "minor": 2, "stats": {"read-ios": 1}}"#;
-        let file_system = r#"{"mountpoint": "/\u001b[2J\nx", "name": "v", "type": "t", "size": 1, "used": 18446744073709551615,
-            "available": 18446744073709551615}"#;
+        let file_system = r#"{"mountpoint": "/\u001b[2J\nx", "name": "v", "type": "t", "size": 1,
+            "used": 18446744073709551615, "available": 18446744073709551615}"#;
         let left_out = r#"{"mountpoint": "/m", "reason": "something new"}"#;
         let reply = format!(
-            r#"{{"return": {{"uptime": -1e300, "future": [], "memory": {{"total": 0, "available": 5}}, "disks": [{disk}, {disk}],
-            "file-systems": [{file_system}], "file-systems-left-out": [{left_out}, {left_out}]}}}}"#
+            r#"{{"return": {{"uptime": -1e300, "future": [], "memory": {{"total": 0, "available": 5}},
+            "disks": [{disk}, {disk}], "file-systems": [{file_system}], "file-systems-left-out": [{left_out}, {left_out}]}}}}"#
         );
         Some(reply.replace('\n', ""))
     });

@@ -2,8 +2,8 @@
 //!
 //! The text is what tests lay out as a fake machine (`crates/qgad/src/root/fixture.rs` describes its form). It has the
 //! kernel's links and files of block devices and of their PCI functions, the list of mounts, the serials and names of
-//! udev's database, the switches and states of processors and memory, the figures that monitoring asks for, and the names
-//! of network interfaces. Nothing else of the machine is in it. A report that contains the text reveals names of
+//! udev's database, the switches and states of processors and memory, the figures that monitoring asks for, and the
+//! names of network interfaces. Nothing else of the machine is in it. A report that contains the text reveals names of
 //! volumes, mount points and serials.
 
 use std::{

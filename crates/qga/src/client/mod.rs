@@ -116,8 +116,8 @@ impl<T: Transport> Client<T> {
         self.exchange(command, arguments, deadline)
     }
 
-    /// Sends a command, and leaves its reply to [`Self::receive`] or [`Self::try_receive`]. Several commands may be sent
-    /// before; the agent carries them out one after the other, and the replies come in that order.
+    /// Sends a command, and leaves its reply to [`Self::receive`] or [`Self::try_receive`]. Several commands may be
+    /// sent before; the agent carries them out one after the other, and the replies come in that order.
     ///
     /// After a failure that is no refusal, here or there, none of the outstanding replies comes any more. The other
     /// functions of a client drop them, too. A command whose success is silent has no reply, and is not for this.

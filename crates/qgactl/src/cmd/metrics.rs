@@ -17,12 +17,12 @@ use crate::{
 
 /// Show memory, load, pressure, the fullest file system and the state of each machine
 ///
-/// With --json, one array with an object for each machine: its name, whether it is up, and all that is known of it, with
-/// the members of qgad-get-metrics. Each machine has 10 seconds to answer, unless --timeout says otherwise. If the
+/// With --json, one array with an object for each machine: its name, whether it is up, and all that is known of it,
+/// with the members of qgad-get-metrics. Each machine has 10 seconds to answer, unless --timeout says otherwise. If the
 /// agent is qemu-ga, the figures come from its own commands and from files in /proc.
 #[derive(Args, Debug)]
 pub(crate) struct MetricsCommand {
-    /// Print everything in the text format of Prometheus. A machine that does not answer is `guest_up 0`, and no failure
+    /// Print everything in the text format of Prometheus. A machine that does not answer is `guest_up 0`, no failure
     #[arg(long)]
     prometheus: bool,
 }

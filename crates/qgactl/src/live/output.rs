@@ -1,7 +1,7 @@
 //! Output of a job on its way to our own standard streams.
 //!
-//! A stream whose reader has gone away takes no more, and the rest of that stream is dropped. The job is told by SIGPIPE,
-//! as if it had written there itself, and is then attended to its end.
+//! A stream whose reader has gone away takes no more, and the rest of that stream is dropped. The job is told by
+//! SIGPIPE, as if it had written there itself, and is then attended to its end.
 
 use std::io::{self, ErrorKind, Write};
 

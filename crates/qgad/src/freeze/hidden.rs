@@ -31,8 +31,8 @@ use crate::{
 
 /// Stack of the thread.
 const STACK_BYTES: usize = 256 * 1024;
-/// Most mounts that are unmounted to uncover one: more than users may make. fusermount(1) allows 1000. The table is read
-/// again after each, so the timeout of the freeze ends it sooner.
+/// Most mounts that are unmounted to uncover one: more than users may make. fusermount(1) allows 1000. The table is
+/// read again after each, so the timeout of the freeze ends it sooner.
 const MAX_HIDING: usize = 4096;
 
 /// Opens the root of a hidden mount, with `O_PATH` and then as given. The caller's mount namespace does not change.

@@ -121,7 +121,8 @@ mod tests {
             &[("driver", "virtserialport"), ("nr", "1"), ("chardev", "c0"), ("hot", "on")],
         );
         check(
-            r#"{"id":"c0","backend":{"type":"socket","data":{"addr":{"type":"unix","data":{"path":"/a"}},"server":true}}}"#,
+            r#"{"id":"c0","backend":{"type":"socket",
+                "data":{"addr":{"type":"unix","data":{"path":"/a"}},"server":true}}}"#,
             &[("id", "c0"), ("type", "socket"), ("path", "/a"), ("server", "on")],
         );
     }

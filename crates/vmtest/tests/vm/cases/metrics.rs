@@ -16,7 +16,8 @@ const STEADY: &str = "cat /proc/sys/kernel/random/boot_id; awk '/^MemTotal|^Swap
      stat -f -c '%b %f %a %S %c %d' /mnt/a /mnt/b";
 const SWAP: &str = "dd if=/dev/zero of=/mnt/b/swap bs=1M count=4 && mkswap /mnt/b/swap && swapon /mnt/b/swap";
 /// A file system on a block device whose server never reads a request.
-const MOUNT_DEAD: &str = "device=$(grep '^/dev/.* /mnt/c ' /proc/mounts | cut -d' ' -f1); umount /mnt/c; umount /mnt/c; \
+const MOUNT_DEAD: &str = "\
+     device=$(grep '^/dev/.* /mnt/c ' /proc/mounts | cut -d' ' -f1); umount /mnt/c; umount /mnt/c; \
      mkdir -p /mnt/dead; sh -c \"exec 3<>/dev/fuse; \
      mount -t fuseblk -o fd=3,rootmode=40000,user_id=0,group_id=0 $device /mnt/dead; \
      sleep 100000 >/dev/null 2>&1 </dev/null &\"; grep /mnt/dead /proc/mounts";
