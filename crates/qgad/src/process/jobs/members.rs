@@ -14,7 +14,7 @@ use std::{
 
 use nix::{
     libc::{SIGKILL, pid_t},
-    unistd::Pid,
+    unistd::{Pid, getsid},
 };
 
 use crate::sys;
@@ -73,7 +73,7 @@ pub(super) fn signal(session: Pid, group: Option<&ControlGroup>, number: i32) {
     }
     let mut signalled = HashSet::new();
     for _ in 0..MAX_ROUNDS {
-        let mut members = of_session(session.as_raw()).unwrap_or_else(|| vec![session.as_raw()]);
+        let mut members = of_session(session).unwrap_or_else(|| vec![session.as_raw()]);
         if let Some(group) = group {
             of_group(&group.path, &mut members);
         }
@@ -89,20 +89,14 @@ pub(super) fn signal(session: Pid, group: Option<&ControlGroup>, number: i32) {
 }
 
 /// The processes of a session. `None` where the kernel does not list processes.
-fn of_session(session: pid_t) -> Option<Vec<pid_t>> {
+fn of_session(session: Pid) -> Option<Vec<pid_t>> {
     let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| {
         let entry = entry.ok()?;
         let pid = str::from_utf8(entry.file_name().as_bytes()).ok()?.parse().ok()?;
-        (session_in(&fs::read(entry.path().join("stat")).ok()?) == Some(session)).then_some(pid)
+        // Unlike proc(5)'s `stat`, this needs no permission to trace the process.
+        (getsid(Some(Pid::from_raw(pid))).ok()? == session).then_some(pid)
     });
     Some(processes.collect())
-}
-
-/// The session in proc(5)'s `stat`: the fourth field behind the name, which may contain anything.
-fn session_in(stat: &[u8]) -> Option<pid_t> {
-    let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
-    let field = stat[end_of_name + 1..].split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(3)?;
-    str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// The processes of a group and the groups below it.
@@ -121,16 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_session_is_found_behind_any_name() {
-        assert_eq!(session_in(b"12 (a) b) S 1 12 11 0 -1 4194304 5"), Some(11));
-        assert_eq!(session_in(b"12 (sh) S 1 12"), None);
-        assert_eq!(session_in(b""), None);
-    }
-
-    #[test]
     fn this_process_is_in_its_session() {
-        let session = nix::unistd::getsid(None).unwrap().as_raw();
+        let session = getsid(None).unwrap();
         let own = pid_t::try_from(std::process::id()).unwrap();
-        assert!(session == 0 || of_session(session).unwrap().contains(&own));
+        assert!(session.as_raw() == 0 || of_session(session).unwrap().contains(&own));
     }
 }
